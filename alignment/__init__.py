@@ -1,0 +1,1 @@
+"""From instructions to an aligned policy: mixed SFT, candidate answers, PPO."""

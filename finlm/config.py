@@ -1,0 +1,163 @@
+"""From a frozen dataclass to a command line with a YAML file behind it.
+
+    config = parse(PPOSettings, "Aligns a policy.")      flags win over --config, --config wins over the defaults
+
+A default or value that begins with `{runs}/` lies under the run root: `--runs`, else FINLM_RUNS, else `runs`.
+Unknown keys and wrong types end with one sentence that names the key, and exit code 2.
+"""
+
+import dataclasses
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from finlm.errors import UserError
+
+PLACES = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
+"""Where shipped configurations lie: in the wheel, in a checkout."""
+
+
+class Settings(Protocol):
+    """A frozen dataclass with a `runs` field: the run root."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def runs(self) -> str: ...
+
+
+C = TypeVar("C", bound=Settings)
+
+
+def default_runs() -> str:
+    """The run root where no flag names one."""
+    return os.environ.get("FINLM_RUNS", "runs")
+
+
+class _Parser(ArgumentParser):  # type: ignore[misc]
+    """Says in one sentence what is wrong, without the page of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise UserError(_sentence(message, [action.dest for action in self._actions], self.prog))
+
+
+def _sentence(message: str, known: Sequence[str], prog: str) -> str:
+    # jsonargparse prefixes its context line by line: the innermost line says what is wrong
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    text = "; ".join(lines) if lines else message
+    unknown = re.search(r"Option '([\w.]+)' is not accepted|[Uu]nrecogni[sz]ed arguments?: -*([\w.]+)", text)
+    if unknown:
+        key = unknown.group(1) or unknown.group(2)
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"perhaps you meant {near[0]!r}" if near else f"{prog} --help lists the settings"
+        return f"Unknown setting {key!r}; {hint}."
+    wrong_type = re.search(r'Parser key "([\w.]+)":; (.*?)\.? Got value: (.*)', text)
+    if wrong_type:
+        key, expected, value = wrong_type.groups()
+        return f"Setting {key!r} is {value!r}: {expected[0].lower()}{expected[1:]}."
+    return text if text.endswith(".") else text + "."
+
+
+def find_config(name: str) -> str:
+    """Return the path of a YAML file, given a path or the name of a shipped configuration such as `ppo_6b`.
+
+    Raises:
+        UserError: There is neither.
+    """
+    if Path(name).is_file():
+        return name
+    for place in PLACES:
+        for candidate in (place / name, place / f"{name}.yaml"):
+            if candidate.is_file():
+                return str(candidate)
+    shipped = sorted({path.stem for place in PLACES for path in place.glob("*.yaml")})
+    raise UserError(f"--config {name}: no such file, and no shipped configuration of that name ({', '.join(shipped)}).")
+
+
+def parser_for(settings: type[C], description: str, prog: str | None = None) -> ArgumentParser:
+    """Return the parser whose flags are the fields of `settings`."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = _Parser(prog=prog, description=description, allow_abbrev=False, exit_on_error=True)
+    parser.add_argument("--config", action="config", help="YAML file, or the name of a shipped one; flags win over it.")
+    parser.add_class_arguments(settings, None)
+    return parser
+
+
+def parse(settings: type[C], description: str, argv: Sequence[str] | None = None, prog: str | None = None) -> C:
+    """Return the settings that the command line (default: this process's) and its YAML file give.
+
+    Raises:
+        UserError: An unknown key, a value of the wrong type, or one that the dataclass refuses.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for position, argument in enumerate(arguments):
+        if argument == "--config" and position + 1 < len(arguments):
+            arguments[position + 1] = find_config(arguments[position + 1])
+        elif argument.startswith("--config="):
+            arguments[position] = "--config=" + find_config(argument.removeprefix("--config="))
+    parser = parser_for(settings, description, prog)
+    try:
+        namespace = parser.parse_args(arguments)
+        values = {field.name: namespace[field.name] for field in dataclasses.fields(settings)}
+        return expand(settings(**values))
+    except (ValueError, TypeError) as error:
+        raise UserError(_sentence(str(error), [], parser.prog)) from error
+
+
+def expand(settings: C) -> C:
+    """Replace a leading `{runs}` in every string field (and list of strings) by the run root."""
+    root = settings.runs
+
+    def expanded(value: Any) -> Any:
+        if isinstance(value, str) and value.startswith("{runs}"):
+            return root + value.removeprefix("{runs}")
+        if isinstance(value, list | tuple):
+            return type(value)(expanded(item) for item in value)
+        if isinstance(value, dict):
+            return {key: expanded(item) for key, item in value.items()}
+        return value
+
+    changes = {field.name: expanded(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+    return dataclasses.replace(settings, **changes)
+
+
+def section(name: str, given: Mapping[str, Any], accepted: type, ours: Mapping[str, Any]) -> Any:
+    """Build a library's config (`accepted`, a dataclass) from the nested section `name` and what we set ourselves.
+
+    Raises:
+        UserError: A key that the library's config does not have, one that we set, or a value it refuses.
+    """
+    known = [field.name for field in dataclasses.fields(accepted) if field.init]
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; perhaps you meant {near[0]!r}" if near else ""
+            raise UserError(f"Unknown setting '{name}.{key}': {accepted.__name__} has no such field{hint}.")
+        if key in ours:
+            raise UserError(f"'{name}.{key}' is set by this project and cannot be given in the section {name!r}.")
+    try:
+        return accepted(**{**ours, **given})
+    except (ValueError, TypeError) as error:
+        raise UserError(f"Section {name!r}: {error}") from error
+
+
+def run(main: Callable[[C], None], settings: type[C], description: str) -> NoReturn:
+    """Parse this process's command line, run `main`, and exit: 0, 2 for what the user can mend, 130 on Ctrl-C."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        main(parse(settings, description))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last checkpoint.", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)

@@ -1,0 +1,75 @@
+"""Files of records: one JSON object a line, UTF-8, optionally compressed (.xz, .gz).
+
+Written aside and renamed, so a file is whole or not there.
+"""
+
+import gzip
+import lzma
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import msgspec
+
+from finlm.errors import MissingInput, UserError
+
+T = TypeVar("T")
+
+
+def open_text(path: Path) -> IO[str]:
+    """Open a text file for reading, decompressing by its suffix."""
+    if path.suffix == ".xz":
+        return lzma.open(path, "rt", encoding="utf-8")
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")
+
+
+def read(path: str | os.PathLike[str], record: type[T]) -> Iterator[T]:
+    """Yield one `record` a line.
+
+    Raises:
+        MissingInput: There is no such file.
+        UserError: A line is not a valid record; the message has the file, the line and the field.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingInput(f"{path}: no such file.")
+    decoder = msgspec.json.Decoder(record)
+    number = 0
+    try:
+        with open_text(path) as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield decoder.decode(line)
+    except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise UserError(f"{path}: line {number + 1} is not UTF-8 ({error.reason}); convert the file.") from error
+        raise UserError(f"{path}:{number}: not a valid {record.__name__}: {error}.") from error
+    except (lzma.LZMAError, EOFError, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: the compressed file is damaged ({error}); fetch it again.") from error
+
+
+def encode(record: Any) -> bytes:
+    """One line of JSON, without the newline; fields at their defaults are kept, so files explain themselves."""
+    return msgspec.json.encode(record)
+
+
+def write(path: str | os.PathLike[str], records: Iterable[Any]) -> int:
+    """Write all records to `path` and return their number. The file appears only when it is whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    count = 0
+    try:
+        with aside.open("wb") as out:
+            for record in records:
+                out.write(encode(record) + b"\n")
+                count += 1
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return count

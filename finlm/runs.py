@@ -1,0 +1,336 @@
+"""Run folders: every stage writes one, and a killed stage finds it again.
+
+    runs/<stage>/
+        run.json      stage, status, inputs with their hashes, versions, seconds, counts
+        config.yaml   the resolved configuration
+        …             what the stage makes
+
+Whatever must be whole is written aside, synced and renamed: `write_text` for a file, `whole_folder` for a folder, whose
+`manifest.json` lets `damage` tell a truncated or altered copy from a good one.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finlm.errors import MissingInput, UserError
+
+MANIFEST = "manifest.json"
+STATE = "run.json"
+VERSIONED = ("finlm", "torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
+
+
+# ---------------------------------------------------------------------------------------------- whole or not there
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file that is whole or not there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with aside.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(aside, path)
+    _sync_folder(path.parent)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def whole_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a folder aside to write into; on leaving, seal it with a manifest and rename it to `folder`.
+
+    An earlier `folder` is replaced only after the new one is whole. On an error nothing of `folder` changes.
+    """
+    folder = Path(folder)
+    aside = folder.with_name(f".{folder.name}.writing")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        seal(aside)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    replace_folder(aside, folder)
+
+
+def seal(folder: Path) -> None:
+    """Write the manifest of `folder` (size and SHA-256 of every file) and sync all of it to disk."""
+    entries = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != MANIFEST:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            entries[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
+    write_json(folder / MANIFEST, entries)
+    _sync_folder(folder)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Rename `new` to `folder`, setting an earlier `folder` aside until the new one is in place."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(new, folder)
+    _sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def damage(folder: str | os.PathLike[str]) -> str | None:
+    """Return what is wrong with a sealed folder, or None if every file is as it was written."""
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        return f"{folder} has no {MANIFEST}: it was not written to its end"
+    for name, entry in json.loads((folder / MANIFEST).read_text(encoding="utf-8")).items():
+        path = folder / name
+        if not path.is_file():
+            return f"{path} is missing"
+        if path.stat().st_size != entry["bytes"]:
+            return f"{path} has {path.stat().st_size} bytes, {entry['bytes']} were written"
+        if file_hash(path) != entry["sha256"]:
+            return f"{path} is not what was written (its SHA-256 differs)"
+    return None
+
+
+def newest_whole(parent: Path, pattern: str) -> tuple[Path | None, list[str]]:
+    """Return the newest undamaged `<name>-<number>` folder under `parent`, and what is wrong with newer ones."""
+    complaints = []
+    numbered = [path for path in parent.glob(pattern) if path.name.rsplit("-", 1)[-1].isdigit()]
+    for folder in sorted(numbered, key=lambda path: int(path.name.rsplit("-", 1)[-1]), reverse=True):
+        fault = damage(folder)
+        if fault is None:
+            return folder, complaints
+        complaints.append(fault)
+    return None, complaints
+
+
+# ---------------------------------------------------------------------------------------------- fingerprints
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fingerprint(path: str | os.PathLike[str]) -> str:
+    """Hash of a file, or of a folder's file names and contents; a sealed folder answers from its manifest.
+
+    Raises:
+        MissingInput: There is nothing at `path`.
+    """
+    path = Path(path)
+    if path.is_file():
+        return file_hash(path)
+    if not path.is_dir():
+        raise MissingInput(f"{path}: no such file or folder.")
+    if (path / MANIFEST).is_file():
+        return file_hash(path / MANIFEST)
+    digest = hashlib.sha256()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{file_hash(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def require(path: str | os.PathLike[str], *, what: str, made_by: str) -> Path:
+    """Return `path` if it is there.
+
+    Raises:
+        MissingInput: It is not; the message names the command that makes it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingInput(f"{what} not found at {path}; make it with: {made_by}")
+    return path
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages whose changes can change a result."""
+    found = {}
+    for name in VERSIONED:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def need_disk(folder: str | os.PathLike[str], gigabytes: float) -> None:
+    """Check the free disk space before a stage begins.
+
+    Raises:
+        UserError: Less than `gigabytes` is free where `folder` will be.
+    """
+    there = Path(folder).absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free / 1e9
+    if free < gigabytes:
+        raise UserError(
+            f"{folder}: {free:.1f} GB of disk are free, this stage writes up to {gigabytes:.1f} GB; "
+            "free some space or choose another place with --runs."
+        )
+
+
+# ---------------------------------------------------------------------------------------------- a stage's run
+
+
+class Run:
+    """A stage's folder and its state.
+
+    Attributes:
+        folder: Where the stage writes.
+        resumes: True if an earlier, unfinished run with the same settings and inputs lies there.
+        is_finished: True if the stage already ended; its caller says so and returns.
+    """
+
+    def __init__(self, folder: Path, stage: str, state: dict[str, Any], *, resumes: bool, is_finished: bool) -> None:
+        self.folder = folder
+        self.stage = stage
+        self.resumes = resumes
+        self.is_finished = is_finished
+        self._state = state
+        self._began = time.monotonic()
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        stage: str,
+        config: Any,
+        *,
+        inputs: Mapping[str, str | os.PathLike[str]],
+        grows: tuple[str, ...] = (),
+        overwrite: bool = False,
+    ) -> "Run":
+        """Begin a run, or find the one that lies in `folder`.
+
+        Args:
+            folder: The run's folder; made if missing.
+            stage: Name of the stage, checked against what lies there.
+            config: The resolved configuration, a dataclass.
+            inputs: Name -> path of every file and folder read, to be hashed.
+            grows: Fields of the configuration that may be raised to train a finished run on.
+            overwrite: Delete what lies there and begin afresh.
+
+        Raises:
+            MissingInput: An input is not there.
+            UserError: The folder holds something else, or a run with other settings or inputs.
+        """
+        folder = Path(folder)
+        settings = {name: value for name, value in _plain(config).items() if name not in {"runs", "overwrite"}}
+        hashes = {name: fingerprint(path) for name, path in inputs.items()}
+        if overwrite and (folder / STATE).is_file():
+            shutil.rmtree(folder)
+        if not (folder / STATE).is_file():
+            if folder.is_dir() and any(folder.iterdir()):
+                raise UserError(f"{folder} holds files but no {STATE}: it is no run folder; choose another --output.")
+            state = {"stage": stage, "status": "running", "seconds": 0.0, "versions": versions()}
+            state |= {"settings": settings, "inputs": {name: str(path) for name, path in inputs.items()}}
+            state |= {"input_hashes": hashes, "counts": {}}
+            run = cls(folder, stage, state, resumes=False, is_finished=False)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / "config.yaml", yaml.safe_dump(_plain(config), allow_unicode=True, sort_keys=False))
+            run._save()
+            return run
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        has_grown = _check_same(folder, stage, state, settings, hashes, grows)
+        if has_grown:
+            state |= {"settings": settings, "status": "running"}
+            write_text(folder / "config.yaml", yaml.safe_dump(_plain(config), allow_unicode=True, sort_keys=False))
+        run = cls(folder, stage, state, resumes=True, is_finished=state["status"] == "finished")
+        if has_grown:
+            run._save()
+        return run
+
+    def finish(self, **counts: Any) -> None:
+        """Mark the run as finished, with the counts that belong in its summary."""
+        self._state["status"] = "finished"
+        self._state["counts"] = counts
+        self._save()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds spent on this run so far, over all its starts."""
+        return float(self._state["seconds"]) + time.monotonic() - self._began
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What `finish` was given; empty before."""
+        return dict(self._state["counts"])
+
+    def checkpointed(self) -> None:
+        """Add the time spent so far to the state, so that a resumed run reports all of it."""
+        self._save()
+
+    def _save(self) -> None:
+        self._state["seconds"], self._began = round(self.seconds, 3), time.monotonic()
+        write_json(self.folder / STATE, self._state)
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain
+
+
+def _check_same(
+    folder: Path,
+    stage: str,
+    state: dict[str, Any],
+    settings: dict[str, Any],
+    hashes: dict[str, str],
+    grows: tuple[str, ...],
+) -> bool:
+    """Refuse to go on with other settings or inputs; return True if a growing field was raised."""
+    if state["stage"] != stage:
+        raise UserError(f"{folder} holds a run of {state['stage']!r}, not of {stage!r}; choose another --output.")
+    changed = [name for name in settings if settings[name] != state["settings"].get(name)]
+    for name in changed:
+        old, new = state["settings"].get(name), settings[name]
+        if name not in grows or new < old:
+            raise UserError(
+                f"{folder} was begun with {name} = {old!r}, now it is {new!r}; go on with the old value, "
+                "choose another --output, or start afresh with --overwrite true."
+            )
+    for name in sorted(set(hashes) | set(state["input_hashes"])):
+        if hashes.get(name) != state["input_hashes"].get(name):
+            raise UserError(
+                f"{folder} was begun with another {name} ({state['inputs'].get(name)} has changed since); "
+                "choose another --output or start afresh with --overwrite true."
+            )
+    return bool(changed)
+
+
+def read_state(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Return a run folder's `run.json`, or None if there is none."""
+    path = Path(folder) / STATE
+    if not path.is_file():
+        return None
+    state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return state

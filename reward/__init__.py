@@ -1,0 +1,1 @@
+"""The reward model: learning from preferences, judging the result, exporting it as scorer and critic."""

@@ -1,0 +1,1 @@
+"""Self-QA: from filings to grounded instruction data."""
