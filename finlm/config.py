@@ -29,7 +29,9 @@ class Settings(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
-    def runs(self) -> str: ...
+    def runs(self) -> str:
+        """The run root."""
+        ...
 
 
 C = TypeVar("C", bound=Settings)

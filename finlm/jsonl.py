@@ -40,7 +40,8 @@ def read(path: str | os.PathLike[str], record: type[T]) -> Iterator[T]:
     number = 0
     try:
         with open_text(path) as lines:
-            for number, line in enumerate(lines, 1):
+            for line in lines:
+                number += 1
                 if line.strip():
                     yield decoder.decode(line)
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:

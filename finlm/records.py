@@ -132,7 +132,7 @@ class Conversation:
 
     Example:
         Conversation(messages=(Message(role="user", content="…"), Message(role="assistant", content="…")),
-                     category="finance", provenance=Provenance(maker="rule:table-row", document_id="9f…", start=3, end=9))
+                     category="finance", provenance=Provenance(maker="rule:table-row", document_id="9f…", end=9))
     """
 
     messages: tuple[Message, ...]
@@ -349,7 +349,8 @@ class RolloutRecord:
     """One answer that PPO sampled and learned from, as logged.
 
     Example:
-        RolloutRecord(update=3, prompt_id="9f…", prompt="…", response="…", score=0.4, kl_nats=0.8, tokens=21, ended=True)
+        RolloutRecord(update=3, prompt_id="9f…", prompt="…", response="…", score=0.4, kl_nats=0.8,
+                      tokens=21, ended=True)
     """
 
     update: int
@@ -369,7 +370,7 @@ class Removal:
     """What a stage left out, and why: nothing is dropped in silence.
 
     Example:
-        Removal(record_id="9f…", rule="figure-not-in-evidence", reason="'412.7' stands nowhere in the passage", text="…")
+        Removal(record_id="9f…", rule="figure-not-in-evidence", reason="'412.7' is not in the passage")
     """
 
     record_id: str

@@ -119,7 +119,7 @@ def damage(folder: str | os.PathLike[str]) -> str | None:
 
 def newest_whole(parent: Path, pattern: str) -> tuple[Path | None, list[str]]:
     """Return the newest undamaged `<name>-<number>` folder under `parent`, and what is wrong with newer ones."""
-    complaints = []
+    complaints: list[str] = []
     numbered = [path for path in parent.glob(pattern) if path.name.rsplit("-", 1)[-1].isdigit()]
     for folder in sorted(numbered, key=lambda path: int(path.name.rsplit("-", 1)[-1]), reverse=True):
         fault = damage(folder)
