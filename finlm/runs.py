@@ -117,11 +117,22 @@ def damage(folder: str | os.PathLike[str]) -> str | None:
     return None
 
 
+def _numbered(parent: Path, pattern: str) -> list[Path]:
+    """The folders `<name>-<number>` under `parent`, lowest number first."""
+    folders = [path for path in parent.glob(pattern) if path.name.rsplit("-", 1)[-1].isdigit()]
+    return sorted(folders, key=lambda path: int(path.name.rsplit("-", 1)[-1]))
+
+
+def keep_newest(parent: Path, pattern: str, count: int) -> None:
+    """Delete all but the `count` newest `<name>-<number>` folders under `parent`."""
+    for folder in _numbered(parent, pattern)[:-count]:
+        shutil.rmtree(folder)
+
+
 def newest_whole(parent: Path, pattern: str) -> tuple[Path | None, list[str]]:
     """Return the newest undamaged `<name>-<number>` folder under `parent`, and what is wrong with newer ones."""
     complaints: list[str] = []
-    numbered = [path for path in parent.glob(pattern) if path.name.rsplit("-", 1)[-1].isdigit()]
-    for folder in sorted(numbered, key=lambda path: int(path.name.rsplit("-", 1)[-1]), reverse=True):
+    for folder in reversed(_numbered(parent, pattern)):
         fault = damage(folder)
         if fault is None:
             return folder, complaints

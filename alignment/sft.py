@@ -1,0 +1,235 @@
+"""Mixed supervised fine-tuning: plain text and instructions in one run, exported as one set of weights.
+
+    python alignment/sft.py                                   reads runs/selfqa, writes runs/sft
+    accelerate launch alignment/sft.py --config sft_6b        the 6B
+
+Loss on every token of text, on the answers alone for instructions (arXiv 2305.12002). TRL's SFTTrainer trains a LoRA
+on the frozen base; the result is merged once, in float32, and is the base of all that follows.
+"""
+
+import os
+import sys
+
+if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import PrinterCallback, ProgressCallback, set_seed
+from trl import SFTConfig, SFTTrainer
+
+from finlm import config, data, jsonl, model, runs
+from finlm.checkpoints import WholeCheckpoints
+from finlm.errors import UserError
+from finlm.progress import Watch, console
+from finlm.records import Removal
+from finlm.tokenizer import load_tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTSettings:
+    """Settings of mixed supervised fine-tuning."""
+
+    runs: str = field(default_factory=config.default_runs)
+    """Run root: the folder that all stages write below."""
+    output: str = "{runs}/sft"
+    """Folder of this run and of the merged model."""
+    model: str = "embedded"
+    """Base model's folder, or `embedded` for SmolLM2-135M."""
+    instructions: list[str] = field(default_factory=lambda: ["{runs}/selfqa/instructions.jsonl"])
+    """Files of Conversation records."""
+    text: list[str] = field(default_factory=lambda: ["{runs}/selfqa/documents.jsonl"])
+    """Plain-text files (paragraphs between blank lines) or files of Document records."""
+    text_share: float = 0.2
+    """Share of text among all tokens, 0 to 1."""
+    forms: list[str] = field(default_factory=lambda: ["open-book", "closed-book", ""])
+    """Forms of instructions to use: open-book, closed-book, or empty for those without a form."""
+    test_share: float = 0.2
+    """Share of groups (companies) held out from training, here and in every later stage."""
+    steps: int = 400
+    """Optimizer steps."""
+    batch_size: int = 32
+    """Rows per optimizer step, over all processes."""
+    micro_batch: int = 8
+    """Rows per forward pass and process."""
+    max_length: int = 2048
+    """Tokens per row; longer instructions are set aside, longer text continues in another row."""
+    learning_rate: float = 2e-4
+    """Peak learning rate of AdamW for the LoRA weights; linear warm-up and cosine decay."""
+    test_rows: int = 64
+    """Held-out instruction rows for the test loss, at most."""
+    save_steps: int = 50
+    """Steps between checkpoints."""
+    seed: int = 0
+    """Seed of everything random."""
+    dtype: str = "auto"
+    """Frozen weights: auto, bfloat16 or float32."""
+    threads: int = 0
+    """CPU threads of torch; 0 leaves torch's default."""
+    lora: dict[str, Any] = field(default_factory=lambda: {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"})
+    """Fields of peft.LoraConfig."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Further fields of trl.SFTConfig."""
+    overwrite: bool = False
+    """Delete what lies in the output folder and begin afresh."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.text_share < 1:
+            raise ValueError(f"text_share is {self.text_share}; it must be at least 0 and below 1.")
+        if self.batch_size % self.micro_batch:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batch {self.micro_batch}.")
+
+
+class MixedSFTTrainer(WholeCheckpoints, SFTTrainer):  # type: ignore[misc]
+    """TRL's SFTTrainer with checkpoints that are whole or not there."""
+
+
+def main(settings: SFTSettings) -> None:
+    """Fine-tune, merge, export."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    set_seed(settings.seed)
+    out = Path(settings.output)
+    for path in settings.instructions:
+        runs.require(path, what="Instructions", made_by="python selfqa/generate.py --corpus filings/")
+    run = runs.Run.open(
+        out,
+        "sft",
+        settings,
+        inputs={path: path for path in [*settings.instructions, *settings.text]},
+        overwrite=settings.overwrite,
+    )
+    if run.is_finished:
+        print(f"{out} is finished; --overwrite true begins afresh, --output names another folder.")
+        return
+    runs.need_disk(out, 1.0)
+
+    base = model.resolve_model(settings.model, settings.runs)
+    tokenizer = load_tokenizer(base)
+    train_rows, test_rows, removals = make_rows(settings, tokenizer)
+    jsonl.write(out / "rejected.jsonl", removals)
+    console.print(
+        f"SFT: {len(train_rows)} rows ({sum(row.stream == 'text' for row in train_rows)} of text), "
+        f"{len(test_rows)} held out, {len(removals)} set aside"
+    )
+
+    trainer = make_trainer(settings, base, tokenizer, train_rows, test_rows)
+    checkpoint, complaints = runs.newest_whole(out / "checkpoints", "checkpoint-*")
+    for complaint in complaints:
+        console.print(f"[yellow]skipped a damaged checkpoint: {complaint}")
+    before = trainer.evaluate()["eval_loss"] if test_rows and checkpoint is None else None
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    after = trainer.evaluate()["eval_loss"] if test_rows else None
+
+    if trainer.accelerator.is_main_process:
+        export(trainer, base, out, model.choose_dtype("bfloat16", torch.device("cpu")))
+        run.finish(
+            rows=len(train_rows),
+            text_rows=sum(row.stream == "text" for row in train_rows),
+            learned_tokens=sum(row.learned for row in train_rows),
+            held_out_rows=len(test_rows),
+            set_aside=len(removals),
+            test_loss_before=before,
+            test_loss=after,
+        )
+        print(f"SFT: test loss {after:.3f}, model in {out / 'model'}" if after is not None else f"model in {out}")
+
+
+def make_rows(settings: SFTSettings, tokenizer: Any) -> tuple[list[data.Row], list[data.Row], list[Removal]]:
+    """Return the training rows in the order of training, the held-out rows, and what was set aside."""
+    conversations = [c for c in data.read_conversations(settings.instructions) if c.form in settings.forms]
+    if not conversations:
+        raise UserError(f"No instruction in {settings.instructions} has a form among {settings.forms}; change --forms.")
+    held_out = [data.is_held_out(c, test_share=settings.test_share, seed=settings.seed) for c in conversations]
+    train, removals = data.instruction_rows(
+        (c for c, is_test in zip(conversations, held_out, strict=True) if not is_test),
+        tokenizer,
+        max_length=settings.max_length,
+    )
+    test, test_removals = data.instruction_rows(
+        (c for c, is_test in zip(conversations, held_out, strict=True) if is_test),
+        tokenizer,
+        max_length=settings.max_length,
+    )
+    paragraphs = (
+        [paragraph for path in settings.text for paragraph in data.read_text(path)] if settings.text_share else []
+    )
+    text = data.text_rows(paragraphs, tokenizer, max_length=settings.max_length)
+    count = settings.steps * settings.batch_size
+    rows = data.interleave(train, text, text_share=settings.text_share, count=count, seed=settings.seed)
+    return rows, test[: settings.test_rows], removals + test_removals
+
+
+def make_trainer(
+    settings: SFTSettings, base: Path, tokenizer: Any, train_rows: list[data.Row], test_rows: list[data.Row]
+) -> MixedSFTTrainer:
+    """Assemble TRL's trainer: our rows as they are, in their order."""
+    device = model.device_of_this_process()
+    processes = PartialState().num_processes
+    if settings.batch_size % (settings.micro_batch * processes):
+        raise UserError(
+            f"batch_size {settings.batch_size} must be a multiple of micro_batch {settings.micro_batch} x "
+            f"{processes} processes."
+        )
+    out = Path(settings.output)
+    arguments = config.section(
+        "trainer",
+        {"logging_steps": 1, "gradient_checkpointing": device.type == "cuda", "report_to": "tensorboard"}
+        | settings.trainer,
+        SFTConfig,
+        {
+            "output_dir": str(out / "checkpoints"),
+            "max_steps": settings.steps,
+            "per_device_train_batch_size": settings.micro_batch,
+            "per_device_eval_batch_size": settings.micro_batch,
+            "gradient_accumulation_steps": settings.batch_size // (settings.micro_batch * processes),
+            "learning_rate": settings.learning_rate,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": max(1, settings.steps // 20),
+            "save_strategy": "steps",
+            "save_steps": settings.save_steps,
+            "seed": settings.seed,
+            "bf16": False,
+            "use_cpu": device.type == "cpu",
+            "max_length": None,
+            "shuffle_dataset": False,
+            "train_sampling_strategy": "sequential",
+            "dataset_kwargs": {"skip_prepare_dataset": True},
+            "dataloader_pin_memory": device.type == "cuda",
+        },
+    )
+    lora = config.section("lora", settings.lora, LoraConfig, {"task_type": "CAUSAL_LM"})
+    dtype = model.choose_dtype(settings.dtype, device)
+    trainer = MixedSFTTrainer(
+        model=model.load_causal(base, dtype=dtype, device=device),
+        args=arguments,
+        processing_class=tokenizer,
+        train_dataset=_dataset(train_rows),
+        eval_dataset=_dataset(test_rows) if test_rows else None,
+        peft_config=lora,
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Watch("SFT", out / "metrics.jsonl"))
+    return trainer
+
+
+def _dataset(rows: list[data.Row]) -> Dataset:
+    return Dataset.from_list([{"input_ids": list(row.ids), "labels": list(row.labels)} for row in rows])
+
+
+def export(trainer: MixedSFTTrainer, base: Path, out: Path, dtype: torch.dtype) -> None:
+    """Write the adapter, and base + adapter merged in float32 as the model that all later stages stand on."""
+    with runs.whole_folder(out / "adapter") as aside:
+        trainer.model.save_pretrained(aside)
+    model.export_merged(base, out / "adapter", out / "model", dtype=dtype)
+
+
+if __name__ == "__main__":
+    config.run(main, SFTSettings, __doc__ or "")

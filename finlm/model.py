@@ -1,0 +1,132 @@
+"""Loading models and moving LoRA adapters in and out of files.
+
+Weights come from safetensors and JSON only; no code of a model folder is ever run.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from peft import PeftModel
+from transformers import AutoConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from finlm import runs
+from finlm.embedded import EMBEDDED, import_embedded
+from finlm.errors import MissingInput, UserError
+from finlm.tokenizer import check_vocabulary, load_tokenizer
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+transformers_logging.disable_progress_bar()
+
+
+def device_of_this_process() -> torch.device:
+    """The GPU of this process where there is one, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """True on a GPU and on a CPU that multiplies bfloat16 matrices in hardware."""
+    return device.type == "cuda" or bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of frozen weights: `auto` is bfloat16 where the hardware is fast at it, else float32.
+
+    Raises:
+        UserError: Another name than auto, bfloat16 or float32.
+    """
+    if name == "auto":
+        return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+    if name in {"bfloat16", "float32"}:
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    raise UserError(f"dtype is {name!r}; it must be auto, bfloat16 or float32.")
+
+
+def resolve_model(name: str, run_root: str) -> Path:
+    """Return the folder of a model: `embedded` is made under the run root on first use, all else is a path."""
+    return import_embedded(Path(run_root) / "base") if name == EMBEDDED else Path(name)
+
+
+def _need_memory(folder: Path, dtype: torch.dtype, device: torch.device) -> None:
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    stored = str(AutoConfig.from_pretrained(folder, local_files_only=True).dtype)
+    needed = weights * (2 if dtype == torch.float32 and "16" in stored else 1)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if needed * 1.2 > free:
+        raise UserError(
+            f"{folder} needs {needed * 1.2 / 1e9:.1f} GB of memory on {device} as {dtype}, "
+            f"{free / 1e9:.1f} GB are free; close other programs, take a smaller model, or another device."
+        )
+
+
+def load_causal(folder: str | Path, *, dtype: torch.dtype, device: torch.device) -> LlamaForCausalLM:
+    """Load a full causal language model.
+
+    Raises:
+        MissingInput: The folder holds no safetensors model.
+        UserError: The model's configuration cannot be read or the memory does not suffice.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise MissingInput(f"{folder} holds no model (config.json and *.safetensors); give a model folder.")
+    _need_memory(folder, dtype, device)
+    try:
+        model = LlamaForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: the model cannot be loaded: {error}") from error
+    return model.to(device)
+
+
+def base_of(folder: str | Path) -> tuple[Path, Path | None]:
+    """Return the base model's folder and the adapter's folder (None for a full model) that `folder` stands for.
+
+    A PPO run answers for its policy: `runs/ppo` is `runs/ppo/policy`. An adapter names its base relative to itself.
+
+    Raises:
+        MissingInput: There is neither a model nor an adapter.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file() and (folder / "policy").is_dir():
+        folder = folder / "policy"
+    if (folder / "config.json").is_file():
+        return folder, None
+    if (folder / ADAPTER_CONFIG).is_file():
+        named = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        return (folder / named).resolve() if not Path(named).is_absolute() else Path(named), folder
+    raise MissingInput(f"{folder} holds neither a model (config.json) nor an adapter ({ADAPTER_CONFIG}).")
+
+
+def load_policy(
+    folder: str | Path, *, dtype: torch.dtype, device: torch.device
+) -> tuple[LlamaForCausalLM | PeftModel, PreTrainedTokenizerBase]:
+    """Load a chat model for inference, full or as an adapter on its base, with its tokenizer.
+
+    Raises:
+        MissingInput: There is no model at `folder`.
+        UserError: Model and tokenizer do not belong together.
+    """
+    base, adapter = base_of(folder)
+    tokenizer = load_tokenizer(base)
+    model = load_causal(base, dtype=dtype, device=device)
+    check_vocabulary(tokenizer, model.get_input_embeddings().num_embeddings, str(base))
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, adapter, local_files_only=True, use_safetensors=True)
+    return model.eval(), tokenizer
+
+
+def export_merged(base: Path, adapter: Path, out: Path, *, dtype: torch.dtype) -> None:
+    """Write base + adapter as one full model folder: merged once, in float32, then cast to `dtype`."""
+    tokenizer = load_tokenizer(base)
+    model = load_causal(base, dtype=torch.float32, device=torch.device("cpu"))
+    merged: Any = PeftModel.from_pretrained(model, adapter, local_files_only=True, use_safetensors=True)
+    merged = merged.merge_and_unload().to(dtype)
+    runs.need_disk(out, 1.1 * sum(p.numel() * p.element_size() for p in merged.parameters()) / 1e9)
+    with runs.whole_folder(out) as aside:
+        merged.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
