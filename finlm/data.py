@@ -9,12 +9,15 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
 from finlm import chat_format, jsonl
 from finlm.errors import MissingInput, UserError
 from finlm.records import Conversation, Document, Prompt, Removal, content_id
+
+P = TypeVar("P", Conversation, Prompt)
 
 IGNORE = -100
 """The label of a token that is not learned, as torch's cross entropy has it."""
@@ -138,3 +141,33 @@ def read_conversations(paths: Iterable[str | Path]) -> list[Conversation]:
         for conversation in jsonl.read(path, Conversation):
             found.setdefault(conversation.id, conversation)
     return list(found.values())
+
+
+def as_prompt(conversation: Conversation, *, source: str) -> Prompt:
+    """Return the conversation's turns up to its last answer, which becomes the reference."""
+    return Prompt(
+        messages=conversation.messages[:-1],
+        category=conversation.category,
+        source=source,
+        language=conversation.language,
+        kind=conversation.kind,
+        group=conversation.group,
+        reference=conversation.messages[-1].content,
+        provenance=conversation.provenance,
+    )
+
+
+def spread(records: Sequence[P], count: int, *, seed: int) -> list[P]:
+    """Draw `count` records (0: all) that are spread over their groups: one of each group in turn, in seeded order."""
+    by_group: dict[str, list[P]] = {}
+    for record in records:
+        by_group.setdefault(record.group, []).append(record)
+    rng = random.Random(seed)
+    queues = [rng.sample(by_group[name], len(by_group[name])) for name in sorted(by_group)]
+    drawn: list[P] = []
+    while queues and (count == 0 or len(drawn) < count):
+        for queue in queues:
+            if count == 0 or len(drawn) < count:
+                drawn.append(queue.pop())
+        queues = [queue for queue in queues if queue]
+    return drawn

@@ -4,6 +4,7 @@ Weights come from safetensors and JSON only; no code of a model folder is ever r
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -86,19 +87,21 @@ def load_causal(folder: str | Path, *, dtype: torch.dtype, device: torch.device)
 def base_of(folder: str | Path) -> tuple[Path, Path | None]:
     """Return the base model's folder and the adapter's folder (None for a full model) that `folder` stands for.
 
-    A PPO run answers for its policy: `runs/ppo` is `runs/ppo/policy`. An adapter names its base relative to itself.
+    A run answers for what it made: `runs/sft` for `runs/sft/model`, `runs/ppo` for `runs/ppo/policy`. An adapter names
+    its base relative to itself.
 
     Raises:
         MissingInput: There is neither a model nor an adapter.
     """
     folder = Path(folder)
-    if not (folder / "config.json").is_file() and (folder / "policy").is_dir():
-        folder = folder / "policy"
+    for made in ("model", "policy"):
+        if not (folder / "config.json").is_file() and (folder / made).is_dir():
+            folder = folder / made
     if (folder / "config.json").is_file():
         return folder, None
     if (folder / ADAPTER_CONFIG).is_file():
         named = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
-        return (folder / named).resolve() if not Path(named).is_absolute() else Path(named), folder
+        return Path(os.path.normpath(folder / named)), folder
     raise MissingInput(f"{folder} holds neither a model (config.json) nor an adapter ({ADAPTER_CONFIG}).")
 
 

@@ -1,0 +1,232 @@
+"""A trained reward model as files, and scoring with it.
+
+    runs/reward/model/
+        adapter_config.json, adapter_model.safetensors    LoRA on the base that the policy also stands on
+        head.safetensors                                  weight (D,) and bias (), the normalisation folded in
+        reward.json                                       mean and std before normalisation, fingerprints
+
+An answer's score is the head's reading of the hidden state at the answer's last token: score = w.h + b, in units where
+the fine-tuned model's own answers have mean 0 and standard deviation 1.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+from peft.utils import load_peft_weights
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from finlm import chat_format
+from finlm.errors import MissingInput, UserError
+from finlm.generation import pad_right
+from finlm.model import ADAPTER_CONFIG, base_of, load_causal
+from finlm.records import Message
+from finlm.tokenizer import load_tokenizer, tokenizer_fingerprint
+
+DESCRIPTION = "reward.json"
+HEAD = "head.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardDescription:
+    """What `reward.json` holds.
+
+    Example:
+        RewardDescription(mean=0.31, std=1.9, normalised_on="SFT answers that end", tokenizer="ab12…")
+    """
+
+    mean: float
+    """Mean raw score of the answers that the normalisation was taken on."""
+    std: float
+    normalised_on: str
+    tokenizer: str
+    """Fingerprint of the tokenizer that the model was trained with."""
+
+    def __post_init__(self) -> None:
+        if not self.std > 0:
+            raise ValueError(f"the standard deviation of the scores is {self.std}; it must be above 0")
+
+
+class Head(nn.Linear):
+    """A linear reading of hidden states, (…, D) -> (…,), computed in float32 whatever the model's dtype."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 1)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Read one number per position."""
+        return super().forward(hidden.float()).squeeze(-1)
+
+
+def fold(weight_D: torch.Tensor, mean: float, std: float) -> Head:
+    """Return the head whose reading is (w.h - mean) / std."""
+    head = Head(weight_D.numel())
+    with torch.no_grad():
+        head.weight.copy_(weight_D.float().reshape(1, -1) / std)
+        head.bias.fill_(-mean / std)
+    return head
+
+
+def save_description(folder: Path, head: Head, description: RewardDescription) -> None:
+    """Write the head and its description beside the adapter in `folder`."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}, folder / HEAD)
+    (folder / DESCRIPTION).write_text(json.dumps(asdict(description), indent=2) + "\n", encoding="utf-8")
+
+
+def reward_folder(folder: str | Path) -> Path:
+    """Return the folder with the files above; a reward run answers for its `model`.
+
+    Raises:
+        MissingInput: There is no reward model.
+    """
+    folder = Path(folder)
+    if (folder / "model" / DESCRIPTION).is_file():
+        folder = folder / "model"
+    for name in (DESCRIPTION, HEAD, ADAPTER_CONFIG):
+        if not (folder / name).is_file():
+            raise MissingInput(f"{folder} holds no reward model ({name} is missing); make one: python reward/train.py")
+    return folder
+
+
+def load_description(folder: str | Path) -> RewardDescription:
+    """Read `reward.json`."""
+    return RewardDescription(**json.loads((reward_folder(folder) / DESCRIPTION).read_text(encoding="utf-8")))
+
+
+def load_head(folder: str | Path) -> Head:
+    """Read the head."""
+    state = load_file(reward_folder(folder) / HEAD)
+    head = Head(state["weight"].numel())
+    head.load_state_dict(state)
+    return head
+
+
+def lora_of(folder: str | Path) -> LoraConfig:
+    """Return the LoRA configuration of the reward adapter."""
+    return LoraConfig.from_pretrained(reward_folder(folder))
+
+
+def load_adapter_weights(model: PeftModel, folder: str | Path, name: str) -> None:
+    """Copy the reward adapter's weights into the adapter `name` of a model on the same base.
+
+    Raises:
+        UserError: The adapter was made for a model of another shape.
+    """
+    folder = reward_folder(folder)
+    weights = load_peft_weights(folder, device="cpu")
+    try:
+        result = set_peft_model_state_dict(model, weights, adapter_name=name)
+    except RuntimeError as error:
+        raise UserError(
+            f"The reward adapter in {folder} does not fit this base: {str(error).splitlines()[0]}"
+        ) from error
+    missing = [key for key in result.missing_keys if f".{name}." in key]
+    if result.unexpected_keys or missing:
+        raise UserError(
+            f"The reward adapter in {folder} does not fit this base: {len(missing)} weights are missing and "
+            f"{len(result.unexpected_keys)} unknown; train it on the model that PPO starts from."
+        )
+
+
+def check_same_tokenizer(folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that a reward model was trained with this tokenizer.
+
+    Raises:
+        UserError: It was trained with another one.
+    """
+    trained_with = load_description(folder).tokenizer
+    here = tokenizer_fingerprint(tokenizer)
+    if trained_with != here:
+        raise UserError(
+            f"The reward model in {folder} was trained with another vocabulary (fingerprint {trained_with}, the "
+            f"policy's is {here}); train it on the policy's base: python reward/train.py --model <base>."
+        )
+
+
+def last_hidden(model: Any, ids_BT: torch.Tensor, is_token_BT: torch.Tensor) -> torch.Tensor:
+    """Return the hidden states (B, T, D) after the final norm, under whatever adapter is active."""
+    causal = model.get_base_model() if isinstance(model, PeftModel) else model
+    # positions count tokens, not padding, so that a row reads the same wherever its padding stands
+    positions_BT = (is_token_BT.long().cumsum(dim=1) - 1).clamp(min=0)
+    out = causal.model(input_ids=ids_BT, attention_mask=is_token_BT.long(), position_ids=positions_BT, use_cache=False)
+    hidden: torch.Tensor = out.last_hidden_state
+    return hidden
+
+
+@torch.inference_mode()
+def score_rows(
+    model: Any,
+    head: Head,
+    rows: Sequence[Sequence[int]],
+    *,
+    pad: int,
+    batch_size: int,
+    on_batch: Callable[[int], None] = lambda count: None,
+) -> torch.Tensor:
+    """Score rows of prompt and answer ids at their last token, in batches of similar length.
+
+    Returns:
+        Scores (N,), float32, on the CPU.
+    """
+    device = next(model.parameters()).device
+    scores = torch.empty(len(rows))
+    by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    for start in range(0, len(by_length), batch_size):
+        indices = by_length[start : start + batch_size]
+        ids_BT, is_token_BT = pad_right([rows[index] for index in indices], pad, device)
+        hidden_BTD = last_hidden(model, ids_BT, is_token_BT)
+        last_B = is_token_BT.sum(dim=1) - 1
+        scores[indices] = head(hidden_BTD[torch.arange(len(indices), device=device), last_B]).cpu()
+        on_batch(len(indices))
+    return scores
+
+
+class Scorer:
+    """A reward model ready to score answers."""
+
+    def __init__(self, model: PeftModel, head: Head, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model = model
+        self.head = head
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, folder: str | Path, *, dtype: torch.dtype, device: torch.device) -> "Scorer":
+        """Load a reward model with the base that it names.
+
+        Raises:
+            MissingInput: The reward model or its base is not there.
+            UserError: It does not fit its base.
+        """
+        folder = reward_folder(folder)
+        base, _ = base_of(folder)
+        tokenizer = load_tokenizer(base)
+        check_same_tokenizer(folder, tokenizer)
+        model = PeftModel(load_causal(base, dtype=dtype, device=device), lora_of(folder), adapter_name="reward")
+        load_adapter_weights(model, folder, "reward")
+        return cls(model.eval(), load_head(folder).to(device), tokenizer)
+
+    def score(
+        self,
+        answers: Sequence[tuple[Sequence[Message], str, bool]],
+        *,
+        batch_size: int = 16,
+        on_batch: Callable[[int], None] = lambda count: None,
+    ) -> list[float]:
+        """Score (prompt's messages, answer's text, whether it ended); units of `reward.json`."""
+        rows = [
+            [
+                *chat_format.encode(self.tokenizer, messages).ids,
+                *chat_format.encode_answer(self.tokenizer, text, ended=ended),
+            ]
+            for messages, text, ended in answers
+        ]
+        scores = score_rows(
+            self.model, self.head, rows, pad=self.tokenizer.pad_token_id, batch_size=batch_size, on_batch=on_batch
+        )
+        return [float(score) for score in scores]
