@@ -154,7 +154,7 @@ def ask(
     sampling: generation.Sampling,
     settings: RespondSettings,
 ) -> list[Candidates]:
-    """Sample the answers to one batch of prompts; its seed depends on the batch alone, so order and resume do not matter."""
+    """Sample the answers to one batch of prompts; its seed depends on the batch alone, so a resumed run is the same."""
     ids = [chat_format.encode(tokenizer, prompt.messages).ids for prompt in batch for _ in range(settings.responses)]
     seed = int(content_id(settings.seed, [prompt.id for prompt in batch]), 16) % 2**31
     answers = generation.sample(policy, tokenizer, ids, sampling, seed=seed, batch_size=settings.batch_size)

@@ -180,6 +180,16 @@ class Prompt:
         _check_turns(self.messages, last="user")
         _set_id(self, _turns(self.messages))
 
+    @property
+    def question(self) -> str:
+        """The last paragraph of the last turn: in open-book prompts the passage stands before it."""
+        return self.messages[-1].content.rpartition("\n\n")[2]
+
+    @property
+    def passage(self) -> str:
+        """What stands before the question in the last turn; empty in closed-book prompts."""
+        return self.messages[-1].content.rpartition("\n\n")[0]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:

@@ -150,11 +150,9 @@ def check_same_tokenizer(folder: str | Path, tokenizer: PreTrainedTokenizerBase)
 
 
 def last_hidden(model: Any, ids_BT: torch.Tensor, is_token_BT: torch.Tensor) -> torch.Tensor:
-    """Return the hidden states (B, T, D) after the final norm, under whatever adapter is active."""
+    """Return the hidden states (B, T, D) after the final norm, under whatever adapter is on; rows are padded right."""
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
-    # positions count tokens, not padding, so that a row reads the same wherever its padding stands
-    positions_BT = (is_token_BT.long().cumsum(dim=1) - 1).clamp(min=0)
-    out = causal.model(input_ids=ids_BT, attention_mask=is_token_BT.long(), position_ids=positions_BT, use_cache=False)
+    out = causal.model(input_ids=ids_BT, attention_mask=is_token_BT.long(), use_cache=False)
     hidden: torch.Tensor = out.last_hidden_state
     return hidden
 

@@ -1,0 +1,102 @@
+"""Four roles on one frozen base: policy, critic and reward are LoRA adapters, the reference is the base alone.
+
+PEFT's own switches (`set_adapter`, `disable_adapter`) also switch `requires_grad`, so that a trained adapter silently
+stops training. Here a role is put on and taken off by two attributes of each LoRA layer and nothing else. With gradient
+checkpointing the recomputation must run in the role of its forward pass, not in whatever role is on when the backward
+pass comes by: `Roles` replays it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+Role = Literal["policy", "critic", "reward", "reference"]
+_State = list[tuple[list[str], bool]]
+
+
+class Roles:
+    """A model that takes the role asked for.
+
+    Attributes:
+        model: The PEFT model with the adapters `policy`, `critic` and `reward`.
+    """
+
+    def __init__(self, base: nn.Module, policy: LoraConfig, critic: LoraConfig, reward: LoraConfig) -> None:
+        for name, lora in (("policy", policy), ("critic", critic)):
+            if lora.lora_dropout:
+                raise ValueError(
+                    f"the {name}'s lora_dropout is {lora.lora_dropout}; PPO needs 0: ratios would be noise"
+                )
+        self.model = PeftModel(base, policy, adapter_name="policy")
+        self.model.add_adapter("critic", critic)
+        self.model.add_adapter("reward", reward)
+        self.model.requires_grad_(False)
+        for name in ("policy", "critic"):
+            for parameter in self.adapter(name).values():
+                parameter.requires_grad_(True)
+        self.model.eval()
+        self._layers = [layer for layer in self.model.modules() if isinstance(layer, BaseTunerLayer)]
+
+    def adapter(self, name: str) -> dict[str, nn.Parameter]:
+        """Return the parameters of an adapter, by their names in the model."""
+        return {key: value for key, value in self.model.named_parameters() if f".{name}." in key}
+
+    @contextmanager
+    def __call__(self, role: Role) -> Iterator[None]:
+        """Put a role on for the `with` block."""
+        if role == "reference":
+            state: _State = [(layer._active_adapter, True) for layer in self._layers]
+        else:
+            state = [([role], False) for _ in self._layers]
+        with self._wearing(state):
+            yield
+
+    @contextmanager
+    def _wearing(self, state: _State) -> Iterator[None]:
+        before = self._state()
+        self._put(state)
+        try:
+            yield
+        finally:
+            self._put(before)
+
+    def _state(self) -> _State:
+        return [(layer._active_adapter, layer._disable_adapters) for layer in self._layers]
+
+    def _put(self, state: _State) -> None:
+        for layer, (active, is_off) in zip(self._layers, state, strict=True):
+            layer._active_adapter, layer._disable_adapters = active, is_off
+
+    def checkpoint_gradients(self) -> None:
+        """Recompute activations in the backward pass, each layer in the role of its forward pass."""
+
+        def replaying(function: Any, *inputs: Any, **named: Any) -> Any:
+            state = self._state()
+
+            def replay(*again: Any, **named_again: Any) -> Any:
+                with self._wearing(state):
+                    return function(*again, **named_again)
+
+            return checkpoint(replay, *inputs, use_reentrant=False, **named)
+
+        causal = self.model.get_base_model()
+        causal.gradient_checkpointing_enable()
+        for module in causal.modules():
+            if hasattr(module, "_gradient_checkpointing_func"):
+                module._gradient_checkpointing_func = replaying
+                # transformers checkpoints only in training mode; nothing here behaves otherwise in it (no dropout)
+                module.training = True
+
+
+@torch.no_grad()
+def copy_adapter(roles: Roles, source: str, target: str) -> None:
+    """Copy the weights of one adapter into another of the same shape."""
+    targets = roles.adapter(target)
+    for name, parameter in roles.adapter(source).items():
+        targets[name.replace(f".{source}.", f".{target}.")].copy_(parameter)

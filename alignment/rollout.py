@@ -1,0 +1,112 @@
+"""What PPO learns from: sampled answers with everything measured on them. Axes: B answers, A answer tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from alignment.roles import Roles
+from finlm.generation import Answer, pad_right
+from finlm.scorer import Head, last_hidden
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Answers that pass through the model together, the same ones in every pass, so that equal weights give equal
+    numbers to the bit.
+
+    Example:
+        MicroBatch(index=(4, 0), ids_BT=…, is_token_BT=…, before_BA=…, answer_BA=…, is_answer_BA=…)
+    """
+
+    index: tuple[int, ...]
+    """Places of the answers in the rollout."""
+    ids_BT: Tensor
+    """Prompt and answer, padded on the right."""
+    is_token_BT: Tensor
+    before_BA: Tensor
+    """Position in T of the token before each answer token: the state in which it was chosen."""
+    answer_BA: Tensor
+    """Ids of the answer tokens."""
+    is_answer_BA: Tensor
+    """True on answer tokens, end token included."""
+
+
+def micro_batches(
+    prompts: Sequence[Sequence[int]], answers: Sequence[Answer], *, size: int, pad: int, device: torch.device
+) -> list[MicroBatch]:
+    """Group answers of similar length into micro-batches of `size`."""
+    lengths = [len(prompt) + len(answer.ids) for prompt, answer in zip(prompts, answers, strict=True)]
+    order = sorted(range(len(answers)), key=lambda index: (lengths[index], index))
+    batches = []
+    for start in range(0, len(order), size):
+        index = order[start : start + size]
+        ids_BT, is_token_BT = pad_right([[*prompts[i], *answers[i].ids] for i in index], pad, device)
+        answer_BA, is_answer_BA = pad_right([answers[i].ids for i in index], pad, device)
+        first_B1 = torch.tensor([[len(prompts[i]) - 1] for i in index], device=device)
+        before_BA = first_B1 + torch.arange(answer_BA.shape[1], device=device)
+        before_BA = before_BA.clamp(max=ids_BT.shape[1] - 1)
+        batches.append(MicroBatch(tuple(index), ids_BT, is_token_BT, before_BA, answer_BA, is_answer_BA))
+    return batches
+
+
+def _states(roles: Roles, batch: MicroBatch) -> Tensor:
+    """Hidden states (B, A, D) in which the answer tokens were chosen, in the role that is on."""
+    hidden_BTD = last_hidden(roles.model, batch.ids_BT, batch.is_token_BT)
+    return hidden_BTD.gather(1, batch.before_BA.unsqueeze(-1).expand(-1, -1, hidden_BTD.shape[-1]))
+
+
+def log_probs(
+    roles: Roles, batch: MicroBatch, head_VD: Tensor, *, temperature: float, chunk: int = 256
+) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities and entropies of the answer tokens under the role that is on, (B, A) each, float32.
+
+    The logits exist for `chunk` tokens at a time only, also in the backward pass, which computes them again.
+
+    Args:
+        roles: The model.
+        batch: The answers.
+        head_VD: The output embedding; its dtype is the dtype of the logits.
+        temperature: Divides the logits, as in sampling.
+        chunk: Tokens at a time.
+    """
+    states_BAD = _states(roles, batch)
+    states_ND = states_BAD[batch.is_answer_BA]
+    answer_N = batch.answer_BA[batch.is_answer_BA]
+    pieces = [
+        checkpoint(_log_probs_of_chunk, piece, head_VD, tokens, temperature, use_reentrant=False)
+        for piece, tokens in zip(torch.split(states_ND, chunk), torch.split(answer_N, chunk), strict=True)
+    ]
+    filled = torch.zeros(batch.answer_BA.shape, device=states_ND.device)
+    logp_BA = filled.masked_scatter(batch.is_answer_BA, torch.cat([piece[0] for piece in pieces]))
+    entropy_BA = filled.masked_scatter(batch.is_answer_BA, torch.cat([piece[1] for piece in pieces]))
+    return logp_BA, entropy_BA
+
+
+def _log_probs_of_chunk(
+    states_ND: Tensor, head_VD: Tensor, tokens_N: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    logits_NV = nn.functional.linear(states_ND.to(head_VD.dtype), head_VD).float() / temperature
+    log_z_N = logits_NV.logsumexp(dim=-1)
+    logp_N = logits_NV.gather(1, tokens_N.unsqueeze(1)).squeeze(1) - log_z_N
+    with torch.no_grad():
+        entropy_N = log_z_N - (torch.softmax(logits_NV, dim=-1) * logits_NV).sum(dim=-1)
+    return logp_N, entropy_N
+
+
+def values(roles: Roles, batch: MicroBatch, head: Head) -> Tensor:
+    """Return the critic's value before each answer token, (B, A), float32, zero off the answers."""
+    with roles("critic"):
+        value_BA: Tensor = head(_states(roles, batch))
+    return value_BA * batch.is_answer_BA
+
+
+def scores(roles: Roles, batch: MicroBatch, head: Head) -> Tensor:
+    """Return the reward model's score at each answer's last token, (B,), float32."""
+    with roles("reward"):
+        hidden_BTD = last_hidden(roles.model, batch.ids_BT, batch.is_token_BT)
+    last_B = batch.is_token_BT.sum(dim=1) - 1
+    score_B: Tensor = head(hidden_BTD[torch.arange(len(last_B), device=last_B.device), last_B])
+    return score_B

@@ -1,0 +1,78 @@
+"""Wrong copies of right answers: one figure, period or entity changed, run on, or cut off.
+
+Each returns None where the answer offers nothing to change. Whether a copy is really wrong is for the figure checker.
+"""
+
+import random
+import re
+
+from finlm.figures import Figure, find_figures
+
+YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
+
+
+def _amounts(text: str) -> list[Figure]:
+    return [figure for figure in find_figures(text) if not figure.is_date and not figure.is_label]
+
+
+def other_figure(answer: str, passage: str, rng: random.Random) -> str | None:
+    """Put another figure of the same unit in place of one: from the passage if it has one, else with a digit changed."""
+    mine = _amounts(answer)
+    if not mine:
+        return None
+    figure = rng.choice(mine)
+    others = [
+        other.text
+        for other in _amounts(passage)
+        if other.unit == figure.unit and abs(other.value) != abs(figure.value) and len(other.text) >= 3
+    ]
+    digits = re.search(r"\d[\d,.]*\d|\d", figure.text)
+    if digits is None:
+        return None
+    number = re.search(r"\d[\d,.]*\d|\d", rng.choice(others)) if others and rng.random() < 0.7 else None
+    wrong = number.group() if number else _misread(digits.group(), rng)
+    changed = figure.text[: digits.start()] + wrong + figure.text[digits.end() :]
+    return answer[: figure.start] + changed + answer[figure.end :]
+
+
+def _misread(number: str, rng: random.Random) -> str:
+    """Change one digit, as a careless reader would."""
+    places = [place for place, char in enumerate(number) if char.isdigit()]
+    place = rng.choice(places)
+    digit = rng.choice([d for d in "123456789" if d != number[place]])
+    return number[:place] + digit + number[place + 1 :]
+
+
+def other_period(answer: str, passage: str, rng: random.Random) -> str | None:
+    """Put another year in place of the answer's: one that the passage has, else a neighbour."""
+    years = YEAR.findall(answer)
+    if not years:
+        return None
+    year = rng.choice(years)
+    others = sorted({found for found in YEAR.findall(passage) if found != year})
+    wrong = rng.choice(others) if others else str(int(year) + rng.choice((-1, 1)))
+    return answer.replace(year, wrong)
+
+
+def other_entity(answer: str, entity: str, entities: list[str], rng: random.Random) -> str | None:
+    """Put another company's name in place of the answer's."""
+    others = [name for name in entities if name != entity]
+    if not entity or entity not in answer or not others:
+        return None
+    return answer.replace(entity, rng.choice(others))
+
+
+def run_on(answer: str, passage: str, rng: random.Random) -> str | None:
+    """Let the answer go on with something that was not asked: a line of the passage, or itself again."""
+    lines = [line.strip() for line in passage.splitlines() if len(line.strip()) > 20]
+    more = rng.choice(lines) if lines and rng.random() < 0.7 else answer
+    return f"{answer} {more[:160]}"
+
+
+def cut_off(answer: str, rng: random.Random) -> str | None:
+    """Break the answer off in its second half; it then carries no end token."""
+    pieces = answer.split(" ") if " " in answer else list(answer)
+    if len(pieces) < 6:
+        return None
+    kept = rng.randint(len(pieces) // 2, len(pieces) - 2)
+    return (" " if " " in answer else "").join(pieces[:kept])

@@ -1,0 +1,142 @@
+"""Preferences without people, for the demo: the figure checker judges, and every record says so.
+
+    python annotation/by_figures.py               reads runs/candidates.jsonl, writes runs/preferences.jsonl
+
+Where a prompt has a known right answer, sampled answers and altered copies of right ones are judged against it. Each
+pair carries `maker: rule:figures` and no votes. It stands in for people where there are none; it knows nothing of
+style, tone or usefulness.
+"""
+
+import os
+import sys
+
+if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from annotation import alter
+from finlm import config, jsonl, runs
+from finlm.errors import UserError
+from finlm.figures import judge
+from finlm.records import Candidates, PreferencePair, Prompt, Provenance, Removal, content_id
+
+MAKER = "rule:figures"
+STRENGTH = {"figure": 3, "period": 3, "metric": 3, "entity": 3, "empty": 3, "missing": 2, "extra": 2, "cut-off": 2}
+"""How clearly an answer with this fault is worse; 1 for the faults not named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByFiguresSettings:
+    """Settings of preferences by rule."""
+
+    runs: str = field(default_factory=config.default_runs)
+    """Run root: the folder that all stages write below."""
+    candidates: str = "{runs}/candidates.jsonl"
+    """File of Candidates records."""
+    output: str = "{runs}/preferences.jsonl"
+    """File of PreferencePair records; what gave no pair goes to rejected.jsonl in the folder of the same name."""
+    sampled_pairs: int = 2
+    """Pairs per prompt with a sampled answer, at most."""
+    altered_pairs: int = 3
+    """Pairs per prompt with an altered copy, at most."""
+    seed: int = 0
+    """Seed of everything random."""
+    overwrite: bool = False
+    """Judge afresh."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """A worse answer, with what is wrong with it."""
+
+    text: str
+    fault: str
+    ended: bool = True
+
+
+def main(settings: ByFiguresSettings) -> None:
+    """Judge every candidate, pair right with wrong, write."""
+    out = Path(settings.output)
+    runs.require(settings.candidates, what="Candidates", made_by="python alignment/respond.py")
+    run = runs.Run.open(
+        out.with_suffix(""),
+        "by-figures",
+        settings,
+        inputs={"candidates": settings.candidates},
+        overwrite=settings.overwrite,
+    )
+    if run.is_finished and out.is_file():
+        print(f"{out} is finished; --overwrite true judges afresh, --output names another file.")
+        return
+
+    items = list(jsonl.read(settings.candidates, Candidates))
+    entities = sorted({item.prompt.group for item in items if item.prompt.group})
+    found: dict[str, PreferencePair] = {}
+    removals = []
+    for item in items:
+        pairs = list(pairs_of(item, entities, settings)) if item.prompt.reference else []
+        found |= {pair.id: pair for pair in pairs}
+        if not pairs:
+            rule = "no-fault-found" if item.prompt.reference else "no-reference"
+            removals.append(Removal(record_id=item.id, rule=rule, reason="no pair of a right and a wrong answer"))
+    if not found:
+        raise UserError(f"{settings.candidates} gave no pair: none of its {len(items)} prompts has a reference answer.")
+    jsonl.write(run.folder / "rejected.jsonl", removals)
+    jsonl.write(out, found.values())
+    faults = Counter(pair.rejected_fault for pair in found.values())
+    run.finish(pairs=len(found), prompts=len(items), without_pair=len(removals), faults=dict(sorted(faults.items())))
+    print(f"{len(found)} pairs by rule ({', '.join(f'{name} {count}' for name, count in faults.most_common())}): {out}")
+
+
+def pairs_of(item: Candidates, entities: list[str], settings: ByFiguresSettings) -> Iterator[PreferencePair]:
+    """Yield the pairs of one prompt: the right answer, known or sampled, against sampled and altered wrong ones."""
+    prompt = item.prompt
+    rng = random.Random(int(content_id(settings.seed, prompt.id), 16))
+    right = [prompt.reference]
+    sampled: dict[str, Wrong] = {}
+    for response in item.responses:
+        verdict = judge(response.text, prompt.reference, prompt.question)
+        if verdict.is_right and response.ended:
+            right.append(response.text)
+        else:
+            fault = verdict.fault or "cut-off"
+            sampled.setdefault(response.text, Wrong(response.text, fault, response.ended))
+    wrong = rng.sample(list(sampled.values()), min(len(sampled), settings.sampled_pairs))
+    wrong += altered(prompt, entities, rng)[: settings.altered_pairs]
+    for worse in wrong:
+        chosen = rng.choice(right)
+        yield PreferencePair(
+            prompt=prompt,
+            chosen=chosen,
+            rejected=worse.text,
+            strength=STRENGTH.get(worse.fault, 1),
+            source=MAKER,
+            provenance=Provenance(maker=MAKER, parents=(prompt.id, item.id)),
+            rejected_ended=worse.ended,
+            rejected_fault=worse.fault,
+        )
+
+
+def altered(prompt: Prompt, entities: list[str], rng: random.Random) -> list[Wrong]:
+    """Return altered copies of the known right answer that the checker finds wrong, in random order."""
+    answer, passage = prompt.reference, prompt.passage
+    copies = [
+        ("figure", alter.other_figure(answer, passage, rng)),
+        ("period", alter.other_period(answer, passage, rng)),
+        ("entity", alter.other_entity(answer, prompt.group, entities, rng)),
+        ("run-on", alter.run_on(answer, passage, rng)),
+    ]
+    found = [Wrong(text, fault) for fault, text in copies if text and not judge(text, answer, prompt.question).is_right]
+    cut = alter.cut_off(answer, rng)
+    if cut:
+        found.append(Wrong(cut, "cut-off", ended=False))
+    return rng.sample(found, len(found))
+
+
+if __name__ == "__main__":
+    config.run(main, ByFiguresSettings, __doc__ or "")

@@ -1,0 +1,98 @@
+"""Prompts for PPO: those of the preferences and as many new ones, without duplicates or held-out companies.
+
+finlm prompts                     reads runs/preferences.jsonl and runs/selfqa, writes runs/prompts.jsonl
+"""
+
+import os
+import sys
+
+if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from finlm import config, data, jsonl, runs
+from finlm.errors import UserError
+from finlm.records import PreferencePair, Prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSettings:
+    """Settings of the prompt collection."""
+
+    runs: str = field(default_factory=config.default_runs)
+    """Run root: the folder that all stages write below."""
+    output: str = "{runs}/prompts.jsonl"
+    """File of Prompt records; its summary lies in the folder of the same name."""
+    preferences: str = "{runs}/preferences.jsonl"
+    """File of PreferencePair records whose prompts are taken."""
+    instructions: list[str] = field(default_factory=lambda: ["{runs}/selfqa/instructions.jsonl"])
+    """Files of Conversation records whose questions are new prompts."""
+    new: list[str] = field(default_factory=list)
+    """Files of Prompt records that are new prompts as well."""
+    forms: list[str] = field(default_factory=lambda: ["open-book"])
+    """Forms of instructions to take: open-book, closed-book, or empty for those without a form."""
+    languages: list[str] = field(default_factory=lambda: ["en", "zh"])
+    """Languages of instructions to take."""
+    new_per_preference: float = 1.0
+    """New prompts per prompt of the preferences, at most."""
+    test_share: float = 0.2
+    """Share of groups (companies) held out, as in the other stages."""
+    seed: int = 0
+    """Seed of everything random."""
+    overwrite: bool = False
+    """Collect afresh."""
+
+
+def main(settings: PromptSettings) -> None:
+    """Take the preferences' prompts, draw new ones, write."""
+    out = Path(settings.output)
+    runs.require(
+        settings.preferences,
+        what="Preferences",
+        made_by="finlm annotate push, then finlm annotate pull (or, without people: finlm annotate by-figures)",
+    )
+    run = runs.Run.open(
+        out.with_suffix(""),
+        "prompts",
+        settings,
+        inputs={path: path for path in [settings.preferences, *settings.instructions, *settings.new]},
+        overwrite=settings.overwrite,
+    )
+    if run.is_finished and out.is_file():
+        print(f"{out} is finished; --overwrite true collects afresh, --output names another file.")
+        return
+
+    preferred = {pair.prompt.id: pair.prompt for pair in jsonl.read(settings.preferences, PreferencePair)}
+    fresh = {prompt.id: prompt for prompt in new_prompts(settings) if prompt.id not in preferred}
+    known = trainable(list(preferred.values()), settings)
+    limit = round(len(known) * settings.new_per_preference)
+    added = data.spread(trainable(list(fresh.values()), settings), limit, seed=settings.seed) if limit else []
+    if not known and not added:
+        raise UserError(f"{settings.preferences} gives no prompt outside the held-out groups; lower test_share.")
+    jsonl.write(out, known + added)
+    categories = dict(Counter(prompt.category for prompt in known + added))
+    held_out = len(preferred) + len(fresh) - len(known) - len(trainable(list(fresh.values()), settings))
+    run.finish(from_preferences=len(known), new=len(added), held_out=held_out, categories=categories)
+    print(f"{len(known)} prompts of the preferences and {len(added)} new ones ({held_out} held out): {out}")
+
+
+def new_prompts(settings: PromptSettings) -> list[Prompt]:
+    """Return the prompts that the preferences do not have yet."""
+    asked = [
+        data.as_prompt(conversation, source="selfqa")
+        for conversation in data.read_conversations(settings.instructions)
+        if conversation.form in settings.forms and conversation.language in settings.languages
+    ]
+    return asked + [prompt for path in settings.new for prompt in jsonl.read(path, Prompt)]
+
+
+def trainable(prompts: list[Prompt], settings: PromptSettings) -> list[Prompt]:
+    """Return the prompts whose group is not held out."""
+    return [p for p in prompts if not data.is_held_out(p, test_share=settings.test_share, seed=settings.seed)]
+
+
+if __name__ == "__main__":
+    config.run(main, PromptSettings, __doc__ or "")
