@@ -1,0 +1,343 @@
+"""The local log of everything that was pushed and pulled: one sqlite file, append-only where it matters.
+
+    meta      the swap seed, drawn once, kept nowhere else
+    pair      what is compared, and which answer stood on the left; no server is told
+    delivery  which pair went to which project: `sending` until the server has confirmed it
+    page      every labelling configuration that annotations were pulled under
+    task      the newest state of each task: which annotations it had, whether it is gone
+    event     append-only history: an annotation as it was seen, each edit, skip and deletion, with the server's JSON
+    cursor    up to which moment of the server's clock a project has been pulled; moves with the events, or not at all
+
+Losing this file loses which answer stood where: back it up with the server's database.
+"""
+
+import contextlib
+import datetime as dt
+import fcntl
+import hashlib
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from annotation.api import Task
+from annotation.page import page_hash
+from annotation.pairing import Comparison, is_swapped
+from finlm.errors import UserError
+
+Kind = Literal["annotation", "skip", "deleted"]
+
+OVERLAP = dt.timedelta(minutes=10)
+"""Each pull looks this far back again: a transaction may be committed after a later one was read."""
+
+SCHEMA_VERSION = 1
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS pair(
+    pair_id TEXT PRIMARY KEY, comparison TEXT NOT NULL, swapped INTEGER NOT NULL, made_at TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS delivery(
+    project TEXT, pair_id TEXT, state TEXT NOT NULL CHECK(state IN ('sending', 'sent')), at TEXT NOT NULL,
+    PRIMARY KEY(project, pair_id));
+CREATE TABLE IF NOT EXISTS page(hash TEXT PRIMARY KEY, config TEXT NOT NULL, seen_at TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS task(
+    project TEXT, task_id INTEGER, pair_id TEXT NOT NULL, updated_at TEXT NOT NULL, annotation_ids TEXT NOT NULL,
+    gone_at TEXT, PRIMARY KEY(project, task_id));
+CREATE TABLE IF NOT EXISTS event(
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, project TEXT NOT NULL, task_id INTEGER NOT NULL,
+    annotation_id INTEGER NOT NULL, kind TEXT NOT NULL, annotator INTEGER, updated_at TEXT NOT NULL, page TEXT NOT NULL,
+    content TEXT NOT NULL, raw TEXT NOT NULL, seen_at TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS event_of_annotation ON event(project, annotation_id, seq);
+CREATE TABLE IF NOT EXISTS cursor(project TEXT PRIMARY KEY, since TEXT NOT NULL);
+CREATE TRIGGER IF NOT EXISTS event_stays BEFORE DELETE ON event
+    BEGIN SELECT RAISE(ABORT, 'the history of annotations is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS event_is_fixed BEFORE UPDATE ON event
+    BEGIN SELECT RAISE(ABORT, 'the history of annotations is append-only'); END;
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A comparison and how it was shown.
+
+    Example:
+        Pair(comparison=Comparison(…), swapped=True)   the second answer stood on the left, as A
+    """
+
+    comparison: Comparison
+    swapped: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotation:
+    """The newest known state of one annotation.
+
+    Example:
+        Annotation(id=12, task_id=7, pair_id="9f…", kind="annotation", annotator=2, updated_at="2026-…", result=({…},))
+    """
+
+    id: int
+    task_id: int
+    pair_id: str
+    """As the task says; empty where it says none."""
+    kind: Kind
+    annotator: int | None
+    updated_at: str
+    result: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absorbed:
+    """What one pull added to the history, in events.
+
+    Example:
+        Absorbed(new=12, edited=1, skipped=1, deleted=0, vanished_tasks=0)
+    """
+
+    new: int = 0
+    """Annotations seen for the first time, skips not counted."""
+    edited: int = 0
+    """Annotations seen before and different now."""
+    skipped: int = 0
+    deleted: int = 0
+    vanished_tasks: int = 0
+
+    @property
+    def events(self) -> int:
+        """Rows added to the history."""
+        return self.new + self.edited + self.skipped + self.deleted
+
+
+class EventLog:
+    """The sqlite file of one run root. Use as a context manager."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(self.path, timeout=60.0, isolation_level=None)
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if found not in {0, SCHEMA_VERSION}:
+                raise UserError(f"{self.path} was written by another version of this project (log format {found}).")
+            self._db.executescript(SCHEMA)
+            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            self._db.execute("INSERT OR IGNORE INTO meta VALUES('swap_seed', ?)", (secrets.token_hex(16),))
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise UserError(f"{self.path} is no annotation log ({error}); restore it from a backup.") from error
+        except UserError:
+            self._db.close()
+            raise
+
+    def __enter__(self) -> "EventLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    @contextlib.contextmanager
+    def only_one(self) -> Iterator[None]:
+        """Keep a second push or pull away while this one runs; the system frees the lock when a process dies."""
+        with self.path.with_name(f".{self.path.name}.lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{self.path}: another push or pull is at work on it; wait until it ends.") from None
+            yield
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # ------------------------------------------------------------------------------------------ pushing
+
+    def add_pairs(self, comparisons: Iterable[Comparison]) -> int:
+        """Note comparisons that are not known yet, toss their sides, and return how many were new."""
+        seed = self._db.execute("SELECT value FROM meta WHERE key='swap_seed'").fetchone()[0]
+        added = 0
+        with self._transaction():
+            for comparison in comparisons:
+                row = (comparison.id, _json(comparison), is_swapped(seed, comparison.id), _now())
+                added += self._db.execute("INSERT OR IGNORE INTO pair VALUES(?, ?, ?, ?)", row).rowcount
+        return added
+
+    def deliveries(self, project: str) -> dict[str, str]:
+        """State of each pair that went to a project: `sending` or `sent`."""
+        return dict(self._db.execute("SELECT pair_id, state FROM delivery WHERE project=?", (project,)).fetchall())
+
+    def mark(self, project: str, pair_ids: Sequence[str], state: Literal["sending", "sent"]) -> None:
+        """Set the delivery state of pairs."""
+        with self._transaction():
+            rows = [(project, pair_id, state, _now()) for pair_id in pair_ids]
+            self._db.executemany("INSERT OR REPLACE INTO delivery VALUES(?, ?, ?, ?)", rows)
+
+    def unmark(self, project: str, pair_ids: Sequence[str]) -> None:
+        """Forget a delivery that turned out not to have happened."""
+        with self._transaction():
+            rows = [(project, pair_id) for pair_id in pair_ids]
+            self._db.executemany("DELETE FROM delivery WHERE project=? AND pair_id=? AND state='sending'", rows)
+
+    # ------------------------------------------------------------------------------------------ pulling
+
+    def updated_after(self, project: str) -> str:
+        """From where the next pull asks for changed tasks, the overlap included; empty for a first pull."""
+        row = self._db.execute("SELECT since FROM cursor WHERE project=?", (project,)).fetchone()
+        if row is None:
+            return ""
+        moment = dt.datetime.fromisoformat(row[0].replace("Z", "+00:00")) - OVERLAP
+        return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+    def known_tasks(self, project: str) -> set[int]:
+        """Ids of the tasks that were there at the last pull."""
+        rows = self._db.execute("SELECT task_id FROM task WHERE project=? AND gone_at IS NULL", (project,))
+        return {task_id for (task_id,) in rows}
+
+    def absorb(self, project: str, label_config: str, tasks: Sequence[Task], vanished: Iterable[int]) -> Absorbed:
+        """Write what a pull saw and move the cursor, in one transaction.
+
+        Args:
+            project: The project's key.
+            label_config: The labelling page as it is now.
+            tasks: The tasks that changed since the cursor.
+            vanished: Ids of known tasks that are on the server no longer.
+        """
+        counts: dict[str, int] = dict.fromkeys(Absorbed.__dataclass_fields__, 0)
+        page = page_hash(label_config)
+        with self._transaction():
+            self._db.execute("INSERT OR IGNORE INTO page VALUES(?, ?, ?)", (page, label_config, _now()))
+            for task in tasks:
+                self._absorb_task(project, page, task, counts)
+            for task_id in vanished:
+                counts["vanished_tasks"] += 1
+                self._set_gone(project, page, task_id, counts)
+            newest = max((task.updated_at for task in tasks), default="")
+            self._db.execute(
+                "INSERT INTO cursor VALUES(?, ?) ON CONFLICT(project) DO UPDATE SET since=max(since, excluded.since)",
+                (project, newest or "1970-01-01T00:00:00.000000Z"),
+            )
+        return Absorbed(**counts)
+
+    def _absorb_task(self, project: str, page: str, task: Task, counts: dict[str, int]) -> None:
+        for annotation in task.annotations:
+            content = _content(annotation)
+            kind: Kind = "skip" if annotation["was_cancelled"] else "annotation"
+            before = self._newest(project, annotation["id"])
+            if before == (kind, annotation["updated_at"], content):
+                continue
+            counts["skipped" if kind == "skip" else "new" if before is None else "edited"] += 1
+            row = (task.id, annotation["id"], kind, _user_id(annotation["completed_by"]), annotation["updated_at"])
+            self._append(project, page, *row, content, json.dumps(annotation, ensure_ascii=False))
+        here = sorted(annotation["id"] for annotation in task.annotations)
+        self._bury(project, page, task.id, set(self._annotations_of(project, task.id)) - set(here), counts)
+        self._db.execute(
+            "INSERT OR REPLACE INTO task VALUES(?, ?, ?, ?, ?, NULL)",
+            (project, task.id, str(task.data.get("pair_id", "")), task.updated_at, json.dumps(here)),
+        )
+
+    def _set_gone(self, project: str, page: str, task_id: int, counts: dict[str, int]) -> None:
+        self._bury(project, page, task_id, set(self._annotations_of(project, task_id)), counts)
+        changes = (_now(), project, task_id)
+        self._db.execute("UPDATE task SET gone_at=?, annotation_ids='[]' WHERE project=? AND task_id=?", changes)
+
+    def _bury(self, project: str, page: str, task_id: int, gone: set[int], counts: dict[str, int]) -> None:
+        for annotation_id in sorted(gone):
+            counts["deleted"] += 1
+            self._append(project, page, task_id, annotation_id, "deleted", None, _now(), "", "{}")
+
+    def _append(
+        self,
+        project: str,
+        page: str,
+        task_id: int,
+        annotation_id: int,
+        kind: Kind,
+        annotator: int | None,
+        updated_at: str,
+        content: str,
+        raw: str,
+    ) -> None:
+        columns = "project, page, task_id, annotation_id, kind, annotator, updated_at, content, raw, seen_at"
+        row = (project, page, task_id, annotation_id, kind, annotator, updated_at, content, raw, _now())
+        self._db.execute(f"INSERT INTO event({columns}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def _newest(self, project: str, annotation_id: int) -> tuple[str, str, str] | None:
+        query = (
+            "SELECT kind, updated_at, content FROM event WHERE project=? AND annotation_id=? ORDER BY seq DESC LIMIT 1"
+        )
+        row: tuple[str, str, str] | None = self._db.execute(query, (project, annotation_id)).fetchone()
+        return row
+
+    def _annotations_of(self, project: str, task_id: int) -> list[int]:
+        query = "SELECT annotation_ids FROM task WHERE project=? AND task_id=?"
+        row = self._db.execute(query, (project, task_id)).fetchone()
+        return list(json.loads(row[0])) if row else []
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    def pairs(self) -> dict[str, Pair]:
+        """Every pair that was ever pushed, by id."""
+        rows = self._db.execute("SELECT pair_id, comparison, swapped FROM pair")
+        return {
+            pair_id: Pair(comparison=msgspec.json.decode(comparison, type=Comparison), swapped=bool(swapped))
+            for pair_id, comparison, swapped in rows
+        }
+
+    def annotations(self, project: str) -> list[Annotation]:
+        """The newest state of every annotation that a project ever had, deleted ones included, in order of id."""
+        query = """
+            SELECT e.annotation_id, e.task_id, coalesce(t.pair_id, ''), e.kind, e.annotator, e.updated_at, e.raw
+            FROM event e LEFT JOIN task t ON t.project = e.project AND t.task_id = e.task_id
+            WHERE e.project = ? AND e.seq = (
+                SELECT max(seq) FROM event WHERE project = e.project AND annotation_id = e.annotation_id)
+            ORDER BY e.annotation_id"""
+        return [
+            Annotation(
+                id=annotation_id,
+                task_id=task_id,
+                pair_id=pair_id,
+                kind=kind,
+                annotator=annotator,
+                updated_at=updated_at,
+                result=tuple(json.loads(raw).get("result") or ()),
+            )
+            for annotation_id, task_id, pair_id, kind, annotator, updated_at, raw in self._db.execute(query, (project,))
+        ]
+
+    def history(self, project: str, annotation_id: int) -> list[tuple[str, str]]:
+        """Kind and raw JSON of all that was ever seen of one annotation, oldest first."""
+        query = "SELECT kind, raw FROM event WHERE project=? AND annotation_id=? ORDER BY seq"
+        return [(kind, raw) for kind, raw in self._db.execute(query, (project, annotation_id))]
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _json(comparison: Comparison) -> str:
+    return msgspec.json.encode(comparison).decode("utf-8")
+
+
+def _content(annotation: Mapping[str, Any]) -> str:
+    """Hash of what a person decided; other fields, such as `created_ago`, change with every reading."""
+    decided = [annotation["result"], annotation["was_cancelled"], _user_id(annotation["completed_by"])]
+    return hashlib.sha256(json.dumps(decided, sort_keys=True).encode("utf-8")).hexdigest()[:16]
+
+
+def _user_id(completed_by: Any) -> int | None:
+    """Some answers of the server name a user by number, others by an object with an `id`."""
+    if isinstance(completed_by, Mapping):
+        completed_by = completed_by.get("id")
+    return completed_by if isinstance(completed_by, int) else None

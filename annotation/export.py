@@ -1,0 +1,205 @@
+"""From the log to preference pairs: a pure function of what was pushed and pulled.
+
+Each annotator has one vote a pair. The side with more votes is chosen; the strength is the mean of the votes'
+strengths, votes for the other side counting negative, rounded half up and never below 0. So A2 and A3 give 3, and A3,
+A3, B3 give 1. What does not become a vote, and what votes do not become a pair, is listed with its rule.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from annotation.eventlog import Annotation, Pair
+from annotation.page import FLAG_KEYS, LEVELS
+from finlm.records import PreferencePair, Provenance, Removal, Vote
+
+SOURCE = "label-studio"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What one annotation says, as shown on the page.
+
+    Example:
+        Judgement(level="A3", flags=("factual_b",), reason="B's figure is last year's")
+    """
+
+    level: str
+    flags: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """Preferences, removals, and the arithmetic that binds them.
+
+    Example:
+        Export(preferences=(…), removals=(…), annotations=5, votes=4, judged_pairs=2, waiting_pairs=0)
+
+    `annotations` = `votes` + removals of single annotations; `judged_pairs` = preferences + removals of pairs.
+    """
+
+    preferences: tuple[PreferencePair, ...]
+    removals: tuple[Removal, ...]
+    annotations: int
+    """Annotations ever seen, each counted once in its newest state."""
+    votes: int
+    """Annotations that count as a vote."""
+    judged_pairs: int
+    """Pairs with a vote."""
+    waiting_pairs: int
+    """Pairs of this project without one."""
+
+    @property
+    def removed(self) -> dict[str, int]:
+        """Removals by rule."""
+        return dict(sorted(Counter(removal.rule for removal in self.removals).items()))
+
+
+def export(pairs: Mapping[str, Pair], pushed: Sequence[str], annotations: Sequence[Annotation]) -> Export:
+    """Turn annotations into preferences.
+
+    Args:
+        pairs: Every known pair by id.
+        pushed: Ids of the pairs that went to this project.
+        annotations: The newest state of each annotation of this project.
+    """
+    removals: list[Removal] = []
+    votes: dict[str, dict[int, tuple[Annotation, Judgement]]] = {}
+    for annotation in sorted(annotations, key=lambda one: (one.updated_at, one.id)):
+        judgement = _judge(annotation, pairs)
+        if isinstance(judgement, Removal):
+            removals.append(judgement)
+            continue
+        assert annotation.annotator is not None  # _judge saw to it
+        of_pair = votes.setdefault(annotation.pair_id, {})
+        earlier = of_pair.get(annotation.annotator)
+        if earlier:
+            reason = f"person:{annotation.annotator} judged the pair again in annotation {annotation.id}"
+            removals.append(_removal(earlier[0], "judged-again", reason))
+        of_pair[annotation.annotator] = (annotation, judgement)
+    preferences: list[PreferencePair] = []
+    for pair_id in sorted(votes):
+        outcome = _decide(pairs[pair_id], list(votes[pair_id].values()))
+        if isinstance(outcome, PreferencePair):
+            preferences.append(outcome)
+        else:
+            removals.append(outcome)
+    return Export(
+        preferences=tuple(preferences),
+        removals=tuple(removals),
+        annotations=len(annotations),
+        votes=sum(len(of_pair) for of_pair in votes.values()),
+        judged_pairs=len(votes),
+        waiting_pairs=len(set(pushed) - set(votes)),
+    )
+
+
+def read_result(result: Sequence[Any]) -> Judgement | str:
+    """Read the regions of an annotation, or return what is wrong with them.
+
+    The server accepts anything through its API, unknown names and choices and no result at all included.
+    """
+    levels: list[str] = []
+    flags: list[str] = []
+    reasons: list[str] = []
+    for region in result:
+        if not isinstance(region, Mapping) or not isinstance(region.get("value"), Mapping):
+            return "a part of the result has no value"
+        name, value = region.get("from_name"), region["value"]
+        if name == "preference":
+            levels += _texts(value.get("choices"))
+        elif name == "flags":
+            flags += _texts(value.get("choices"))
+        elif name == "reason":
+            reasons += _texts(value.get("text"))
+        else:
+            return f"a part of the result is named {name!r}, which is not on the page"
+    if len(levels) != 1:
+        return f"it has {len(levels)} levels, expected 1"
+    if levels[0] not in LEVELS:
+        return f"its level is {levels[0]!r}, none of {', '.join(LEVELS)}"
+    unknown = sorted(set(flags) - set(FLAG_KEYS))
+    if unknown:
+        return f"its flag {unknown[0]!r} is not on the page"
+    return Judgement(level=levels[0], flags=tuple(dict.fromkeys(flags)), reason=" ".join(reasons))
+
+
+def _texts(value: Any) -> list[str]:
+    """The server stores the text of a text area now as a list, now as a string."""
+    return [str(one) for one in value] if isinstance(value, list) else [] if value is None else [str(value)]
+
+
+def _judge(annotation: Annotation, pairs: Mapping[str, Pair]) -> Judgement | Removal:
+    if annotation.kind == "deleted":
+        return _removal(annotation, "deleted", f"it is gone from task {annotation.task_id}; the log has its history")
+    if annotation.kind == "skip":
+        return _removal(annotation, "skipped", f"person:{annotation.annotator} skipped the task")
+    if annotation.pair_id not in pairs:
+        reason = f"task {annotation.task_id} names pair {annotation.pair_id!r}, which this log did not push"
+        return _removal(annotation, "unknown-pair", reason)
+    if annotation.annotator is None:
+        return _removal(annotation, "malformed", "it does not say who made it")
+    judgement = read_result(annotation.result)
+    return judgement if isinstance(judgement, Judgement) else _removal(annotation, "malformed", judgement)
+
+
+def _removal(annotation: Annotation, rule: str, reason: str) -> Removal:
+    return Removal(record_id=f"annotation:{annotation.id}", rule=rule, reason=reason, text=annotation.pair_id)
+
+
+def _decide(pair: Pair, votes: Sequence[tuple[Annotation, Judgement]]) -> PreferencePair | Removal:
+    """Weigh the votes of one pair, one an annotator."""
+    comparison = pair.comparison
+    signed = [(1 if _prefers_first(judgement, pair) else -1) * int(judgement.level[1]) for _, judgement in votes]
+    for_first = sum(_prefers_first(judgement, pair) for _, judgement in votes)
+    levels = ", ".join(judgement.level for _, judgement in votes)
+    if 2 * sum("bad_prompt" in judgement.flags for _, judgement in votes) >= len(votes):
+        reason = "half of its annotators or more say that the question is faulty"
+        return Removal(record_id=comparison.id, rule="faulty-question", reason=reason)
+    if 2 * for_first == len(votes):
+        reason = f"its {len(votes)} votes are split evenly ({levels} as shown)"
+        return Removal(record_id=comparison.id, rule="tie", reason=reason)
+    first_wins = 2 * for_first > len(votes)
+    chosen, rejected = comparison.first, comparison.second
+    if not first_wins:
+        chosen, rejected = rejected, chosen
+    cast = tuple(
+        Vote(
+            annotator=f"person:{annotation.annotator}",
+            annotation_id=str(annotation.id),
+            side="chosen" if _prefers_first(judgement, pair) == first_wins else "rejected",
+            strength=int(judgement.level[1]),
+            flags=_unswapped(judgement.flags, a_is_chosen=pair.swapped != first_wins),
+            reason=judgement.reason,
+        )
+        for annotation, judgement in votes
+    )
+    if 2 * sum("unsafe_chosen" in vote.flags for vote in cast) >= len(cast):
+        reason = "half of its annotators or more say that the answer most of them prefer is unsafe"
+        return Removal(record_id=comparison.id, rule="chosen-is-unsafe", reason=reason)
+    mean = sum(signed) / len(signed) * (1 if first_wins else -1)
+    return PreferencePair(
+        prompt=comparison.prompt,
+        chosen=chosen.text,
+        rejected=rejected.text,
+        strength=math.floor(max(mean, 0.0) + 0.5),
+        source=SOURCE,
+        provenance=Provenance(maker=",".join(vote.annotator for vote in cast), parents=comparison.parents),
+        votes=cast,
+        chosen_ended=chosen.ended,
+        rejected_ended=rejected.ended,
+    )
+
+
+def _prefers_first(judgement: Judgement, pair: Pair) -> bool:
+    """A stood for the first answer, unless the sides were swapped."""
+    return (judgement.level[0] == "A") != pair.swapped
+
+
+def _unswapped(flags: Sequence[str], *, a_is_chosen: bool) -> tuple[str, ...]:
+    """Flags of a shown side become flags of the chosen or rejected answer: `factual_a` -> `factual_rejected`."""
+    names = {"_a": "_chosen" if a_is_chosen else "_rejected", "_b": "_rejected" if a_is_chosen else "_chosen"}
+    return tuple(flag[:-2] + names[flag[-2:]] if flag[-2:] in names else flag for flag in flags)

@@ -1,0 +1,137 @@
+"""Fetches what the annotators did and writes the preferences.
+
+Every annotation, edit, skip and deletion is added to the local log, which forgets nothing; the preferences are then
+made of the log alone. Pulling again fetches only what changed.
+"""
+
+import os
+import sys
+
+if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from annotation.api import LabelStudio, Project
+from annotation.connection import connect, require_project
+from annotation.eventlog import Absorbed, EventLog
+from annotation.export import SOURCE, Export, export
+from finlm import jsonl
+from finlm.config import default_runs, run
+from finlm.errors import UserError
+from finlm.records import PreferencePair
+from finlm.runs import write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullSettings:
+    """Settings of `finlm annotate pull`."""
+
+    runs: str = field(default_factory=default_runs)
+    """The run root."""
+    server: str = "{runs}/annotation/server"
+    """Folder of the server that `finlm annotate serve` started."""
+    url: str = ""
+    """A Label Studio elsewhere; its token is read from LABEL_STUDIO_API_KEY."""
+    project: str = "Preferences"
+    """Title of the project."""
+    log: str = "{runs}/annotation/log.sqlite"
+    """The local log."""
+    output: str = "{runs}/preferences.jsonl"
+    """Where the preferences go; what did not become one goes to rejected.jsonl beside it."""
+    summary: str = "{runs}/annotation/summary.json"
+    """Where the counts go."""
+    overwrite: bool = False
+    """Replace an output whose preferences come from somewhere else."""
+
+
+def main(settings: PullSettings) -> None:
+    """Fetch, log, export, report."""
+    console = Console()
+    refuse_foreign(settings)
+    with connect(settings.url, settings.server) as client, EventLog(settings.log) as log, log.only_one():
+        project = require_project(client, settings.project)
+        with console.status(f"Pulling from {client.url}"):
+            absorbed = pull(client, project, log)
+        exported = export(log.pairs(), list(log.deliveries(project.key)), log.annotations(project.key))
+    jsonl.write(settings.output, exported.preferences)
+    rejected = Path(settings.output).with_name("rejected.jsonl")
+    jsonl.write(rejected, exported.removals)
+    report(absorbed, exported, settings, console)
+
+
+def refuse_foreign(settings: PullSettings) -> None:
+    """Stop before preferences from another source would be replaced.
+
+    Raises:
+        UserError: The output holds such preferences.
+    """
+    if settings.overwrite or not Path(settings.output).is_file():
+        return
+    first = next(iter(jsonl.read(settings.output, PreferencePair)), None)
+    if first is not None and first.source != SOURCE:
+        raise UserError(
+            f"{settings.output} holds preferences from {first.source!r}; choose another --output, "
+            "or replace them with --overwrite true."
+        )
+
+
+def pull(client: LabelStudio, project: Project, log: EventLog) -> Absorbed:
+    """Bring the log up to date.
+
+    Deleted tasks leave no trace among the changed ones. They are looked for by a walk over all ids, and only when the
+    server has another number of tasks than the log.
+    """
+    tasks = list(client.tasks(project.id, updated_after=log.updated_after(project.key)))
+    known = log.known_tasks(project.key)
+    expected = known | {task.id for task in tasks}
+    vanished: set[int] = set()
+    now = client.project(project.id)
+    if now.tasks != len(expected):
+        vanished = known - client.task_ids(project.id)
+    seen = [task for task in tasks if task.id not in vanished]
+    return log.absorb(project.key, now.label_config, seen, vanished)
+
+
+def report(absorbed: Absorbed, exported: Export, settings: PullSettings, console: Console) -> None:
+    """Print and write the counts."""
+    table = Table(title="Pulled", title_justify="left", show_header=False, box=None, padding=(0, 2))
+    rows = {
+        "new annotations": absorbed.new,
+        "edited": absorbed.edited,
+        "skipped": absorbed.skipped,
+        "deleted": absorbed.deleted,
+        "annotations so far": exported.annotations,
+        "of them votes": exported.votes,
+        "pairs judged": exported.judged_pairs,
+        "pairs waiting": exported.waiting_pairs,
+        "preferences": len(exported.preferences),
+        **{f"left out: {rule}": count for rule, count in exported.removed.items()},
+    }
+    for name, count in rows.items():
+        table.add_row(name, str(count))
+    console.print(table)
+    if absorbed.vanished_tasks:
+        console.print(f"Warning: {absorbed.vanished_tasks} tasks were deleted on the server; their history is kept.")
+    console.print(f"{settings.output}", soft_wrap=True, highlight=False)
+    strengths = [pair.strength for pair in exported.preferences]
+    write_json(
+        settings.summary,
+        {
+            "annotations": exported.annotations,
+            "votes": exported.votes,
+            "judged_pairs": exported.judged_pairs,
+            "waiting_pairs": exported.waiting_pairs,
+            "preferences": len(exported.preferences),
+            "strengths": {str(level): strengths.count(level) for level in range(4)},
+            "removed": exported.removed,
+        },
+    )
+
+
+if __name__ == "__main__":
+    run(main, PullSettings, "Fetches what the annotators did and writes the preferences.")

@@ -1,0 +1,249 @@
+"""A Label Studio of our own: on sqlite, bound to 127.0.0.1, calling nobody, with secrets that only its owner can read.
+
+<server>/secrets.json        the lead's login, password and token, mode 600
+<server>/server.json         where the server is reached, its process, the project
+<server>/label-studio.log    what it prints
+<server>/data/               its database and media
+"""
+
+import collections
+import os
+import secrets
+import signal
+import socket
+import string
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import msgspec
+import psutil
+from rich.console import Console
+
+from finlm.errors import MissingInput, UserError
+from finlm.runs import write_json
+
+T = TypeVar("T")
+
+HOST = "127.0.0.1"
+LEAD = "lead@finlm.local"
+SERVE = "finlm annotate serve"
+STOP_SECONDS = 15.0
+"""How long the server may take to end before it is killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """What opens the server. Never printed, except the password to a terminal.
+
+    Example:
+        Secrets(email="lead@finlm.local", password="…", token="…")
+    """
+
+    email: str
+    password: str = field(repr=False)
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a server runs, as noted by the one who started it.
+
+    Example:
+        Address(url="http://127.0.0.1:8080", pid=4711, started=1795321780.4, project="Preferences")
+    """
+
+    url: str
+    pid: int
+    started: float
+    """The process's start, in seconds since 1970: tells it from a later one with the same number."""
+    project: str = ""
+
+
+# ---------------------------------------------------------------------------------------------- secrets and address
+
+
+def open_secrets(folder: Path) -> Secrets:
+    """Return the server's secrets, drawing them on the first call.
+
+    Raises:
+        UserError: Others can read the file.
+    """
+    path = folder / "secrets.json"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not path.exists():
+        letters = string.ascii_letters + string.digits
+        password = "".join(secrets.choice(letters) for _ in range(20))
+        drawn = Secrets(email=LEAD, password=password, token=secrets.token_hex(20))
+        aside = path.with_name(".secrets.json.tmp")
+        aside.unlink(missing_ok=True)
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            out.write(msgspec.json.encode(drawn))
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(aside, path)
+    if path.stat().st_mode & 0o077:
+        raise UserError(f"{path} holds the server's token and others can read it; run: chmod 600 {path}")
+    return _decode(path, Secrets)
+
+
+def read_address(folder: Path) -> Address:
+    """Return where the server of this folder is reached.
+
+    Raises:
+        MissingInput: No server was ever started from it.
+    """
+    path = folder / "server.json"
+    if not path.is_file():
+        raise MissingInput(f"No annotation server is known in {folder}; start one with: {SERVE} (or name a --url)")
+    return _decode(path, Address)
+
+
+def note_address(folder: Path, address: Address) -> None:
+    """Write where the server is reached."""
+    write_json(folder / "server.json", msgspec.to_builtins(address))
+
+
+def _decode(path: Path, record: type[T]) -> T:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=record)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise UserError(f"{path} is damaged ({error}); restore it from a backup.") from error
+
+
+# ---------------------------------------------------------------------------------------------- start and stop
+
+
+def running(folder: Path) -> psutil.Process | None:
+    """The process of the server that was started from this folder, if it is alive."""
+    if not (folder / "server.json").is_file():
+        return None
+    address = read_address(folder)
+    try:
+        process = psutil.Process(address.pid)
+        is_same = abs(process.create_time() - address.started) < 1.0
+        return process if is_same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def require_free_port(port: int) -> None:
+    """Refuse a taken port: Label Studio itself would silently move on to the next one.
+
+    Raises:
+        UserError: Something listens there, or the port cannot be bound.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as its own server does: TIME_WAIT is no obstacle
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            raise UserError(
+                f"--port {port} of {HOST} cannot be used ({error}); stop what listens there or choose another --port."
+            ) from error
+
+
+def start(command: Path, folder: Path, port: int) -> subprocess.Popen[bytes]:
+    """Start the server in a session of its own, so that a Ctrl-C reaches only us and we end it in good order."""
+    known = open_secrets(folder)
+    data = folder.absolute() / "data"
+    data.mkdir(exist_ok=True, mode=0o700)
+    arguments = ["start", "--no-browser", "--internal-host", HOST, "--port", str(port), "--log-level", "WARNING"]
+    with os.fdopen(os.open(folder / "label-studio.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
+        child = subprocess.Popen(
+            [str(command), *arguments],
+            env=_server_environment(data, known),
+            cwd=data,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            umask=0o077,
+        )
+    note_address(folder, _address(port, child.pid))
+    return child
+
+
+def _address(port: int, pid: int) -> Address:
+    return Address(url=f"http://{HOST}:{port}", pid=pid, started=psutil.Process(pid).create_time())
+
+
+def _server_environment(data: Path, known: Secrets) -> dict[str, str]:
+    """Only what the server needs: the keys of other services in our own environment are none of its business."""
+    passed = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "LD_LIBRARY_PATH")
+    inherited = {name: os.environ[name] for name in passed if name in os.environ}
+    return {
+        **inherited,
+        "LABEL_STUDIO_BASE_DATA_DIR": str(data),
+        "LABEL_STUDIO_USERNAME": known.email,
+        "LABEL_STUDIO_PASSWORD": known.password,
+        "LABEL_STUDIO_USER_TOKEN": known.token,
+        # both are read when the organisation is created, which is at the first start only
+        "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+        "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+        # no calls to outside: usage statistics, release check, error reports, feature flags
+        "LABEL_STUDIO_COLLECT_ANALYTICS": "false",
+        "LABEL_STUDIO_LATEST_VERSION_CHECK": "false",
+        "LABEL_STUDIO_SENTRY_DSN": "",  # set and empty: the default is a real address
+        "LABEL_STUDIO_FRONTEND_SENTRY_DSN": "",
+        "LABEL_STUDIO_FEATURE_FLAGS_OFFLINE": "true",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def wait_until_healthy(child: subprocess.Popen[bytes], folder: Path, seconds: float, console: Console) -> None:
+    """Wait for the server's health page, showing how far its database has come.
+
+    Raises:
+        UserError: The server ended, or was not ready in time; the message has the end of its log.
+    """
+    url, log = read_address(folder).url, folder / "label-studio.log"
+    began = time.monotonic()
+    with console.status("Starting Label Studio (the first start makes its database, about a minute)") as status:
+        while time.monotonic() - began < seconds:
+            if child.poll() is not None:
+                raise UserError(f"Label Studio ended with exit code {child.returncode}: {_end_of(log)}; see {log}.")
+            if _is_healthy(url):
+                return
+            status.update(f"Starting Label Studio, {time.monotonic() - began:.0f} s: {_progress(log)}")
+            time.sleep(0.5)
+    raise UserError(f"Label Studio was not ready after {seconds:.0f} s; give it more --start_seconds, or see {log}.")
+
+
+def _is_healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=5.0, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
+
+
+def _progress(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    migrations = sum("Applying " in line for line in lines)
+    return f"{migrations} steps of its database made" if migrations else "loading"
+
+
+def _end_of(log: Path) -> str:
+    lines = collections.deque((line for line in log.read_text(errors="replace").splitlines() if line.strip()), maxlen=1)
+    return lines[0].strip() if lines else "it printed nothing"
+
+
+def stop(process: psutil.Process) -> None:
+    """End a server and its children: politely, then by force."""
+    family = [process, *process.children(recursive=True)]
+    for member in family:
+        _signal(member, signal.SIGTERM)
+    _, alive = psutil.wait_procs(family, timeout=STOP_SECONDS)
+    for member in alive:
+        _signal(member, signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=STOP_SECONDS)
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
