@@ -191,7 +191,7 @@ def make_trainer(
             "gradient_accumulation_steps": settings.batch_size // (settings.micro_batch * processes),
             "learning_rate": settings.learning_rate,
             "lr_scheduler_type": "cosine",
-            "warmup_steps": max(1, settings.steps // 20),
+            "warmup_steps": settings.steps // 20,
             "save_strategy": "steps",
             "save_steps": settings.save_steps,
             "seed": settings.seed,

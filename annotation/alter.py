@@ -16,7 +16,7 @@ def _amounts(text: str) -> list[Figure]:
 
 
 def other_figure(answer: str, passage: str, rng: random.Random) -> str | None:
-    """Put another figure of the same unit in place of one: from the passage if it has one, else with a digit changed."""
+    """Put another figure of the same unit in place of one: the passage's if it has one, else one digit changed."""
     mine = _amounts(answer)
     if not mine:
         return None

@@ -11,6 +11,7 @@ import difflib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
@@ -154,6 +155,8 @@ def run(main: Callable[[C], None], settings: type[C], description: str) -> NoRet
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # what libraries plan to rename is for their users' developers, not for who runs a stage
+    warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         main(parse(settings, description))
     except UserError as error:

@@ -175,7 +175,7 @@ def make_trainer(
             "per_device_eval_batch_size": settings.micro_batch,
             "gradient_accumulation_steps": settings.batch_size // (settings.micro_batch * processes),
             "learning_rate": settings.learning_rate,
-            "warmup_steps": max(1, settings.steps // 20),
+            "warmup_steps": settings.steps // 20,
             "center_rewards_coefficient": settings.center_rewards,
             "save_strategy": "steps",
             "save_steps": settings.save_steps,
@@ -222,7 +222,7 @@ def export(trainer: WholeRewardTrainer, settings: RewardSettings, base: Path, tr
     peft_model = trainer.model.eval()
     weight_D = peft_model.base_model.model.score.modules_to_save["default"].weight.detach().float().cpu().reshape(-1)
     raw = scorer.score_rows(
-        peft_model.base_model,
+        peft_model,
         scorer.fold(weight_D, mean=0.0, std=1.0).to(peft_model.device),
         rows,
         pad=tokenizer.pad_token_id,
