@@ -9,6 +9,7 @@ reference is the base without adapters and the critic begins as a copy of the re
 """
 
 import random
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 from alignment import objective, ppo_state, rollout
 from alignment.ppo_config import PPOConfig
 from alignment.roles import Roles, copy_adapter
-from finlm import chat_format, generation, jsonl, runs, scorer
+from finlm import chat_format, generation, jsonl, likelihood, runs, scorer
 from finlm.errors import UserError
 from finlm.progress import append_metrics, bar, console
 from finlm.records import Prompt, Removal, RolloutRecord, content_id
@@ -105,9 +106,7 @@ class PPOTrainer:
         self.critic_head = scorer.load_head(reward_model).to(self.device)
         if args.gradient_checkpointing:
             self.roles.checkpoint_gradients()
-        output = model.get_output_embeddings().weight
-        # bfloat16 logits are too coarse for log-probabilities; on a CPU a float32 copy of the small head is affordable
-        self.head_VD = output.detach() if self.device.type == "cuda" else output.detach().float()
+        self.head_VD = likelihood.output_head(model)
 
         self.optimizers = {
             "policy": self._adamw(self._policy_parameters(), args.learning_rate),
@@ -325,10 +324,11 @@ class PPOTrainer:
         """Write the policy's adapter, whole or not at all; `base` is the base's path relative to it."""
         with runs.whole_folder(folder) as aside:
             self.roles.model.peft_config["policy"].base_model_name_or_path = base
-            self.roles.model.save_pretrained(aside, selected_adapters=["policy"])
-            for path in list((aside / "policy").iterdir()):
-                path.rename(aside / path.name)
-            (aside / "policy").rmdir()
+            self.roles.model.save_pretrained(aside, selected_adapters=["policy"], save_embedding_layers=False)
+            for name in ("adapter_config.json", "adapter_model.safetensors"):
+                (aside / "policy" / name).rename(aside / name)
+            shutil.rmtree(aside / "policy")
+            (aside / "README.md").unlink(missing_ok=True)
 
     def _log_probs(self, batch: rollout.MicroBatch) -> tuple[Tensor, Tensor]:
         return rollout.log_probs(self.roles, batch, self.head_VD, temperature=self.args.temperature)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from alignment.roles import Roles
 from finlm.generation import Answer, pad_right
+from finlm.likelihood import token_log_probs
 from finlm.scorer import Head, last_hidden
 
 
@@ -58,42 +58,13 @@ def _states(roles: Roles, batch: MicroBatch) -> Tensor:
     return hidden_BTD.gather(1, batch.before_BA.unsqueeze(-1).expand(-1, -1, hidden_BTD.shape[-1]))
 
 
-def log_probs(
-    roles: Roles, batch: MicroBatch, head_VD: Tensor, *, temperature: float, chunk: int = 256
-) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities and entropies of the answer tokens under the role that is on, (B, A) each, float32.
-
-    The logits exist for `chunk` tokens at a time only, also in the backward pass, which computes them again.
-
-    Args:
-        roles: The model.
-        batch: The answers.
-        head_VD: The output embedding; its dtype is the dtype of the logits.
-        temperature: Divides the logits, as in sampling.
-        chunk: Tokens at a time.
-    """
-    states_BAD = _states(roles, batch)
-    states_ND = states_BAD[batch.is_answer_BA]
-    answer_N = batch.answer_BA[batch.is_answer_BA]
-    pieces = [
-        checkpoint(_log_probs_of_chunk, piece, head_VD, tokens, temperature, use_reentrant=False)
-        for piece, tokens in zip(torch.split(states_ND, chunk), torch.split(answer_N, chunk), strict=True)
-    ]
-    filled = torch.zeros(batch.answer_BA.shape, device=states_ND.device)
-    logp_BA = filled.masked_scatter(batch.is_answer_BA, torch.cat([piece[0] for piece in pieces]))
-    entropy_BA = filled.masked_scatter(batch.is_answer_BA, torch.cat([piece[1] for piece in pieces]))
-    return logp_BA, entropy_BA
-
-
-def _log_probs_of_chunk(
-    states_ND: Tensor, head_VD: Tensor, tokens_N: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    logits_NV = nn.functional.linear(states_ND.to(head_VD.dtype), head_VD).float() / temperature
-    log_z_N = logits_NV.logsumexp(dim=-1)
-    logp_N = logits_NV.gather(1, tokens_N.unsqueeze(1)).squeeze(1) - log_z_N
-    with torch.no_grad():
-        entropy_N = log_z_N - (torch.softmax(logits_NV, dim=-1) * logits_NV).sum(dim=-1)
-    return logp_N, entropy_N
+def log_probs(roles: Roles, batch: MicroBatch, head_VD: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities and entropies of the answer tokens under the role that is on, (B, A) each, float32."""
+    states_ND = _states(roles, batch)[batch.is_answer_BA]
+    tokens_N = batch.answer_BA[batch.is_answer_BA]
+    logp_N, entropy_N = token_log_probs(states_ND, tokens_N, head_VD, temperature=temperature)
+    empty_BA = torch.zeros(batch.answer_BA.shape, device=states_ND.device)
+    return empty_BA.masked_scatter(batch.is_answer_BA, logp_N), empty_BA.masked_scatter(batch.is_answer_BA, entropy_N)
 
 
 def values(roles: Roles, batch: MicroBatch, head: Head) -> Tensor:

@@ -1,0 +1,77 @@
+"""The command `finlm`: every stage by its name.
+
+finlm selfqa --corpus filings/      finlm sft      finlm ppo --config ppo_6b      finlm annotate serve
+"""
+
+import runpy
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+COMMANDS = {
+    "selfqa": ("selfqa.generate", "filings -> grounded instructions"),
+    "sft": ("alignment.sft", "instructions and text -> fine-tuned model"),
+    "respond": ("alignment.respond", "prompts -> several candidate answers each"),
+    "annotate serve": ("annotation.serve", "install and start Label Studio on this machine"),
+    "annotate push": ("annotation.push", "candidate answers -> pairs to compare"),
+    "annotate pull": ("annotation.pull", "annotators' choices -> preferences"),
+    "annotate by-figures": ("annotation.by_figures", "preferences by rule, without people (demo)"),
+    "reward": ("reward.train", "preferences -> reward model"),
+    "prompts": ("finlm.prompts", "preferences and instructions -> prompts for PPO"),
+    "ppo": ("alignment.ppo", "fine-tuned model + reward model + prompts -> policy"),
+    "evaluate": ("finlm.evaluate", "base, SFT and PPO on held-out prompts"),
+    "chat": ("finlm.chat", "talk to a checkpoint"),
+    "demo": ("finlm.demo", "the whole loop on the example filings"),
+}
+"""Command -> module and what it does."""
+
+STAGES = ("alignment", "annotation", "reward", "selfqa")
+
+
+def foreign_stage() -> str | None:
+    """Say which stage's package comes from another distribution, if one does.
+
+    The plain names are shared with others on PyPI (`alignment`, for one), and pip installs both over each other without
+    a word.
+    """
+    home = Path(__file__).resolve().parent.parent
+    for name in STAGES:
+        spec = find_spec(name)
+        origin = Path(spec.origin).resolve() if spec is not None and spec.origin else None
+        if origin is None or origin.parent.parent != home:
+            return f"'{name}' is {origin}, not {home / name}; give finlm an environment of its own."
+    return None
+
+
+def usage() -> str:
+    """Return the list of commands."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  finlm {name:<{width}}   {remark}" for name, (_, remark) in COMMANDS.items()]
+    return "\n".join(["usage: finlm COMMAND [flags]      finlm COMMAND --help lists its flags", "", *lines])
+
+
+def main() -> None:
+    """Run the stage that the command line names, as its module would run as a script."""
+    words = sys.argv[1:]
+    if not words or words[0] in {"-h", "--help"}:
+        print(usage())
+        return
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("finlm"))
+        return
+    name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
+    if name not in COMMANDS:
+        print(f"error: no command {name!r}.\n{usage()}", file=sys.stderr)
+        sys.exit(2)
+    fault = foreign_stage()
+    if fault:
+        print(f"error: {fault}", file=sys.stderr)
+        sys.exit(2)
+    sys.argv = [f"finlm {name}", *words[len(name.split()) :]]
+    runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=False)
+
+
+if __name__ == "__main__":
+    main()
