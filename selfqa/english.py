@@ -1,0 +1,366 @@
+"""English: from a table's label to a metric that can stand in a sentence, and its unit."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+
+from finlm.figures import narrow
+from selfqa.facts import Dropped, Fact, FactUnit
+from selfqa.periods import MONTHS, Period
+from selfqa.tables import Line, Table, Value
+
+MEASURE = re.compile(
+    r"\b(?:revenues?|sales|income|loss(?:es)?|profits?|earnings|margins?|expenses?|costs?|assets?|liabilit\w+|equity|cash"
+    r"|debt|deposits?|loans?|provision|tax(?:es)?|dividends?|inventor\w+|receivables?|payables?|goodwill|depreciation"
+    r"|amortization|ratio|rates?|yield|backlog|securities|investments?|borrowings?|obligations?|reserves?|charges?|fees"
+    r"|compensation|purchases|repurchases|proceeds|payments?|production|shipments?|capacity|customers|employees|benefits?"
+    r"|interest|property|premises|equipment|intangibles?|ebitda|contributions?|impairments?|assessments?|expenditures?"
+    r"|surplus|allowance|charge-offs|price|leases?|credits?|advertising|financing|factor|miles|volumes?|shares)\b",
+    re.IGNORECASE,
+)
+_BALANCE = re.compile(
+    r"\b(?:assets|liabilit\w+|equity|receivables?|payables?|inventor\w+|goodwill|cash and|cash equivalents|securities"
+    r"|borrowings|retained|surplus|premises|property|debt|deposits|loans|intangibles?|notes|obligations|accrued|backlog)\b",
+    re.IGNORECASE,
+)
+_FLOW = re.compile(
+    r"\b(?:income|expense|loss|gain|provision|proceeds|purchases|payments|sales|revenue|charge|depreciation|amortization|interest|impairment|return|average|cost|margin|fees)\b",
+    re.I,
+)
+_GENERIC = re.compile(
+    r"^(?:other|others|basic|diluted|total|net|subtotal|current|deferred|foreign|domestic|federal|state|thereafter|adjustments?|all other)\W*$",
+    re.I,
+)
+_REFUSED = re.compile(
+    r"^(?:%|percent(?:age)? of|as a percent|balances?\b|beginning|ending|change|increase|decrease|\(increase|effect of|less\b|adjustment|due in|maturit|\d)"
+    r"|\b(?:beginning|end) of (?:the )?(?:period|year)|ending balances?|beginning balances?|percent of",
+    re.IGNORECASE,
+)
+_CASH_FLOW = re.compile(
+    r"^(?:net cash|cash (?:generated|used|provided)|net income|depreciation|stock-based|share-based|purchases? of|payments? (?:for|of)|proceeds|capital exp"
+    r"|additions to|(?:cash )?dividends|(?:common stock )?repurchase|acquisition)",
+    re.IGNORECASE,
+)
+_NOTE = re.compile(
+    r"\b(?:(?P<noun>[A-Za-z]+)\s+)?in\s+(?P<scale>thousands|millions|billions)\b(?:\s+of\s+(?P<of>(?:barrels|pounds|tons|tonnes|shares|units|dollars|U\.S\. dollars|\w+)))?"
+    r"|(?P<scale2>thousands|millions|billions)\s+of\s+(?P<of2>[A-Za-z.]+(?:\s(?:daily|dollars))?)",
+    re.IGNORECASE,
+)
+_PER = re.compile(
+    r"\bper\s+(?:\w+\s+){0,3}(?:share|pound|barrel|gallon|ounce|ton|unit|day|customer|mile|room)\b|\bper (?:basic|diluted)\b",
+    re.IGNORECASE,
+)
+
+
+class Lexicon:
+    """Which words a document writes as names: labels follow its own use."""
+
+    def __init__(self, text: str) -> None:
+        self.small = set(re.findall(r"(?<=[a-z,] )[a-z][a-z’'-]+", text))
+        self.names = set(re.findall(r"(?<=[a-z] )[A-Z][\w’'-]*(?: [A-Z][\w’'-]*)*", text))
+        self.name_words = {word for name in self.names for word in name.split()}
+
+    def in_sentence(self, label: str) -> str:
+        """Write a label as it would stand inside a sentence: "Total Net Sales" -> "total net sales"."""
+        if label in self.names:
+            return label
+        words = label.split(" ")
+        is_loud = label == label.upper() and any(len(word) > 3 for word in words)
+        titled = is_loud or sum(word[:1].isupper() for word in words if len(word) > 3) > 1
+        written = []
+        for position, word in enumerate(words):
+            bare = word.strip(",.()")
+            is_common = bare.lower() in self.small or MEASURE.fullmatch(bare) or bare not in self.name_words
+            is_name = (not is_loud and word[1:] != word[1:].lower()) or (
+                position and not is_loud and not (bare.lower() in self.small or MEASURE.fullmatch(bare))
+            )
+            written.append(word.lower() if (position == 0 or titled) and is_common and not is_name else word)
+        return " ".join(written)
+
+
+def english_facts(table: Table, lexicon: Lexicon) -> Iterator[Fact | Dropped]:
+    """Yield a fact, or the reason why there is none, for every value of a table bound to a period."""
+    repeated = {
+        label for label, count in Counter(_clean(line.label).lower() for line in table.lines).items() if count > 1
+    }
+    for row, line in enumerate(table.lines):
+        metric, reason = _metric(line, table, repeated, lexicon)
+        if not metric:
+            yield Dropped(reason, f"the label {line.label!r} under {line.parent!r}", line.label, line.start, line.end)
+            continue
+        for value in line.values:
+            if value.column.period is not None:
+                yield _fact(value, metric, line, table, row)
+
+
+def _clean(label: str) -> str:
+    label = narrow(label).replace("’", "'")
+    label = re.sub(
+        r"[*#]|\s*\((?:\w|\d{1,2})\)|\s*\((?:net of|includes?|including|Note|see|in|dollars|millions|thousands)[^()]*\)",
+        "",
+        label,
+        flags=re.I,
+    )
+    label = re.sub(r"\s*[—–‒]\s*(net\b|restricted|trade|long-term)", r", \1", label)
+    label = re.sub(r"^\s*(?:less|plus|add)\s*[:\s]\s*", "", label, flags=re.I)
+    return " ".join(label.split()).strip(" .:;,…|-")
+
+
+def _metric(line: Line, table: Table, repeated: set[str], lexicon: Lexicon) -> tuple[str, str]:
+    label, parent = _clean(line.label), _clean(line.parent)
+    if re.search(r"percent(?:age)? of (?:total |net )?(?:revenue|sales)|hypothetical|sensitiv", table.context, re.I):
+        return "", "relative-table"
+    if (
+        re.search(r"pro forma|parent company only|segment|reconcil", table.title, re.I)
+        and len(table.lines[0].values) > 4
+    ):
+        return "", "table-by-segment"
+    if not label or _REFUSED.search(label) or len(label) > 90 or re.search(r"\d{3,}|\?|%|\d\.\d|\bpts\b", label):
+        return "", "label-not-a-metric"
+    if re.search(r"cash flow", table.context, re.I) and not _CASH_FLOW.match(label):
+        return "", "cash-flow-adjustment"
+    if re.search(r"\bwho\b|\bthe following\b|\([^)]*$|^[^(]*\)|^(?:and|or|of|in)\b|non-gaap", label, re.I):
+        return "", "label-not-a-metric"
+    is_earned = bool(_BALANCE.search(label)) and not _FLOW.search(label) and re.search(r"income|expense", parent, re.I)
+    is_vague = bool(is_earned) or bool(_GENERIC.match(label)) or not MEASURE.search(label) or label.lower() in repeated
+    if not is_vague:
+        return _finish(lexicon.in_sentence(label)), ""
+    small, head = lexicon.in_sentence(label), lexicon.in_sentence(parent)
+    if re.match(r"(?:other|others|all other|subtotal|net|adjustments?)\b\W*$", label, re.I):
+        return "", "label-alone"
+    if re.search(r"\bper\b", parent) and re.match(r"(?:basic|diluted)", label, re.I):
+        return _finish(f"{label.lower()} {head}"), ""
+    if (
+        parent
+        and MEASURE.search(parent)
+        and not _GENERIC.match(label)
+        and not re.search(
+            r"^(?:current |non-?current )?(?:assets|liabilities)|equity$|reconcil|supplement|cash flow", parent, re.I
+        )
+    ):
+        return _finish(_under(small, head)), ""
+    measure = _measure(table)
+    if measure and label.lower() not in repeated:
+        measure = lexicon.in_sentence(measure)
+        if re.match(r"total\b", label, re.I):
+            return _finish(f"total {measure}" if label.lower() == "total" else small), ""
+        return ("", "label-alone") if _GENERIC.match(label) else (_finish(f"{small} {measure}"), "")
+    if re.search(r"(?:income|operations|earnings)\b", table.title, re.I) and re.search(
+        r" and administrative|^selling|^research and|^marketing|^exploration|^advertising", label, re.I
+    ):
+        return _finish(f"{small} expense"), ""
+    return "", "label-alone" if _GENERIC.match(label) else "metric-not-a-phrase"
+
+
+def _under(label: str, parent: str) -> str:
+    """Join a label to what heads it: "electric operating revenues", "interest income from loans"."""
+    if re.search(r"\b(?:expenses?|deductions|costs and)\b", parent) and not re.search(
+        r"interest expense|cost of", parent
+    ):
+        return (
+            label
+            if MEASURE.search(label) and re.search(r"costs?$|expenses?$|fees$|charges?$|taxes$", label)
+            else f"{label} expense"
+        )
+    if re.search(r"interest expense", parent):
+        return f"interest expense on {label}"
+    if re.search(r"income", parent):
+        return label if re.search(r"\b(?:income|fees|revenues?|gains?|losses)\b", label) else f"{parent} from {label}"
+    return f"{label} {parent}"
+
+
+def _measure(table: Table) -> str:
+    """Return what all rows of a table measure, from "Net revenue by end market" or "Loans by type" above it."""
+    for text in (table.title, *reversed(table.context.split("\n"))):
+        found = re.search(
+            r"^(?:.*\b(?:shows?|presents?|summarizes?)\s+)?((?:[A-Za-z-]+\s){0,3}?[A-Za-z-]+)\s+(?:disaggregated )?by\s+"
+            r"(?:reportable |operating |end |significant |major |product |business )*"
+            r"(?:segments?|categor\w+|geograph\w+|regions?|products?|markets?|types?|countr\w+|mines?|area|class\w*|line)",
+            text.strip("*# "),
+            re.IGNORECASE,
+        )
+        if found and MEASURE.search(found[1]):
+            return str(re.sub(r"^(?:the|our|total)\s+", "", found[1], flags=re.I))
+    note = re.search(r"\(([A-Za-z ]+?) in (?:thousands|millions) of \w+\)", table.context)
+    return note[1] if note and MEASURE.search(note[1]) else ""
+
+
+def _finish(metric: str) -> str:
+    metric = re.sub(r"\b(total|net|operating) \1\b", r"\1", metric)
+    return " ".join(metric.replace(" ,", ",").split())
+
+
+# ---------------------------------------------------------------------------------------------- units, signs, periods
+
+
+def _fact(value: Value, metric: str, line: Line, table: Table, row: int) -> Fact | Dropped:
+    figure, period = value.figure, value.column.period
+    assert period is not None
+    digits_found = re.search(r"[\d,]*\.?\d+", value.cell.text)
+    assert digits_found is not None
+    digits = digits_found[0]
+
+    def dropped(rule: str, reason: str) -> Dropped:
+        return Dropped(rule, reason, f"{line.label} {value.cell.text}", line.start, line.end)
+
+    unit_frame = _unit(value, line, table)
+    if unit_frame is None:
+        return dropped("unit-unknown", f"neither {line.label!r} nor the table says what {value.cell.text!r} counts")
+    unit, frame = unit_frame
+    if value.tag is not None:
+        period = _tag_period(period, value)
+        if period is None:
+            return dropped(
+                "period-against-tag", f"the header and the tag of {value.cell.text!r} name different periods"
+            )
+    signed, metric_or_none = _signed(metric, figure.value, value)
+    if metric_or_none is None:
+        return dropped("sign-ambiguous", f"{value.cell.text!r} is negative and its label does not say what that means")
+    if 0 < period.months < 12 and not (period.month or period.quarter):
+        return dropped("period-incomplete", f"the header of {value.cell.text!r} names months without their last day")
+    placed = _placed(metric_or_none, period, table)
+    if placed is None:
+        return dropped("balance-over-time", f"{metric_or_none!r} is a balance, but its column is a stretch of time")
+    return Fact(
+        metric=metric_or_none,
+        period=placed,
+        amount=frame.format(digits),
+        value=signed,
+        unit=unit,
+        start=line.start,
+        end=line.end,
+        table=table.number,
+        row=row,
+        section=table.section,
+        rule="xbrl-fact" if value.tag is not None else "table-row",
+        frame=frame,
+    )
+
+
+def _unit(value: Value, line: Line, table: Table) -> tuple[FactUnit, str] | None:
+    text = f"{line.label} {line.parent}"
+    if value.figure.unit == "percent":
+        return ("percent", "{}%")
+    if value.tag is not None:
+        return _tag_unit(value, text)
+    if _PER.search(text):
+        is_money = (
+            "$" in value.cell.text
+            or re.search(r"\(dollars\)", text)
+            or (
+                re.search(r"per (?:\w+ )*share", text, re.I)
+                and re.fullmatch(r"\(?\d+\.\d{2}\)?", value.cell.text.strip("$ "))
+            )
+        )
+        return ("per-share", "${}") if is_money else None
+    own = re.search(r"\((?:in )?(thousands|millions|billions)(?: of (\w+))?\)", line.label + " " + line.parent, re.I)
+    if own:
+        scale = own[1].lower()[:-1]
+        if "$" in value.cell.text or (own[2] or "").lower() == "dollars":
+            return ("currency", f"${{}} {scale}")
+        noun = own[2] or ("shares" if "shares" in text else "")
+        is_named = bool(re.search(r"\b(?:shares|miles|passengers)\b", text, re.I))
+        return ("quantity", f"{{}} {scale} {'' if is_named else noun}".strip()) if noun or is_named else None
+    if (
+        re.search(
+            r"\bshares\b|ratio\b|margin\b|percent|\brate\b|\(cents\)|\bmiles\b|\bfactor\b|customers|employees|%",
+            text,
+            re.I,
+        )
+        and "$" not in value.cell.text
+    ):
+        return None
+    scale, noun = _scale(table.context)
+    if not scale:
+        return None
+    if noun and "dollar" not in noun and "$" not in value.cell.text:
+        return ("quantity", f"{{}} {scale} {noun}")
+    return ("currency", f"${{}} {scale}")
+
+
+def _scale(context: str) -> tuple[str, str]:
+    """Return the scale word of a table's unit note ("million") and what it counts ("barrels", "" for money)."""
+    found: tuple[str, str] = ("", "")
+    for match in _NOTE.finditer(context):
+        scale = (match["scale"] or match["scale2"]).lower()[:-1]
+        noun = (match["of"] or match["of2"] or "").lower()
+        if noun in {"shares", "us", "u.s"} or (
+            noun
+            and noun not in {"dollars", "us dollars", "u.s. dollars", "barrels", "pounds", "tons", "tonnes", "units"}
+        ):
+            continue
+        if re.search(r"shares?[^()\n]{0,40}$", context[: match.start()].split("\n")[-1], re.I):
+            continue  # "except number of shares, which are reflected in thousands"
+        found = (scale, "" if "dollar" in noun else noun)
+    return found
+
+
+def _tag_unit(value: Value, value_label: str) -> tuple[FactUnit, str] | None:
+    tag = value.tag
+    assert tag is not None
+    written = abs(value.figure.value)
+    scale = {
+        Decimal(1): "",
+        Decimal(10) ** 3: " thousand",
+        Decimal(10) ** 6: " million",
+        Decimal(10) ** 9: " billion",
+    }.get(abs(tag.value) / written if written else Decimal(1))
+    if scale is None:
+        return None
+    if tag.unit == "USD":
+        return ("currency", f"${{}}{scale}")
+    if tag.unit == "USD/shares":
+        return ("per-share", "${}")
+    if tag.unit == "shares":
+        return ("quantity", f"{{}}{scale}" if "shares" in value_label.lower() else f"{{}}{scale} shares")
+    return None
+
+
+def _tag_period(period: Period, value: Value) -> Period | None:
+    """The tag's dates are the truth; a header that contradicts them was read wrongly."""
+    tag = value.tag
+    assert tag is not None
+    year, month, day = (int(part) for part in tag.until.split("-"))
+    if not tag.since:
+        return Period(year, 0, month, day) if abs(year - period.year) <= 1 else None
+    start_year, start_month, _ = (int(part) for part in tag.since.split("-"))
+    months = round(((year - start_year) * 12 + month - start_month + 1) / 3) * 3
+    if months not in (3, 6, 9, 12):
+        return None
+    if months == 12:
+        return Period(period.year, 12, month, day)
+    return Period(year, months, month, day)
+
+
+def _signed(metric: str, number: Decimal, value: Value) -> tuple[Decimal, str | None]:
+    """Return the number without its parentheses and the metric that says what they meant."""
+    both = re.search(r"\b(income|earnings|profit|gain|benefit|expense|loss|gains|losses)\s?/?\s?\((\w+)\)", metric)
+    if both:
+        word = both[2] if number < 0 else both[1]
+        return abs(number), metric.replace(both[0], word)
+    if number >= 0 and not (value.tag is not None and value.tag.value < 0):
+        return number, metric
+    if value.tag is not None and value.tag.value > 0:
+        return abs(number), metric
+    if re.search(
+        r"\b(?:loss|losses|expense|deficit|allowance|accumulated depreciation|taxes|charges|payments|purchases|repurchases|dividends)\b",
+        metric,
+    ):
+        return abs(number), metric
+    return number, None
+
+
+def _placed(metric: str, period: Period, table: Table) -> Period | None:
+    """A balance is asked for at a day: a column headed by a bare year takes the day that the context names."""
+    is_balance = bool(_BALANCE.search(metric)) and not _FLOW.search(metric)
+    if not is_balance or period.months == 0:
+        return period
+    if period.months != 12 or re.search(r"cash flow|statements? of (?:income|operations|earnings)", table.title, re.I):
+        return None
+    month = "|".join(MONTHS)
+    found = re.search(rf"({month})\s+(\d{{1,2}}),\s+{period.year}", table.context)
+    if found and period.month == 0:
+        return replace(period, months=0, month=1 + MONTHS.index(found[1]), day=int(found[2]))
+    return replace(period, months=0) if period.month == 0 else None

@@ -1,0 +1,165 @@
+"""The extractive backend: facts and sentences of one document become pairs, by templates and arithmetic alone.
+
+No model takes part, so nothing can be invented: each figure is copied from its cell or sentence, or computed here
+from two of them.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from decimal import Decimal
+
+from finlm.figures import find_figures
+from selfqa import pairs as wording
+from selfqa.blocks import Source
+from selfqa.chinese import chinese_facts
+from selfqa.definitions import definition_pairs
+from selfqa.english import Lexicon, english_facts
+from selfqa.entities import Filing
+from selfqa.facts import Dropped, Fact
+from selfqa.pairs import Pair
+from selfqa.passages import Rows, table_passage
+from selfqa.sentences import sentence_pairs
+from selfqa.tables import Table, read_tables
+
+_PRIMARY = re.compile(
+    r"statements? of (?:consolidated )?(?:income|operations|earnings|cash flow|comprehensive|financial (?:position|condition))"
+    r"|income statement|balance sheet|selected|summary|by (?:end market|segment|type|reportable|product|geograph)"
+    r"|资产负债表|利润表|现金流量表|主要会计数据|主要财务指标|营业收入构成|分产品|季度",
+    re.IGNORECASE,
+)
+
+
+def extract(source: Source, filing: Filing, passage_limit: int) -> tuple[list[Pair], list[Dropped]]:
+    """Return all pairs of a document and what made none, with the reason."""
+    lexicon = Lexicon(source.text) if filing.language == "en" else None
+    tables = list(read_tables(source, filing.language, filing.fiscal_year, filing.months))
+    facts: list[Fact] = []
+    dropped: list[Dropped] = []
+    for table in tables:
+        for found in english_facts(table, lexicon) if lexicon else chinese_facts(table):
+            (facts if isinstance(found, Fact) else dropped).append(found)  # type: ignore[arg-type]
+        if table.unread:
+            line = table.lines[0]
+            dropped.append(
+                Dropped("column-unknown", f"{table.unread} figures without a period", table.title, line.start, line.end)
+            )
+    facts, contradicted = _agreed(facts, {table.number: table for table in tables})
+    dropped += contradicted
+    found_pairs = [pair for table in tables for pair in _table_pairs(table, facts, filing, passage_limit)]
+    for made in (*sentence_pairs(source, filing, lexicon, passage_limit), *definition_pairs(source, filing, tables)):
+        (found_pairs if isinstance(made, Pair) else dropped).append(made)  # type: ignore[arg-type]
+    return found_pairs, dropped
+
+
+def _agreed(facts: Sequence[Fact], tables: dict[int, Table]) -> tuple[list[Fact], list[Dropped]]:
+    """Keep one fact per metric and period; where tables disagree, the primary statements speak, else nobody."""
+    by_key: dict[tuple[str, object], list[Fact]] = defaultdict(list)
+    for fact in facts:
+        by_key[(fact.metric.lower(), fact.period)].append(fact)
+    kept: list[Fact] = []
+    dropped: list[Dropped] = []
+    for rivals in by_key.values():
+        primary = [fact for fact in rivals if _is_primary(tables[fact.table])] or rivals
+        winner = primary[0]
+        if len({_worth(fact) for fact in primary}) > 1 and not _is_rounding(primary):
+            for fact in rivals:
+                reason = f"{fact.metric!r} has different values for one period in this document"
+                dropped.append(Dropped("contradiction", reason, f"{fact.metric} {fact.amount}", fact.start, fact.end))
+            continue
+        kept.append(winner)
+        dropped += [
+            Dropped(
+                "said-before",
+                f"{fact.metric!r} of this period is taken from another table",
+                fact.metric,
+                fact.start,
+                fact.end,
+            )
+            for fact in rivals
+            if fact is not winner
+        ]
+    return kept, dropped
+
+
+def _is_primary(table: Table) -> bool:
+    return bool(_PRIMARY.search(f"{table.title} {table.section}"))
+
+
+def _worth(fact: Fact) -> Decimal:
+    return find_figures(fact.amount)[0].value
+
+
+def _is_rounding(facts: Sequence[Fact]) -> bool:
+    worth = sorted(_worth(fact) for fact in facts)
+    return worth[0] > 0 and (worth[-1] - worth[0]) / worth[-1] < Decimal("0.005")
+
+
+def _table_pairs(table: Table, facts: Sequence[Fact], filing: Filing, limit: int) -> Iterator[Pair]:
+    rows: Rows = defaultdict(list)
+    for fact in facts:
+        if fact.table == table.number:
+            rows[fact.row].append(fact)
+    base = 0 if _is_primary(table) else 1
+    for told in rows.values():
+        newest = max(fact.period.year for fact in told)
+        for fact in told:
+            rank = base + (fact.period.year < newest - 1) + (fact.period.is_start)
+            yield from _figure(fact, rows, table, filing, limit, rank)
+        for old, new in _neighbours(told):
+            yield from _moves(old, new, rows, table, filing, limit, base + (new.period.year < newest))
+
+
+def _place(table: Table) -> str:
+    return f"table {table.number}"
+
+
+def _figure(fact: Fact, rows: Rows, table: Table, filing: Filing, limit: int, rank: int) -> Iterator[Pair]:
+    ask = wording.chinese_figure if filing.language == "zh" else wording.english_figure
+    question, answer = ask(fact, filing)
+    passage = table_passage([fact], rows, filing, table.title, limit)
+    yield _pair(question, answer, "figure", fact, table, passage, rank, fact.rule)
+
+
+def _neighbours(told: Sequence[Fact]) -> Iterator[tuple[Fact, Fact]]:
+    """Pairs of periods of one row that differ by a year (or, for balances, follow each other)."""
+    ordered = sorted(told, key=lambda fact: (fact.period.year, fact.period.month))
+    for old, new in zip(ordered, ordered[1:], strict=False):
+        for later in ordered:
+            if later.period.fits(old.period) and later.period.year == old.period.year + 1 and later is not old:
+                new = later
+                break
+        if new.period.fits(old.period) and new.period.year == old.period.year + 1:
+            yield old, new
+
+
+def _moves(old: Fact, new: Fact, rows: Rows, table: Table, filing: Filing, limit: int, rank: int) -> Iterator[Pair]:
+    is_chinese = filing.language == "zh"
+    change = wording.chinese_change if is_chinese else wording.english_change
+    compare = wording.chinese_comparison if is_chinese else wording.english_comparison
+    passage = table_passage([old, new], rows, filing, table.title, limit)
+    relative = old.unit != "percent" and wording.pick("ab", new.metric, "change") == "a"
+    moved = change(old, new, filing, relative=relative)
+    if moved is not None:
+        question, answer, derivation = moved
+        pair = _pair(question, answer, "change", new, table, passage, rank, "derived-change")
+        yield replace(pair, derivation=derivation)
+    compared = compare(old, new, filing)
+    if compared is not None:
+        yield _pair(*compared, "comparison", new, table, passage, rank, "row-comparison")
+
+
+def _pair(question: str, answer: str, kind: str, fact: Fact, table: Table, passage: str, rank: int, rule: str) -> Pair:
+    return Pair(
+        question=question,
+        answer=answer,
+        kind=kind,
+        start=fact.start,
+        end=fact.end,
+        rule=rule,
+        topic=fact.metric,
+        place=_place(table),
+        passage=passage,
+        rank=rank,
+    )

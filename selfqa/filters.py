@@ -1,0 +1,93 @@
+"""Step 4 of Self-QA, prune and filter: every rule has a name, and the first that a pair breaks is reported.
+
+The paper publishes no rules; these are ours. They hold for both backends.
+"""
+
+import re
+
+from finlm.figures import narrow, unsupported
+from finlm.records import Derivation
+from selfqa.entities import Filing, language_of
+from selfqa.pairs import Pair
+
+MAX_WORDS = 32
+"""Longest English answer of the extractive backend, in words."""
+MAX_HAN = 110
+"""Longest Chinese answer of the extractive backend, in characters."""
+_DEMONSTRATIVE = re.compile(
+    r"\b(?:this|these|those|aforementioned|above-mentioned)\b|\b(?:the|that) (?:company|corporation|registrant|firm|bank|group)\b"
+    r"|(?:这|该|此|上述|下述|本(?:公司|集团|报告期|期|年度))(?!外)",
+    re.IGNORECASE,
+)
+_ARTICLE = re.compile(
+    r"\b(?:the|in the|according to the|based on the) (?:article|passage|text|document|paragraph|excerpt|table above|context)\b"
+    r"|\baccording to the (?:above|information)|\bas mentioned|\bmentioned above|\bprovided (?:text|information)"
+    r"|本文|文中|文章|上文|下文|原文|根据.{0,6}(?:上述|材料|文本|段落|资料)|以上(?:内容|信息|材料)",
+    re.IGNORECASE,
+)
+_REFUSAL = re.compile(
+    r"\b(?:as an ai|i cannot|i can't|i am unable|i'm sorry|not mentioned|does not (?:mention|provide|specify|state)|no information)\b"
+    r"|抱歉|无法回答|未提及|没有提到|作为.{0,4}(?:人工智能|AI)",
+    re.IGNORECASE,
+)
+_YEAR = re.compile(r"(?:19|20)\d\d")
+NEEDS_PERIOD = {"figure", "change", "comparison"}
+
+
+def fault_of(pair: Pair, filing: Filing, evidence: str, *, limit_length: bool = True) -> tuple[str, str] | None:
+    """Return the rule that a pair breaks and the reason, or None if it may stay.
+
+    Args:
+        pair: What was made.
+        filing: The document it is about.
+        evidence: The document's text at the pair's span.
+        limit_length: Hold the answer to one sentence (off for the LLM backend, whose answers explain).
+    """
+    question, answer = pair.question.strip(), pair.answer.strip()
+    if len(question) < 6 or not re.search(r"\w", answer):
+        return "malformed", "question or answer is empty"
+    if not filing.company:
+        return "no-entity", "no company could be found in the document"
+    if filing.short not in question and filing.company not in question:
+        return "no-entity", f"the question does not name {filing.short}"
+    if pair.kind in NEEDS_PERIOD and not _YEAR.search(narrow(question)):
+        return "no-period", "the question names no year"
+    for text in (question, answer):
+        found = _ARTICLE.search(text) or _DEMONSTRATIVE.search(text)
+        if found:
+            return "refers-to-article", f"{found[0]!r} points outside the question"
+    if _REFUSAL.search(answer):
+        return "refusal", "the answer is a refusal"
+    if language_of(question) != filing.language or language_of(answer) != filing.language:
+        return "wrong-language", f"question or answer is not in {filing.language!r}"
+    if limit_length and _is_long(answer, filing.language):
+        return "too-long", f"the answer is longer than {MAX_WORDS} words or {MAX_HAN} characters"
+    return _figure_fault(pair, evidence)
+
+
+def _is_long(answer: str, language: str) -> bool:
+    return len(answer) > MAX_HAN if language == "zh" else len(answer.split()) > MAX_WORDS
+
+
+def _figure_fault(pair: Pair, evidence: str) -> tuple[str, str] | None:
+    if pair.derivation is not None:
+        return _derivation_fault(pair.derivation, pair, evidence)
+    foreign = unsupported(pair.answer, evidence, pair.question)
+    if foreign:
+        return "figure-not-in-evidence", f"{', '.join(foreign)} stands neither in the evidence nor in the question"
+    return None
+
+
+def _derivation_fault(derivation: Derivation, pair: Pair, evidence: str) -> tuple[str, str] | None:
+    for operand in derivation.operands:
+        if unsupported(operand, evidence, ""):
+            return "operand-not-in-evidence", f"{operand!r} is not in the evidence"
+    rest = pair.answer.replace(derivation.result, " ")
+    if rest == pair.answer or unsupported(rest, evidence, pair.question):
+        return "figure-not-in-evidence", "the answer holds another figure than the derived one"
+    return None
+
+
+def question_key(question: str) -> str:
+    """What is left of a question when case, spaces and marks are taken away: equal keys are one question."""
+    return re.sub(r"[\W_]+", "", narrow(question).lower())

@@ -1,0 +1,209 @@
+"""Self-QA: a folder of filings becomes grounded question-answer pairs.
+
+    python selfqa/generate.py --corpus filings/
+
+reads every filing below the folder, asks and answers with the extractive backend (no model) or with an
+OpenAI-compatible endpoint, prunes, balances, and writes instructions.jsonl, documents.jsonl, rejected.jsonl,
+summary.json and samples.md.
+"""
+
+import os
+import sys
+
+if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from finlm import config, runs
+from finlm.errors import UserError
+from finlm.records import Document, Provenance
+from selfqa import output
+from selfqa.blocks import Source
+from selfqa.entities import Filing, borrowed_name, read_filing
+from selfqa.extractive import extract
+from selfqa.filters import fault_of
+from selfqa.pairs import Pair
+from selfqa.reading import Unread, corpus_files, read_file
+from selfqa.selection import choose, unique
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of Self-QA."""
+
+    corpus: str
+    """Folder of filings, any depth: .html, .htm, .xhtml, .pdf, .txt, .md, .jsonl with a "text" a line."""
+    output: str = "{runs}/selfqa"
+    """Folder to write into."""
+    runs: str = config.default_runs()
+    """Run root that `{runs}` stands for."""
+    backend: Literal["extractive"] = "extractive"
+    """`extractive`: templates over facts, tables and sentences, no model."""
+    max_pairs: int = 60
+    """Most questions kept per document, spread over kinds, metrics and tables."""
+    forms: tuple[Literal["closed-book", "open-book"], ...] = ("closed-book", "open-book")
+    """Which records a question becomes: the bare question, or a passage before it."""
+    passage_characters: int = 450
+    """Most characters of an open-book passage."""
+    overwrite: bool = False
+    """Delete what lies in `output` and begin afresh."""
+
+    def __post_init__(self) -> None:
+        if self.max_pairs < 1:
+            raise UserError(f"max_pairs is {self.max_pairs}; it must be 1 or more.")
+        if self.passage_characters < 100:
+            raise UserError(f"passage_characters is {self.passage_characters}; a passage needs 100 or more.")
+        if not self.forms:
+            raise UserError("forms is empty; name closed-book, open-book or both.")
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A document with what its questions must name."""
+
+    source: Source
+    filing: Filing
+    record: Document
+
+
+def main(settings: Settings) -> None:
+    """Read, ask and answer, prune, balance, write."""
+    console = Console(stderr=True)
+    corpus = Path(settings.corpus)
+    files = corpus_files(corpus)
+    run = runs.Run.open(settings.output, "selfqa", settings, inputs={"corpus": corpus}, overwrite=settings.overwrite)
+    if run.is_finished:
+        console.print(
+            f"{run.folder} is finished ({run.counts.get('records')} records); --overwrite true starts afresh."
+        )
+        return
+    made = output.Made()
+    with Progress(console=console, transient=True) as progress:
+        documents = read_all(files, corpus, made, progress)
+        if not documents:
+            raise UserError(f"--corpus {corpus}: none of its {len(files)} files gave any text; see {_reasons(made)}")
+        asked = [(read, pair) for read in documents for pair in ask(read, settings, made)]
+        progress.update(progress.add_task("asking", total=1), completed=1)
+    keep(asked, settings, made)
+    summary = output.write(run.folder, made)
+    run.finish(**summary)
+    report(console, run.folder, summary, made)
+
+
+def read_all(files: Sequence[Path], corpus: Path, made: output.Made, progress: Progress) -> list[Read]:
+    """Read every file; what cannot be read is noted and the rest goes on."""
+    sources: list[Source] = []
+    for path in progress.track(files, description="reading"):
+        made.counts["files"] += 1
+        found = list(read_file(path, corpus))
+        made.counts["files_unread"] += not any(isinstance(item, Source) for item in found)
+        for item in found:
+            if isinstance(item, Unread):
+                made.remove(item.rule, item.reason, item.path)
+            else:
+                sources.append(item)
+    return name_all(sources, made)
+
+
+def name_all(sources: Sequence[Source], made: output.Made) -> list[Read]:
+    """Find each document's company and period; equal texts count once."""
+    filings = [read_filing(source) for source in sources]
+    named = {source.path: filing.company for source, filing in zip(sources, filings, strict=True) if filing.company}
+    documents: dict[str, Read] = {}
+    for source, filing in zip(sources, filings, strict=True):
+        if not filing.company:
+            name = borrowed_name(source.path, named)
+            filing = replace(filing, company=name, short=name)
+        record = output.document_of(source.path, source.sha256, source.text, filing)
+        if record.id in documents:
+            made.remove("duplicate-document", f"its text is that of {documents[record.id].source.path}", source.path)
+            continue
+        documents[record.id] = Read(source, filing, record)
+        made.documents.append(record)
+    made.counts["documents"] = len(documents)
+    return list(documents.values())
+
+
+def ask(read: Read, settings: Settings, made: output.Made) -> list[Pair]:
+    """Return a document's pairs that break no rule."""
+    pairs, dropped = extract(read.source, read.filing, settings.passage_characters)
+    for drop in dropped:
+        made.remove(drop.rule, drop.reason, drop.text)
+    sound = []
+    for pair in pairs:
+        made.counts["questions"] += 1
+        fault = fault_of(pair, read.filing, read.source.text[pair.start : pair.end])
+        if fault:
+            made.remove(*fault, f"{pair.question} {pair.answer}")
+        else:
+            sound.append(pair)
+    return sound
+
+
+def keep(asked: Sequence[tuple[Read, Pair]], settings: Settings, made: output.Made) -> None:
+    """Fold equal questions, leave out contradicted ones, hold each document to its quota."""
+    agreed, contradicted = unique(asked)
+    for group in contradicted:
+        for _, pair in group:
+            made.remove("contradiction", "documents answer this question differently", f"{pair.question} {pair.answer}")
+    by_document: dict[str, list[Pair]] = {}
+    others: dict[int, tuple[Provenance, ...]] = {}
+    owners: dict[str, Read] = {}
+    for group in agreed:
+        (read, pair), *rest = group
+        by_document.setdefault(read.record.id, []).append(pair)
+        owners[read.record.id] = read
+        others[id(pair)] = tuple(
+            Provenance(maker=f"rule:{same.rule}", document_id=other.record.id, start=same.start, end=same.end)
+            for other, same in rest
+        )
+        for _, same in rest:
+            made.remove("duplicate-question", "folded into the first of its kind", f"{same.question} {same.answer}")
+    for identity, pairs in by_document.items():
+        read = owners[identity]
+        chosen = choose(pairs, settings.max_pairs)
+        for pair in chosen.left:
+            made.remove("over-quota", f"more than {settings.max_pairs} questions", f"{pair.question} {pair.answer}")
+        for pair in chosen.kept:
+            made.counts["kept"] += 1
+            made.conversations += output.conversations_of(
+                pair, read.record, read.filing, f"rule:{pair.rule}", others[id(pair)], settings.forms
+            )
+
+
+def _reasons(made: output.Made) -> str:
+    return "; ".join(removal.reason for removal in made.removals[:5]) + "."
+
+
+def report(console: Console, folder: Path, summary: dict[str, object], made: output.Made) -> None:
+    """Print what was read and kept."""
+    table = Table(title=f"Self-QA: {folder}", title_justify="left")
+    table.add_column("document")
+    table.add_column("company")
+    table.add_column("records", justify="right")
+    counts = {document.id: 0 for document in made.documents}
+    for row in made.conversations:
+        assert row.provenance is not None
+        counts[row.provenance.document_id] += 1
+    for document in made.documents:
+        table.add_row(document.source, document.entity or "not found", str(counts[document.id]))
+    console.print(table)
+    for removal in made.removals:
+        if removal.rule in {"empty-file", "not-text", "pdf-locked", "pdf-damaged", "no-text", "bad-json"}:
+            console.print(f"not read ({removal.rule}): {removal.reason}", style="yellow")
+    console.print(
+        f"{summary['kept']} questions kept of {summary['questions']}, {summary['records']} records; "
+        f"read {folder / 'samples.md'} before you train on them."
+    )
+
+
+if __name__ == "__main__":
+    config.run(main, Settings, "Makes grounded question-answer pairs from a folder of filings.")

@@ -1,0 +1,106 @@
+"""What a run writes: records, removals, counts that add up, and a page of samples to read."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from finlm import jsonl, runs
+from finlm.records import Conversation, Document, Message, Provenance, Removal, content_id
+from selfqa.entities import Filing
+from selfqa.pairs import Pair, pick
+
+FORMS = ("closed-book", "open-book")
+
+
+@dataclass(slots=True)
+class Made:
+    """Everything a run has made so far."""
+
+    documents: list[Document] = field(default_factory=list)
+    conversations: list[Conversation] = field(default_factory=list)
+    removals: list[Removal] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def remove(self, rule: str, reason: str, text: str) -> None:
+        """Note that something was left out."""
+        self.removals.append(Removal(record_id=content_id(rule, text), rule=rule, reason=reason, text=text))
+
+
+def document_of(path: str, sha256: str, text: str, filing: Filing) -> Document:
+    """Make the record of a parsed file."""
+    return Document(text=text, source=path, sha256=sha256, language=filing.language, entity=filing.company)
+
+
+def conversations_of(
+    pair: Pair, document: Document, filing: Filing, maker: str, also: Sequence[Provenance], forms: Iterable[str]
+) -> list[Conversation]:
+    """Make a pair's records, one per form; the open-book one puts the passage before the question."""
+    provenance = Provenance(maker=maker, document_id=document.id, start=pair.start, end=pair.end)
+    made = []
+    for form in FORMS:
+        if form not in forms or (form == "open-book" and not pair.passage):
+            continue
+        asked = f"{pair.passage}\n\n{pair.question}" if form == "open-book" else pair.question
+        made.append(
+            Conversation(
+                messages=(Message(role="user", content=asked), Message(role="assistant", content=pair.answer)),
+                category="finance",
+                language=filing.language,
+                kind=pair.kind,
+                form="open-book" if form == "open-book" else "closed-book",
+                group=filing.company,
+                provenance=provenance,
+                also_from=tuple(also),
+                derivation=pair.derivation,
+            )
+        )
+    return made
+
+
+def write(folder: Path, made: Made) -> dict[str, object]:
+    """Write the four files and the samples; returns the summary."""
+    jsonl.write(folder / "documents.jsonl", made.documents)
+    jsonl.write(folder / "instructions.jsonl", made.conversations)
+    jsonl.write(folder / "rejected.jsonl", made.removals)
+    summary = summary_of(made)
+    runs.write_json(folder / "summary.json", summary)
+    runs.write_text(folder / "samples.md", samples(made))
+    return summary
+
+
+def summary_of(made: Made) -> dict[str, object]:
+    """Count what was read, asked, kept and left out."""
+
+    def tally(values: Iterable[str]) -> dict[str, int]:
+        return dict(sorted(Counter(values).items()))
+
+    return {
+        **{name: made.counts[name] for name in ("files", "files_unread", "documents", "passages", "questions", "kept")},
+        "records": len(made.conversations),
+        "records_by_kind": tally(row.kind for row in made.conversations),
+        "records_by_form": tally(row.form for row in made.conversations),
+        "records_by_language": tally(row.language for row in made.conversations),
+        "records_by_group": tally(row.group for row in made.conversations),
+        "rejected": len(made.removals),
+        "rejected_by_rule": tally(row.rule for row in made.removals),
+        "questions_rejected": made.counts["questions"] - made.counts["kept"],
+    }
+
+
+def samples(made: Made, number: int = 20) -> str:
+    """A page of pairs beside their evidence, the same ones in every run."""
+    texts = {document.id: document for document in made.documents}
+    rows = sorted(made.conversations, key=lambda row: pick([f"{n:03d}" for n in range(256)], row.id) + row.id)
+    page = ["# Samples", "", "Pairs drawn by hash, each beside the characters of its document that it stands on.", ""]
+    for row in rows[:number]:
+        assert row.provenance is not None
+        document = texts[row.provenance.document_id]
+        evidence = " ".join(document.text[row.provenance.start : row.provenance.end].split())
+        quoted = "\n".join(f"> {line}" for line in row.messages[0].content.split("\n"))
+        page += [f"## {row.group}: {row.kind}, {row.form}", "", quoted, "", f"**{row.messages[1].content}**", ""]
+        page += [f"Evidence ({document.source}, {row.provenance.start}–{row.provenance.end}): `{evidence[:400]}`", ""]
+        if row.derivation is not None:
+            operands = " and ".join(row.derivation.operands)
+            page += [f"Derived: {row.derivation.operation} of {operands} is {row.derivation.result}", ""]
+    return "\n".join(page)

@@ -1,0 +1,72 @@
+"""Short open-book passages: the evidence among distractors (the row's other periods, the rows beside it).
+
+Two styles: statements (each row told as a sentence, step 1 of Self-QA) and the table's own lines.
+"""
+
+from collections.abc import Sequence
+
+from selfqa.entities import Filing
+from selfqa.facts import Fact
+from selfqa.pairs import chinese_statement, english_statement, pick, short_period
+
+Rows = dict[int, list[Fact]]
+"""Row number -> its facts, in the order of the columns."""
+
+
+def table_passage(asked: Sequence[Fact], rows: Rows, filing: Filing, title: str, limit: int) -> str:
+    """Write a passage of at most `limit` characters around the row that is asked about.
+
+    Args:
+        asked: The facts that the answer needs: all stand in the passage, with at least one other figure if there is room.
+        rows: The table's facts.
+        title: The table's heading, for the line style.
+        limit: Most characters; the needed facts stay whole even if they alone are longer.
+    """
+    row = asked[0].row
+    order = sorted(rows, key=lambda other: (abs(other - row), other))
+    style = pick(("statements", "statements", "lines"), filing.short, asked[0].metric, "style")
+    build = _lines if style == "lines" else _statements
+    chosen = [row]
+    for candidate in order[1:]:
+        if len(chosen) == 4:
+            break
+        if rows[candidate][0].metric == asked[0].metric:
+            continue
+        attempt = sorted([*chosen, candidate])
+        if len(build(attempt, rows, asked, filing, title)) <= limit:
+            chosen = attempt
+    if len(chosen) == 1:
+        build = _statements
+    return build(chosen, rows, asked, filing, title)
+
+
+def _shown(facts: Sequence[Fact], asked: Sequence[Fact]) -> list[Fact]:
+    """The facts of one row that a passage tells: those asked for (or of the asked periods) and one more, in order."""
+    periods = [fact.period for fact in asked]
+    needed = [fact for fact in facts if fact.period in periods]
+    others = [fact for fact in facts if fact.period not in periods]
+    near = [fact for fact in others if any(fact.period.fits(period) for period in periods)] or others
+    keep = needed + near[: max(0, 2 - len(needed))]
+    return [fact for fact in facts if fact in keep]
+
+
+def _statements(chosen: Sequence[int], rows: Rows, asked: Sequence[Fact], filing: Filing, title: str) -> str:
+    tell = chinese_statement if filing.language == "zh" else english_statement
+    told = [tell(_shown(rows[number], asked), filing, named=position == 0) for position, number in enumerate(chosen)]
+    return ("" if filing.language == "zh" else " ").join(told)
+
+
+def _lines(chosen: Sequence[int], rows: Rows, asked: Sequence[Fact], filing: Filing, title: str) -> str:
+    periods = [fact.period for fact in _shown(rows[asked[0].row], asked)]
+    head = " | ".join(
+        ["项目" if filing.language == "zh" else "Item"] + [short_period(p, filing.language) for p in periods]
+    )
+    lines = [filing.short, head]
+    for number in chosen:
+        by_period = {fact.period: fact.amount for fact in rows[number]}
+        metric = rows[number][0].metric
+        if any(period in by_period for period in periods):
+            lines.append(
+                " | ".join([metric[:1].upper() + metric[1:]] + [by_period.get(period, "—") for period in periods])
+            )
+    return "\n".join(lines)
