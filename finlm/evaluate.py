@@ -232,7 +232,8 @@ def score(
     judge = scorer.Scorer.load(settings.reward_model, dtype=model.choose_dtype(settings.dtype, device), device=device)
     task = progress.add_task("reward model", total=len(prompts) * len(records), note="")
     scored = {}
-    for name, answers in records.items():
+    for name in settings.models:
+        answers = records[name]
         rows = [(prompt.messages, r.text, r.ended) for prompt, r in zip(prompts, answers, strict=True)]
         scores = judge.score(rows, on_batch=lambda count: progress.advance(task, count))
         scored[name] = [replace(record, score=one) for record, one in zip(answers, scores, strict=True)]

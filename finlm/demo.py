@@ -1,0 +1,139 @@
+"""The whole loop on the example filings, on a laptop: what `make demo` runs.
+
+    finlm demo                  runs/ fills stage by stage; runs/report.html and runs/summary.json at the end
+
+Each stage is the command that a user would type, with its `configs/<stage>_demo.yaml`. A stage that is finished is not
+repeated; one that was killed goes on where it was.
+"""
+
+import os
+import sys
+
+if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import resource
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from finlm import config, demo_report, runs
+from finlm.errors import MissingInput, UserError
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+EXAMPLES = CHECKOUT / "examples"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """Settings of the demo."""
+
+    runs: str = field(default_factory=config.default_runs)
+    """Run root: the folder that all stages write below."""
+    seed: int = 0
+    """Seed of every stage."""
+    threads: int = 2
+    """CPU threads of torch; take 1 on a busy machine, since two beside other work are slower than one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One command of the loop.
+
+    Example:
+        Stage(name="sft", title="mixed SFT", command=("alignment/sft.py",), folder="sft", has_threads=True)
+    """
+
+    name: str
+    title: str
+    command: tuple[str, ...]
+    folder: str
+    """Its run folder below the run root."""
+    has_threads: bool = True
+
+
+STAGES = (
+    Stage("selfqa", "Self-QA on the example filings", ("selfqa/generate.py",), "selfqa", has_threads=False),
+    Stage("sft", "mixed SFT of SmolLM2-135M", ("alignment/sft.py",), "sft"),
+    Stage("respond", "candidate answers", ("alignment/respond.py",), "candidates"),
+    Stage("by_figures", "preferences by rule", ("annotation/by_figures.py",), "preferences", has_threads=False),
+    Stage("reward", "reward model", ("reward/train.py",), "reward"),
+    Stage("prompts", "prompts for PPO", ("finlm/prompts.py",), "prompts", has_threads=False),
+    Stage("ppo", "PPO", ("-m", "accelerate.commands.launch", "alignment/ppo.py"), "ppo"),
+    Stage("evaluate", "evaluation on held-out companies", ("finlm/evaluate.py",), "evaluation"),
+)
+
+
+def main(settings: DemoSettings) -> None:
+    """Run the stages, gather their numbers, show them."""
+    console = Console()
+    if not (EXAMPLES / "filings").is_dir():
+        raise MissingInput(f"{EXAMPLES} not found: the demo runs from a checkout of the project.")
+    root = Path(settings.runs).absolute()
+    runs.need_disk(root, 4.0)
+    for number, stage in enumerate(STAGES, 1):
+        state = runs.read_state(root / stage.folder)
+        verb = "finished before" if state and state["status"] == "finished" else "running"
+        console.rule(f"[bold]{number}/{len(STAGES)} {stage.title}[/bold] ({verb})")
+        run_stage(stage, settings, root)
+    summary = demo_report.summarise(root, [(stage.name, stage.folder) for stage in STAGES], settings.seed)
+    summary["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6, 2)
+    runs.write_json(root / "summary.json", summary)
+    demo_report.write_page(root, summary)
+    show(console, summary)
+    console.print(f"report: {root / 'report.html'}\ntalk to the result: finlm chat --runs {settings.runs}")
+
+
+def run_stage(stage: Stage, settings: DemoSettings, root: Path) -> None:
+    """Run one stage as a process of its own, from the checkout.
+
+    Raises:
+        UserError: The stage failed; its own message stands above.
+    """
+    arguments = ["--config", f"{stage.name}_demo", "--runs", str(root), "--seed", str(settings.seed)]
+    if stage.has_threads:
+        arguments += ["--threads", str(settings.threads)]
+    command = list(stage.command)
+    if command[:2] == ["-m", "accelerate.commands.launch"]:
+        command[2:2] = ["--config_file", str(CHECKOUT / "configs" / "accelerate" / "one_process.yaml")]
+    environment = os.environ | {"OMP_NUM_THREADS": str(settings.threads)}
+    result = subprocess.run([sys.executable, *command, *arguments], cwd=CHECKOUT, env=environment, check=False)
+    if result.returncode:
+        raise UserError(
+            f"The stage {stage.name!r} ended with exit code {result.returncode}; its message stands above. "
+            "Mend it and type the same command: what is finished is not repeated."
+        )
+
+
+def show(console: Console, summary: demo_report.Summary) -> None:
+    """Print the closing tables."""
+    times = Table(title="stages")
+    times.add_column("stage")
+    times.add_column("seconds", justify="right")
+    times.add_column("made")
+    for stage in summary["stages"]:
+        counts = ", ".join(f"{name} {value}" for name, value in stage["counts"].items() if isinstance(value, int))
+        times.add_row(stage["name"], f"{stage['seconds']:.0f}", counts)
+    console.print(times)
+    models = Table(title="held-out companies")
+    for column in ("model", "answers", "right", "ended", "reward", "wins over SFT", "KL (nats)", "choices"):
+        models.add_column(column, justify="left" if column == "model" else "right")
+    for name, figures in summary["evaluation"].items():
+        models.add_row(
+            name,
+            str(figures["answers"]),
+            f"{figures['right']:.2f}",
+            f"{figures['ended']:.2f}",
+            f"{figures['reward']:+.2f}",
+            f"{figures['win_rate']:.2f}" if "win_rate" in figures else "",
+            f"{figures['kl_nats']:.2f}" if "kl_nats" in figures else "",
+            f"{figures['choice_accuracy']:.2f}" if "choice_accuracy" in figures else "",
+        )
+    console.print(models)
+
+
+if __name__ == "__main__":
+    config.run(main, DemoSettings, __doc__ or "")
