@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date
 from decimal import Decimal
 
 from finlm.figures import narrow
@@ -17,17 +18,19 @@ MEASURE = re.compile(
     r"|amortization|ratio|rates?|yield|backlog|securities|investments?|borrowings?|obligations?|reserves?|charges?|fees"
     r"|compensation|purchases|repurchases|proceeds|payments?|production|shipments?|capacity|customers|employees|benefits?"
     r"|interest|property|premises|equipment|intangibles?|ebitda|contributions?|impairments?|assessments?|expenditures?"
-    r"|surplus|allowance|charge-offs|price|leases?|credits?|advertising|financing|factor|miles|volumes?|shares)\b",
+    r"|surplus|allowance|charge-offs|price|leases?|credits?|advertising|financing|factor|miles|volumes?|shares|premiums?|inventory|occupancy|utilization|common stock|notes|royalties|gains?)\b",
     re.IGNORECASE,
 )
 _BALANCE = re.compile(
     r"\b(?:assets|liabilit\w+|equity|receivables?|payables?|inventor\w+|goodwill|cash and|cash equivalents|securities"
-    r"|borrowings|retained|surplus|premises|property|debt|deposits|loans|intangibles?|notes|obligations|accrued|backlog)\b",
+    r"|borrowings|retained|surplus|premises|property|debt|deposits|loans|intangibles?|notes|common stock|obligations|accrued|backlog)\b",
     re.IGNORECASE,
 )
 _FLOW = re.compile(
-    r"\b(?:income|expense|loss|gain|provision|proceeds|purchases|payments|sales|revenue|charge|depreciation|amortization|interest|impairment|return|average|cost|margin|fees)\b",
-    re.I,
+    r"\b(?:income|expenses?|loss(?:es)?|gains?|provision|proceeds|purchases|payments?|sales|revenues?|charges?|returns?"
+    r"|depreciation|amortization|interest|impairments?|averages?|costs?|margins?|fees|additions|accretion|allowance for"
+    r"|issuance|repurchases?)\b",
+    re.IGNORECASE,
 )
 _GENERIC = re.compile(
     r"^(?:other|others|basic|diluted|total|net|subtotal|current|deferred|foreign|domestic|federal|state|thereafter|adjustments?|all other)\W*$",
@@ -64,7 +67,7 @@ class Lexicon:
 
     def in_sentence(self, label: str) -> str:
         """Write a label as it would stand inside a sentence: "Total Net Sales" -> "total net sales"."""
-        if label in self.names:
+        if label in self.names and not MEASURE.search(label):
             return label
         words = label.split(" ")
         is_loud = label == label.upper() and any(len(word) > 3 for word in words)
@@ -80,8 +83,14 @@ class Lexicon:
         return " ".join(written)
 
 
-def english_facts(table: Table, lexicon: Lexicon) -> Iterator[Fact | Dropped]:
-    """Yield a fact, or the reason why there is none, for every value of a table bound to a period."""
+def english_facts(table: Table, lexicon: Lexicon, months: int) -> Iterator[Fact | Dropped]:
+    """Yield a fact, or the reason why there is none, for every value of a table bound to a period.
+
+    Args:
+        table: The table.
+        lexicon: How its document writes words.
+        months: Length of the period that the document reports; under 12 for an interim report.
+    """
     repeated = {
         label for label, count in Counter(_clean(line.label).lower() for line in table.lines).items() if count > 1
     }
@@ -91,7 +100,11 @@ def english_facts(table: Table, lexicon: Lexicon) -> Iterator[Fact | Dropped]:
             yield Dropped(reason, f"the label {line.label!r} under {line.parent!r}", line.label, line.start, line.end)
             continue
         for value in line.values:
-            if value.column.period is not None:
+            period = value.column.period
+            if period is not None and months < 12 and period.months == 12 and value.tag is None:
+                reason = "an interim report heads a column with a bare year: which months it covers is not said"
+                yield Dropped("period-incomplete", reason, line.label, line.start, line.end)
+            elif period is not None:
                 yield _fact(value, metric, line, table, row)
 
 
@@ -110,6 +123,10 @@ def _clean(label: str) -> str:
 
 def _metric(line: Line, table: Table, repeated: set[str], lexicon: Lexicon) -> tuple[str, str]:
     label, parent = _clean(line.label), _clean(line.parent)
+    if re.search(r"\s[-—–]\s|—", label):
+        return "", "label-not-a-metric"
+    if re.search(r"\s[-—–]|,", parent) or len(parent) > 50:
+        parent = ""
     if re.search(r"percent(?:age)? of (?:total |net )?(?:revenue|sales)|hypothetical|sensitiv", table.context, re.I):
         return "", "relative-table"
     if (
@@ -189,7 +206,11 @@ def _measure(table: Table) -> str:
 
 def _finish(metric: str) -> str:
     metric = re.sub(r"\b(total|net|operating) \1\b", r"\1", metric)
-    return " ".join(metric.replace(" ,", ",").split())
+    metric = " ".join(metric.replace(" ,", ",").split())
+    trailing = re.fullmatch(r"((?:total |other )?)(.+), net", metric)
+    if trailing and "," not in trailing[2] and " net " not in f" {trailing[2]} ":
+        return f"{trailing[1]}net {trailing[2]}"  # "accounts receivable, net" would need a second comma in a sentence
+    return metric
 
 
 # ---------------------------------------------------------------------------------------------- units, signs, periods
@@ -218,9 +239,11 @@ def _fact(value: Value, metric: str, line: Line, table: Table, row: int) -> Fact
     signed, metric_or_none = _signed(metric, figure.value, value)
     if metric_or_none is None:
         return dropped("sign-ambiguous", f"{value.cell.text!r} is negative and its label does not say what that means")
+    if figure.value == 0:
+        return dropped("zero", f"{value.cell.text!r} says that there was none")
     if 0 < period.months < 12 and not (period.month or period.quarter):
         return dropped("period-incomplete", f"the header of {value.cell.text!r} names months without their last day")
-    placed = _placed(metric_or_none, period, table)
+    placed = _placed(metric_or_none, period, unit, table)
     if placed is None:
         return dropped("balance-over-time", f"{metric_or_none!r} is a balance, but its column is a stretch of time")
     return Fact(
@@ -273,6 +296,8 @@ def _unit(value: Value, line: Line, table: Table) -> tuple[FactUnit, str] | None
     ):
         return None
     scale, noun = _scale(table.context)
+    if not scale and "$" in value.cell.text and re.search(r"\baverage\b|\bdaily\b|\bprice\b", text, re.I):
+        return ("currency", "${}")
     if not scale:
         return None
     if noun and "dollar" not in noun and "$" not in value.cell.text:
@@ -322,21 +347,21 @@ def _tag_period(period: Period, value: Value) -> Period | None:
     """The tag's dates are the truth; a header that contradicts them was read wrongly."""
     tag = value.tag
     assert tag is not None
-    year, month, day = (int(part) for part in tag.until.split("-"))
+    until = date.fromisoformat(tag.until)
+    year, month, day = until.year, until.month, until.day
     if not tag.since:
         return Period(year, 0, month, day) if abs(year - period.year) <= 1 else None
-    start_year, start_month, _ = (int(part) for part in tag.since.split("-"))
-    months = round(((year - start_year) * 12 + month - start_month + 1) / 3) * 3
+    months = round((until - date.fromisoformat(tag.since)).days / 91.3) * 3
     if months not in (3, 6, 9, 12):
         return None
     if months == 12:
-        return Period(period.year, 12, month, day)
-    return Period(year, months, month, day)
+        return Period(year, 12, month, day) if period.month else Period(period.year, 12)
+    return replace(period, year=year, months=months, month=month, day=day)
 
 
 def _signed(metric: str, number: Decimal, value: Value) -> tuple[Decimal, str | None]:
     """Return the number without its parentheses and the metric that says what they meant."""
-    both = re.search(r"\b(income|earnings|profit|gain|benefit|expense|loss|gains|losses)\s?/?\s?\((\w+)\)", metric)
+    both = re.search(r"\b((?:provided|generated) by|[a-z]+)\s?/?\s?\((\w+|used (?:in|by|for))\)", metric)
     if both:
         word = both[2] if number < 0 else both[1]
         return abs(number), metric.replace(both[0], word)
@@ -344,18 +369,23 @@ def _signed(metric: str, number: Decimal, value: Value) -> tuple[Decimal, str | 
         return number, metric
     if value.tag is not None and value.tag.value > 0:
         return abs(number), metric
-    if re.search(
-        r"\b(?:loss|losses|expense|deficit|allowance|accumulated depreciation|taxes|charges|payments|purchases|repurchases|dividends)\b",
-        metric,
+    is_told_negative = value.tag is not None and value.tag.value < 0
+    if (
+        not is_told_negative
+        and not re.search(r"\bgains?\b|\bincome/", metric)
+        and re.search(
+            r"\b(?:loss|losses|expense|deficit|allowance|accumulated depreciation|taxes|charges|payments|purchases|repurchases|dividends)\b",
+            metric,
+        )
     ):
         return abs(number), metric
     return number, None
 
 
-def _placed(metric: str, period: Period, table: Table) -> Period | None:
+def _placed(metric: str, period: Period, unit: FactUnit, table: Table) -> Period | None:
     """A balance is asked for at a day: a column headed by a bare year takes the day that the context names."""
     is_balance = bool(_BALANCE.search(metric)) and not _FLOW.search(metric)
-    if not is_balance or period.months == 0:
+    if not is_balance or unit == "percent" or period.months == 0:
         return period
     if period.months != 12 or re.search(r"cash flow|statements? of (?:income|operations|earnings)", table.title, re.I):
         return None

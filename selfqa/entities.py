@@ -81,6 +81,8 @@ def _english_company(source: Source, head: str) -> str:
     named = re.search(r"^(?:Company|Registrant|Issuer|Company name)\s*[:|]\s*(.+)$", head, re.IGNORECASE | re.MULTILINE)
     if named:
         return _title_case(named[1])
+    if re.search(r"of (?:the )?registrant\b", head[:600], re.IGNORECASE):
+        return ""  # an exhibit: the first company in it is a subsidiary
     for line in [source.title, *head.split("\n")[:60]]:
         found = _NAME.match(line.strip("# *|").strip())
         if found:

@@ -38,7 +38,7 @@ def extract(source: Source, filing: Filing, passage_limit: int) -> tuple[list[Pa
     facts: list[Fact] = []
     dropped: list[Dropped] = []
     for table in tables:
-        for found in english_facts(table, lexicon) if lexicon else chinese_facts(table):
+        for found in english_facts(table, lexicon, filing.months) if lexicon else chinese_facts(table):
             (facts if isinstance(found, Fact) else dropped).append(found)  # type: ignore[arg-type]
         if table.unread:
             line = table.lines[0]
@@ -130,7 +130,8 @@ def _neighbours(told: Sequence[Fact]) -> Iterator[tuple[Fact, Fact]]:
             if later.period.fits(old.period) and later.period.year == old.period.year + 1 and later is not old:
                 new = later
                 break
-        if new.period.fits(old.period) and new.period.year == old.period.year + 1:
+        is_same = new.metric == old.metric and new.value > 0 and old.value > 0
+        if is_same and new.period.fits(old.period) and new.period.year == old.period.year + 1:
             yield old, new
 
 

@@ -66,7 +66,7 @@ def verb(metric: str) -> str:
     )[0].strip()
     last = head.split(" ")[-1].lower() if head else ""
     is_plural = bool(re.search(r"(?<![su])s$", last)) and last not in {"goodwill", "gross"}
-    return "were" if is_plural or re.search(r"\band cash equivalents\b", metric) else "was"
+    return "were" if is_plural or re.search(r"\band cash equivalents\b|liabilities and\b", metric) else "was"
 
 
 def _capital(text: str) -> str:
@@ -202,7 +202,7 @@ def chinese_comparison(old: Fact, new: Fact, filing: Filing) -> tuple[str, str] 
 
 def chinese_statement(facts: Sequence[Fact], filing: Filing, *, named: bool) -> str:
     """把表格的一行写成一句话。"""
-    owner = f"{filing.short}的" if named else "其"
+    owner = f"{filing.short}的" if named else ""
     told = "，".join(f"{fact.period.in_chinese()}为{fact.amount}" for fact in facts)
     return f"{owner}{facts[0].metric}{told}。"
 

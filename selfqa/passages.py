@@ -5,6 +5,7 @@ Two styles: statements (each row told as a sentence, step 1 of Self-QA) and the 
 
 from collections.abc import Sequence
 
+from finlm.figures import find_figures
 from selfqa.entities import Filing
 from selfqa.facts import Fact
 from selfqa.pairs import chinese_statement, english_statement, pick, short_period
@@ -37,12 +38,16 @@ def table_passage(asked: Sequence[Fact], rows: Rows, filing: Filing, title: str,
             chosen = attempt
     if len(chosen) == 1:
         build = _statements
-    return build(chosen, rows, asked, filing, title)
+    passage = build(chosen, rows, asked, filing, title)
+    amounts = {figure.value for figure in find_figures(passage) if not (figure.is_date or figure.is_label)}
+    return passage if len(amounts) > len(asked) or len(chosen) > 1 else ""  # nothing to choose from is no reading
 
 
 def _shown(facts: Sequence[Fact], asked: Sequence[Fact]) -> list[Fact]:
     """The facts of one row that a passage tells: those asked for (or of the asked periods) and one more, in order."""
     periods = [fact.period for fact in asked]
+    metric = next((fact.metric for fact in facts if fact.period in periods), facts[0].metric)
+    facts = [fact for fact in facts if fact.metric == metric]  # a loss beside an income of other periods
     needed = [fact for fact in facts if fact.period in periods]
     others = [fact for fact in facts if fact.period not in periods]
     near = [fact for fact in others if any(fact.period.fits(period) for period in periods)] or others
@@ -63,8 +68,9 @@ def _lines(chosen: Sequence[int], rows: Rows, asked: Sequence[Fact], filing: Fil
     )
     lines = [filing.short, head]
     for number in chosen:
-        by_period = {fact.period: fact.amount for fact in rows[number]}
-        metric = rows[number][0].metric
+        told = _shown(rows[number], asked)
+        by_period = {fact.period: fact.amount for fact in told}
+        metric = told[0].metric
         if any(period in by_period for period in periods):
             lines.append(
                 " | ".join([metric[:1].upper() + metric[1:]] + [by_period.get(period, "—") for period in periods])

@@ -9,10 +9,14 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October")
-MONTHS += ("November", "December")
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June", "July"),
+    *("August", "September", "October", "November", "December"),
+)
 _COUNTS = {"three": 3, "six": 6, "nine": 9, "twelve": 12, "3": 3, "6": 6, "9": 9, "12": 12}
 _WORDS = {3: "three", 6: "six", 9: "nine", 12: "twelve"}
+_WEEKS = {12: "twelve", 13: "thirteen", 16: "sixteen", 24: "twenty-four", 26: "twenty-six", 36: "thirty-six"}
+_WEEKS |= {39: "thirty-nine", 40: "forty", 52: "fifty-two", 53: "fifty-three"}
 _ZH_QUARTERS = "一二三四"
 
 
@@ -31,6 +35,8 @@ class Period:
     day: int = 0
     quarter: int = 0
     """1 to 4 where the text names a quarter rather than its last day."""
+    weeks: int = 0
+    """As the text counts them (13, 26, 39), where it counts weeks; `months` is then the nearest."""
     is_start: bool = False
     """The first day of the year rather than the last (期初)."""
 
@@ -44,7 +50,8 @@ class Period:
         if self.months == 12:
             # a year that ends early in the next one is named after either: only the date is safe
             return f"in the fiscal year ended {date}" if date and self.month <= 2 else f"in fiscal {self.year}"
-        return f"in the {_WORDS.get(self.months, str(self.months))} months ended {date or self.year}"
+        length = f"{_WEEKS[self.weeks]} weeks" if self.weeks else f"{_WORDS.get(self.months, self.months)} months"
+        return f"in the {length} ended {date or self.year}"
 
     def in_chinese(self) -> str:
         """Return the phrase that stands before a metric: `2019年`, `2019年末`, `2025年1-6月`."""
@@ -76,9 +83,11 @@ class Column:
 
 
 _MONTH = "|".join(month[:3] for month in MONTHS)
+_WEEK_WORDS = "|".join([*sorted(_WEEKS.values(), key=len, reverse=True), r"\d\d"])
 _TOKEN = re.compile(
     rf"""
     (?P<span>\b(?:for\s+the\s+)?(?P<count>three|six|nine|twelve|3|6|9|12)[-\s]months?(?:\s+ended)?)
+  | (?P<weeks>\b(?:for\s+the\s+)?(?P<wcount>{_WEEK_WORDS})[-\s]weeks?(?:\s+ended)?)
   | (?P<quarter>\b(?:for\s+the\s+)?(?:fiscal\s+)?quarters?\s+ended)
   | (?P<nth>\b(?:Q(?P<q>[1-4])|(?P<ordinal>first|second|third|fourth)\s+quarter)(?:\s+of)?)
   | (?P<annual>\b(?:for\s+the\s+)?(?:fiscal\s+)?years?\s+ended)
@@ -111,7 +120,11 @@ def header_columns(header: str) -> tuple[Column, ...]:
     for number, match in enumerate(tokens):
         kind = match.lastgroup if match.lastgroup in {"change", "asof"} else _kind(match)
         following = _kind(tokens[number + 1]) if number + 1 < len(tokens) else ""
-        if kind in {"span", "quarter", "annual"}:
+        if kind == "weeks":
+            weeks = _week_count(match["wcount"])
+            spans.append(Period(0, 12 if weeks > 50 else round(weeks / 13) * 3, weeks=0 if weeks > 50 else weeks))
+            pending = None
+        elif kind in {"span", "quarter", "annual"}:
             months = {"quarter": 3, "annual": 12}.get(kind) or _COUNTS[match["count"].lower()]
             spans.append(Period(0, months))
             pending = None
@@ -140,8 +153,16 @@ def header_columns(header: str) -> tuple[Column, ...]:
     return _under_spans(spans, leaves)
 
 
+def _week_count(text: str) -> int:
+    words = {name: number for number, name in _WEEKS.items()}
+    number = words[text.lower()] if text.lower() in words else int(text)
+    return number if number in _WEEKS else 52
+
+
 def _kind(match: re.Match[str]) -> str:
-    return next(name for name in ("span", "quarter", "nth", "annual", "asof", "date", "year", "change") if match[name])
+    return next(
+        name for name in ("span", "weeks", "quarter", "nth", "annual", "asof", "date", "year", "change") if match[name]
+    )
 
 
 def _with_year(day: Period | None, year: int, has_span: bool) -> Period:
@@ -161,7 +182,7 @@ def _under_spans(spans: list[Period], leaves: list[Column]) -> tuple[Column, ...
             columns.append(leaf)
             continue
         month, day = (leaf.period.month, leaf.period.day) if leaf.period.month else (span.month, span.day)
-        columns.append(Column(Period(leaf.period.year, span.months, month, day, span.quarter), "amount"))
+        columns.append(Column(Period(leaf.period.year, span.months, month, day, span.quarter, span.weeks), "amount"))
     return tuple(columns)
 
 

@@ -4,12 +4,17 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TypeVar
 
+from finlm.figures import Figure, find_figures
 from selfqa.filters import question_key
 from selfqa.pairs import Pair, pick
 
 T = TypeVar("T")
+
+ROUNDING = Decimal("0.005")
+"""Two figures nearer than this share of their size are one figure, told more and less exactly."""
 
 SHARES = {"figure": 8, "fact": 3, "change": 3, "comparison": 2, "definition": 2, "list": 1}
 """How often a kind is drawn beside the others; a kind that runs out leaves its turns to the rest."""
@@ -82,6 +87,25 @@ def unique(pairs: Iterable[tuple[T, Pair]]) -> tuple[list[list[tuple[T, Pair]]],
         groups[question_key(pair.question)].append((owner, pair))
     agreed, contradicted = [], []
     for group in groups.values():
-        answers = {question_key(pair.answer) for _, pair in group}
-        (agreed if len(answers) == 1 else contradicted).append(group)
+        is_one = all(_agree(group[0][1].answer, pair.answer) for _, pair in group[1:])
+        (agreed if is_one else contradicted).append(group)
     return agreed, contradicted
+
+
+def _agree(one: str, other: str) -> bool:
+    """Do two answers to one question say the same? A rounded figure does: $183.8 million is $183,824 thousand."""
+    if question_key(one) == question_key(other):
+        return True
+    ours, theirs = _amounts(one), _amounts(other)
+    return (
+        bool(ours)
+        and len(ours) == len(theirs)
+        and all(
+            left.unit == right.unit and abs(left.value - right.value) <= abs(left.value) * ROUNDING
+            for left, right in zip(ours, theirs, strict=True)
+        )
+    )
+
+
+def _amounts(text: str) -> list[Figure]:
+    return [figure for figure in find_figures(text) if not (figure.is_date or figure.is_label)]

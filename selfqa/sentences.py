@@ -11,8 +11,7 @@ from selfqa.entities import Filing
 from selfqa.facts import Dropped
 from selfqa.pairs import Pair, possessive, verb
 
-_AMOUNT = r"(?:approximately |about )?(?P<amount>\$\d[\d,]*(?:\.\d+)?(?: (?:thousand|million|billion))?|\d+(?:\.\d+)?%)"
-_WHEN = r"(?P<when>(?:(?:in|for|during) (?:the )?)?(?:fiscal(?: year)? )?(?:19|20)\d\d)"
+_AMOUNT = r"(?:approximately |about )?(?P<amount>\$\d[\d,]*(?:\.\d+)?(?: (?:thousand|million|billion))?|\d+(?:\.\d+)?%(?! of\b))"
 _DATE = r"(?:as of|at) (?P<date>[A-Z][a-z]+ \d{1,2}, (?:19|20)\d\d)"
 _LEVEL = (
     re.compile(
@@ -31,6 +30,11 @@ _LEVEL = (
 _MOVE = re.compile(
     r"^(?P<np>[A-Z][^.,;:$%\d]{3,70}?) (?P<verb>increased|decreased|rose|fell|grew|declined) (?:by )?(?P<amount>\d+(?:\.\d+)?%)"
     r"(?: to \$\d[\d,.]*\d(?: (?:thousand|million|billion))?)? in (?P<year>(?:fiscal(?: year)? )?(?:19|20)\d\d)"
+)
+_MONEY = r"(?:\$\d[\d,]*(?:\.\d+)?(?: (?:thousand|million|billion))?|\d+(?:\.\d+)?%)"
+_AGAINST = re.compile(
+    rf"^(?P<np>[A-Z][^.,;:$%\d]{{3,70}}?) (?:was|were) (?P<newer>{_MONEY})(?:, or [^,]+)?,? compared (?:with|to) "
+    rf"(?P<older>{_MONEY})(?:, or [^,]+,)? (?:in|for) (?:the )?(?P<year>(?:fiscal(?: year)? )?(?:19|20)\d\d)(?=[,.; ])"
 )
 _PAST = {"increased": "rose", "grew": "rose", "decreased": "fell", "declined": "fell"}
 _ZH_LEVEL = re.compile(
@@ -77,7 +81,7 @@ def sentence_pairs(source: Source, filing: Filing, lexicon: Lexicon | None, limi
             continue
         sentences = sentences_of(source, block.start, block.end)
         for number, sentence in enumerate(sentences):
-            made = _english(sentence, filing, lexicon) if lexicon else _chinese(sentence, filing)
+            made = list(_english(sentence, filing, lexicon) if lexicon else _chinese(sentence, filing))
             for question, answer, kind, topic, evidence in made:
                 passage = _around(sentences, number, limit)
                 yield Pair(
@@ -116,8 +120,8 @@ def _english(sentence: Sentence, filing: Filing, lexicon: Lexicon) -> Iterator[M
     text = " ".join(sentence.text.split())
     for pattern in _LEVEL:
         found = pattern.match(text)
-        if found is None:
-            continue
+        if found is None or (filing.months < 12 and "date" not in found.groupdict()):
+            continue  # a bare year in an interim report may mean a quarter
         topic = _subject(found["np"], lexicon)
         if not topic:
             return
@@ -126,7 +130,21 @@ def _english(sentence: Sentence, filing: Filing, lexicon: Lexicon) -> Iterator[M
         question = f"What {was} {possessive(filing.short)} {topic} {when}?"
         yield question, f"{possessive(filing.short)} {topic} {was} {found['amount']} {when}.", "fact", topic, sentence
         break
-    moved = _MOVE.match(text)
+    against = _AGAINST.match(text)
+    if against and filing.months == 12:
+        topic = _subject(against["np"], lexicon)
+        was, year = verb(topic), int(against["year"][-4:])
+        told = [(against["older"], year)] + [(against["newer"], year + 1)] * (year + 1 == filing.fiscal_year)
+        for amount, of in told if topic else []:
+            question = f"What {was} {possessive(filing.short)} {topic} in fiscal {of}?"
+            yield (
+                question,
+                f"{possessive(filing.short)} {topic} {was} {amount} in fiscal {of}.",
+                "fact",
+                topic,
+                sentence,
+            )
+    moved = _MOVE.match(text) if filing.months == 12 else None
     if moved:
         topic = _subject(moved["np"], lexicon)
         if topic:
@@ -168,10 +186,13 @@ def _chinese(sentence: Sentence, filing: Filing) -> Iterator[Made]:
     when = f"{filing.fiscal_year}年"
     for clause in re.split(r"[;；。]", text):
         for found in _ZH_LEVEL.finditer(clause):
-            topic = re.sub(
-                r"^(?:.*报告期内|.*年|.*公司|其中|全年)?(?:实现|完成|取得)?(?:公司)?(?:实现)?(?:了)?", "", found["np"]
-            )
-            if not _ZH_MEASURE.search(topic) or re.search(r"该|此|上述|本|较|从|由|其|按|每", topic) or len(topic) < 4:
+            topic = re.sub(r"^(?:报告期内|同时|其中|全年|公司|共|实现|完成|取得|了)+", "", found["np"])
+            if (
+                topic.startswith("的")
+                or not _ZH_MEASURE.search(topic)
+                or re.search(r"该|此|上述|本|较|从|由|其|按|每", topic)
+                or len(topic) < 4
+            ):
                 continue
             name = filing.short
             yield f"{name}{when}的{topic}是多少？", f"{name}{when}{topic}为{found['amount']}。", "fact", topic, sentence
