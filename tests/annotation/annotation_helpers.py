@@ -1,0 +1,120 @@
+"""People, a served Label Studio and small records, for the tests of annotation."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from annotation.api import LabelStudio, Project, Task
+from finlm.records import Message, Prompt, Response
+
+ROOT = Path(__file__).parent.parent.parent
+PASSWORD = "Long-enough-42"
+
+
+def prompt(text: str, **fields: Any) -> Prompt:
+    return Prompt(messages=(Message(role="user", content=text),), **fields)
+
+
+def response(text: str, **fields: Any) -> Response:
+    return Response(text=text, model="runs/sft", **fields)
+
+
+def command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python annotation/<name>.py …` as a user does, from another folder than the checkout."""
+    name, *flags = arguments
+    inherited = {key: value for key, value in os.environ.items() if key != "FINLM_RUNS"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "annotation" / f"{name}.py"), *flags],
+        cwd=cwd,
+        env={**inherited, "COLUMNS": "120", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """An annotator with an account of their own."""
+
+    id: int
+    email: str
+    token: str
+    url: str
+
+    def annotate(self, task: int, level: str, *, flags: Sequence[str] = (), reason: str = "") -> int:
+        done = self._request("POST", f"/api/tasks/{task}/annotations/", {"result": result(level, flags, reason)})
+        return int(done["id"])
+
+    def edit(self, annotation: int, level: str) -> None:
+        self._request("PATCH", f"/api/annotations/{annotation}/", {"result": result(level)})
+
+    def skip(self, task: int) -> None:
+        self._request("POST", f"/api/tasks/{task}/annotations/", {"result": [], "was_cancelled": True})
+
+    def delete(self, annotation: int) -> None:
+        self._request("DELETE", f"/api/annotations/{annotation}/")
+
+    def _request(self, method: str, path: str, body: Any = None) -> Any:
+        headers = {"Authorization": f"Token {self.token}"}
+        answer = httpx.request(method, self.url + path, json=body, headers=headers, timeout=60, trust_env=False)
+        assert answer.is_success, answer.text
+        return answer.json() if answer.content else None
+
+
+def result(level: str, flags: Sequence[str] = (), reason: str = "") -> list[dict[str, Any]]:
+    """An annotation as the page stores it."""
+    regions = [{"from_name": "preference", "to_name": "prompt", "type": "choices", "value": {"choices": [level]}}]
+    if flags:
+        regions.append({"from_name": "flags", "to_name": "prompt", "type": "choices", "value": {"choices": [*flags]}})
+    if reason:
+        regions.append({"from_name": "reason", "to_name": "prompt", "type": "textarea", "value": {"text": [reason]}})
+    return regions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """The server that `finlm annotate serve` started."""
+
+    folder: Path
+    url: str
+    token: str
+    output: str
+
+    @property
+    def server(self) -> Path:
+        return self.folder / "runs" / "annotation" / "server"
+
+    def project(self, title: str, *flags: str) -> Project:
+        """Make a project as a user does, by serving again while the server runs."""
+        done = command("serve", "--project", title, *flags, cwd=self.folder)
+        assert done.returncode == 0, done.stderr
+        with self.client() as client:
+            found = client.find_project(title)
+        assert found is not None
+        return found
+
+    def client(self) -> LabelStudio:
+        return LabelStudio(self.url, self.token)
+
+    def tasks(self, project: Project) -> list[Task]:
+        with self.client() as client:
+            return list(client.tasks(project.id))
+
+    def sign_up(self, email: str) -> Person:
+        """Make an account with the invitation, as an annotator does in a browser."""
+        with self.client() as client:
+            link = client.invite_link()
+        with httpx.Client(base_url=self.url, trust_env=False, timeout=60, follow_redirects=True) as session:
+            session.get(link)
+            form = {"email": email, "password": PASSWORD, "csrfmiddlewaretoken": session.cookies["csrftoken"]}
+            session.post(link, data=form).raise_for_status()
+            me = session.get("/api/current-user/whoami").raise_for_status().json()
+            token = session.get("/api/current-user/token").raise_for_status().json()["token"]
+        assert me["email"] == email
+        return Person(id=me["id"], email=email, token=token, url=self.url)
