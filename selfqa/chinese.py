@@ -58,6 +58,7 @@ def _clean(label: str) -> str:
     label = re.sub(r"\((?:元|万元|亿元|千元|元/股|%|股|人|吨)\)", "", label)
     label = re.sub(r"^(?:[一二三四五六七八九十]+[、.]|\([一二三四五六七八九十\d]+\)|\d{1,2}[、.](?!\d))+", "", label)
     label = re.sub(r"^(?:其中|减|加)[：:]", "", label)
+    label = label.replace("(", "（").replace(")", "）")
     return re.sub(r"\[注?\d*\]", "", label).strip("：:、-—*#")
 
 

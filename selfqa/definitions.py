@@ -72,12 +72,12 @@ def _glossary(block: Block, filing: Filing) -> Iterator[Pair]:
 
 def _company_table(block: Block, filing: Filing) -> Iterator[Pair]:
     rows = [row for row in block.rows if len(row.cells) in (2, 4)]
-    for row in rows:
+    for position, row in enumerate(rows):
         for label, value in zip(row.cells[::2], row.cells[1::2], strict=False):
             wording = _COMPANY_FACTS.get(narrow(label.text).strip())
             if wording is None or len(value.text) > 40 or not value.text.strip("/-— "):
                 continue
-            near = [other for other in rows if abs(other.start - row.start) < 400][:5]
+            near = rows[max(0, position - 2) : position + 3]
             told = [
                 f"{a.text}：{b.text}"
                 for other in near

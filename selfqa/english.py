@@ -13,12 +13,12 @@ from selfqa.periods import MONTHS, Period
 from selfqa.tables import Line, Table, Value
 
 MEASURE = re.compile(
-    r"\b(?:revenues?|sales|income|loss(?:es)?|profits?|earnings|margins?|expenses?|costs?|assets?|liabilit\w+|equity|cash"
+    r"\b(?:revenues?|sales|income|loss(?:es)?|profits?|earnings|margins?|expenses?|costs?|(?<!-)assets?|liabilit\w+|equity|cash"
     r"|debt|deposits?|loans?|provision|tax(?:es)?|dividends?|inventor\w+|receivables?|payables?|goodwill|depreciation"
     r"|amortization|ratio|rates?|yield|backlog|securities|investments?|borrowings?|obligations?|reserves?|charges?|fees"
-    r"|compensation|purchases|repurchases|proceeds|payments?|production|shipments?|capacity|customers|employees|benefits?"
+    r"|compensation|purchases|repurchases|proceeds|payments?|production|shipments?|capacity|customers|employees|benefits?(?! plan)"
     r"|interest|property|premises|equipment|intangibles?|ebitda|contributions?|impairments?|assessments?|expenditures?"
-    r"|surplus|allowance|charge-offs|price|leases?|credits?|advertising|financing|factor|miles|volumes?|shares|premiums?|inventory|occupancy|utilization|common stock|notes|royalties|gains?)\b",
+    r"|surplus|allowance|charge-offs|price|leases?|tax credits?|credit (?:line|facility)|advertising|financing|factor|miles|volumes?|shares|premiums?|inventory|occupancy|utilization|common stock|notes|royalties|gains?)\b",
     re.IGNORECASE,
 )
 _BALANCE = re.compile(
@@ -31,6 +31,9 @@ _FLOW = re.compile(
     r"|depreciation|amortization|interest|impairments?|averages?|costs?|margins?|fees|additions|accretion|allowance for"
     r"|issuance|repurchases?)\b",
     re.IGNORECASE,
+)
+_EITHER = (
+    "income|earnings|profit|gains?|benefit|expenses?|loss|losses|costs?|credits?|charges?|appreciation|depreciation"
 )
 _GENERIC = re.compile(
     r"^(?:other|others|basic|diluted|total|net|subtotal|current|deferred|foreign|domestic|federal|state|thereafter|adjustments?|all other)\W*$",
@@ -57,30 +60,52 @@ _PER = re.compile(
 )
 
 
+_COMMON = frozenset(
+    re.findall(
+        r"\w+",
+        """accounts accretion after and at before buildings chemicals coal coverage efficiency equipment favorable for
+        franchise from gathering growth household in interest loyalty market metals multi natural of on or pre
+        reclamation regulatory revolving right road senior shipping spare stockholders unsecured with accrued accumulated acquired acquisition additional adjusted administrative air aircraft amount amounts
+        available balance basic business by capital capitalized card client commercial commissions common comprehensive
+        construction consolidated consumer continuing contract corporate customer data deferred development diluted
+        discontinued distribution dividends due effective employee excise exploration fair federal finance financial
+        finished food foreign fuel general goods gross held home industrial insurance intangible inventories labor land
+        landing legal less licenses long maintenance management manufacturing marketable marketing materials mortgage net
+        noncontrolling noncurrent noninterest nonperforming occupancy office operating ordinary other paid pension
+        personnel preferred premises prepaid product professional purchased raw real receivable related rental research
+        residential restructuring retained salaries selling service services short software specific state stock stores
+        subscription subsidiaries technology term total trade transportation treasury unearned utility vessel voyage wages
+        wealth weighted work""",
+    )
+)
+"""First words of labels that are never names, for documents too short to show it themselves."""
+
+
 class Lexicon:
     """Which words a document writes as names: labels follow its own use."""
 
     def __init__(self, text: str) -> None:
         self.small = set(re.findall(r"(?<=[a-z,] )[a-z][a-z’'-]+", text))
-        self.names = set(re.findall(r"(?<=[a-z] )[A-Z][\w’'-]*(?: [A-Z][\w’'-]*)*", text))
-        self.name_words = {word for name in self.names for word in name.split()}
+        names = Counter(re.findall(r"(?<=[a-z] )[A-Z][\w’'-]*(?: [A-Z][\w’'-]*)*", text))
+        self.names = {name for name in names if not MEASURE.search(name)}
+        self.pairs = {name for name, count in names.items() if " " in name and count > 1 and not MEASURE.search(name)}
 
     def in_sentence(self, label: str) -> str:
         """Write a label as it would stand inside a sentence: "Total Net Sales" -> "total net sales"."""
-        if label in self.names and not MEASURE.search(label):
+        if label in self.names:
             return label
-        words = label.split(" ")
+        name = next((name for name in sorted(self.pairs, key=len, reverse=True) if label.startswith(name + " ")), "")
+        rest = label[len(name) :].strip()
+        words = rest.split(" ")
         is_loud = label == label.upper() and any(len(word) > 3 for word in words)
-        titled = is_loud or sum(word[:1].isupper() for word in words if len(word) > 3) > 1
+        titled = is_loud or bool(name) or sum(word[:1].isupper() for word in words if len(word) > 3) > 1
         written = []
         for position, word in enumerate(words):
-            bare = word.strip(",.()")
-            is_common = bare.lower() in self.small or MEASURE.fullmatch(bare) or bare not in self.name_words
-            is_name = (not is_loud and word[1:] != word[1:].lower()) or (
-                position and not is_loud and not (bare.lower() in self.small or MEASURE.fullmatch(bare))
-            )
+            bare = word.strip(",.()").lower()
+            is_common = bool(bare in self.small or MEASURE.fullmatch(bare) or set(bare.split("-")) & _COMMON)
+            is_name = not is_loud and word[1:] != word[1:].lower() and "-" not in word
             written.append(word.lower() if (position == 0 or titled) and is_common and not is_name else word)
-        return " ".join(written)
+        return f"{name} {' '.join(written)}".strip()
 
 
 def english_facts(table: Table, lexicon: Lexicon, months: int) -> Iterator[Fact | Dropped]:
@@ -111,14 +136,15 @@ def english_facts(table: Table, lexicon: Lexicon, months: int) -> Iterator[Fact 
 def _clean(label: str) -> str:
     label = narrow(label).replace("’", "'")
     label = re.sub(
-        r"[*#]|\s*\((?:\w|\d{1,2})\)|\s*\((?:net of|includes?|including|Note|see|in|dollars|millions|thousands)[^()]*\)",
+        r"[*#]|\s*\((?:\w|\d{1,2})\)|\s*\((?:net of|includes?|including|Note|see|in|dollars|millions|thousands)\b[^()]*\)",
         "",
         label,
         flags=re.I,
     )
     label = re.sub(r"\s*[—–‒]\s*(net\b|restricted|trade|long-term)", r", \1", label)
     label = re.sub(r"^\s*(?:less|plus|add)\s*[:\s]\s*", "", label, flags=re.I)
-    return " ".join(label.split()).strip(" .:;,…|-")
+    label = " ".join(label.split()).strip(" :;,…|-")
+    return label if re.search(r"\b(?:Inc|Corp|Co|Ltd|U\.S)\.$", label) else label.rstrip(" .")
 
 
 def _metric(line: Line, table: Table, repeated: set[str], lexicon: Lexicon) -> tuple[str, str]:
@@ -138,7 +164,7 @@ def _metric(line: Line, table: Table, repeated: set[str], lexicon: Lexicon) -> t
         return "", "label-not-a-metric"
     if re.search(r"cash flow", table.context, re.I) and not _CASH_FLOW.match(label):
         return "", "cash-flow-adjustment"
-    if re.search(r"\bwho\b|\bthe following\b|\([^)]*$|^[^(]*\)|^(?:and|or|of|in)\b|non-gaap", label, re.I):
+    if re.search(r"\bwho\b|\bthe following\b|\([^)]*$|^[^(]*\)|^(?:and|or|of|in)\b|non-gaap|\bplans?$", label, re.I):
         return "", "label-not-a-metric"
     is_earned = bool(_BALANCE.search(label)) and not _FLOW.search(label) and re.search(r"income|expense", parent, re.I)
     is_vague = bool(is_earned) or bool(_GENERIC.match(label)) or not MEASURE.search(label) or label.lower() in repeated
@@ -157,7 +183,8 @@ def _metric(line: Line, table: Table, repeated: set[str], lexicon: Lexicon) -> t
             r"^(?:current |non-?current )?(?:assets|liabilities)|equity$|reconcil|supplement|cash flow", parent, re.I
         )
     ):
-        return _finish(_under(small, head)), ""
+        joined = _finish(_under(small, head))
+        return joined, "" if joined else "label-repeated"
     measure = _measure(table)
     if measure and label.lower() not in repeated:
         measure = lexicon.in_sentence(measure)
@@ -185,6 +212,8 @@ def _under(label: str, parent: str) -> str:
         return f"interest expense on {label}"
     if re.search(r"income", parent):
         return label if re.search(r"\b(?:income|fees|revenues?|gains?|losses)\b", label) else f"{parent} from {label}"
+    if MEASURE.search(label):
+        return f"{label} on {parent}" if re.search(r"\b(?:gains?|loss(?:es)?)$", label) else ""
     return f"{label} {parent}"
 
 
@@ -205,7 +234,7 @@ def _measure(table: Table) -> str:
 
 
 def _finish(metric: str) -> str:
-    metric = re.sub(r"\b(total|net|operating) \1\b", r"\1", metric)
+    metric = re.sub(r"\b(\w+) \1\b", r"\1", metric)
     metric = " ".join(metric.replace(" ,", ",").split())
     trailing = re.fullmatch(r"((?:total |other )?)(.+), net", metric)
     if trailing and "," not in trailing[2] and " net " not in f" {trailing[2]} ":
@@ -237,6 +266,8 @@ def _fact(value: Value, metric: str, line: Line, table: Table, row: int) -> Fact
                 "period-against-tag", f"the header and the tag of {value.cell.text!r} name different periods"
             )
     signed, metric_or_none = _signed(metric, figure.value, value)
+    if metric_or_none is not None and re.search(r"\((?!excluding|including)|gains/losses|/\(", metric_or_none):
+        return dropped("label-not-a-metric", f"{metric_or_none!r} leaves open what is counted")
     if metric_or_none is None:
         return dropped("sign-ambiguous", f"{value.cell.text!r} is negative and its label does not say what that means")
     if figure.value == 0:
@@ -361,7 +392,7 @@ def _tag_period(period: Period, value: Value) -> Period | None:
 
 def _signed(metric: str, number: Decimal, value: Value) -> tuple[Decimal, str | None]:
     """Return the number without its parentheses and the metric that says what they meant."""
-    both = re.search(r"\b((?:provided|generated) by|[a-z]+)\s?/?\s?\((\w+|used (?:in|by|for))\)", metric)
+    both = re.search(rf"\b((?:provided|generated) by|{_EITHER})\s?/?\s?\(({_EITHER}|used (?:in|by|for))\)", metric)
     if both:
         word = both[2] if number < 0 else both[1]
         return abs(number), metric.replace(both[0], word)

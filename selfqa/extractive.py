@@ -12,6 +12,7 @@ from decimal import Decimal
 
 from finlm.figures import find_figures
 from selfqa import pairs as wording
+from selfqa.background import Background
 from selfqa.blocks import Source
 from selfqa.chinese import chinese_facts
 from selfqa.definitions import definition_pairs
@@ -31,7 +32,9 @@ _PRIMARY = re.compile(
 )
 
 
-def extract(source: Source, filing: Filing, passage_limit: int) -> tuple[list[Pair], list[Dropped]]:
+def extract(
+    source: Source, filing: Filing, passages: Sequence[Background], passage_limit: int
+) -> tuple[list[Pair], list[Dropped]]:
     """Return all pairs of a document and what made none, with the reason."""
     lexicon = Lexicon(source.text) if filing.language == "en" else None
     tables = list(read_tables(source, filing.language, filing.fiscal_year, filing.months))
@@ -48,7 +51,8 @@ def extract(source: Source, filing: Filing, passage_limit: int) -> tuple[list[Pa
     facts, contradicted = _agreed(facts, {table.number: table for table in tables})
     dropped += contradicted
     found_pairs = [pair for table in tables for pair in _table_pairs(table, facts, filing, passage_limit)]
-    for made in (*sentence_pairs(source, filing, lexicon, passage_limit), *definition_pairs(source, filing, tables)):
+    told = sentence_pairs(source, filing, lexicon, passage_limit, passages)
+    for made in (*told, *definition_pairs(source, filing, tables)):
         (found_pairs if isinstance(made, Pair) else dropped).append(made)  # type: ignore[arg-type]
     return found_pairs, dropped
 
@@ -105,7 +109,8 @@ def _table_pairs(table: Table, facts: Sequence[Fact], filing: Filing, limit: int
     for told in rows.values():
         newest = max(fact.period.year for fact in told)
         for fact in told:
-            rank = base + (fact.period.year < newest - 1) + (fact.period.is_start)
+            is_opening = fact.period.is_start or (fact.period.month, fact.period.day) == (1, 1)
+            rank = base + (fact.period.year < newest - 1) + 2 * is_opening + fact.metric.startswith("母公司")
             yield from _figure(fact, rows, table, filing, limit, rank)
         for old, new in _neighbours(told):
             yield from _moves(old, new, rows, table, filing, limit, base + (new.period.year < newest))

@@ -26,10 +26,13 @@ from finlm import config, runs
 from finlm.errors import UserError
 from finlm.records import Document, Provenance
 from selfqa import output
+from selfqa.background import Background, backgrounds, near_duplicates
 from selfqa.blocks import Source
+from selfqa.endpoint import Endpoint, Sampling
 from selfqa.entities import Filing, borrowed_name, read_filing
 from selfqa.extractive import extract
 from selfqa.filters import fault_of
+from selfqa.modelled import ask_and_answer
 from selfqa.pairs import Pair
 from selfqa.reading import Unread, corpus_files, read_file
 from selfqa.selection import choose, unique
@@ -45,8 +48,28 @@ class Settings:
     """Folder to write into."""
     runs: str = config.default_runs()
     """Run root that `{runs}` stands for."""
-    backend: Literal["extractive"] = "extractive"
-    """`extractive`: templates over facts, tables and sentences, no model."""
+    backend: Literal["extractive", "openai"] = "extractive"
+    """`extractive`: templates over facts, tables and sentences, no model. `openai`: an OpenAI-compatible endpoint."""
+    endpoint: str = "http://127.0.0.1:8000/v1"
+    """Where the endpoint answers; its key is read from OPENAI_API_KEY."""
+    model: str = ""
+    """The endpoint's name of the model."""
+    questions: int = 10
+    """Questions that one call asks about a passage."""
+    background_characters: int = 2400
+    """Characters of a passage that the endpoint is asked about."""
+    max_passages: int = 0
+    """Passages of a document that the endpoint is asked about, spread over the document; 0 for all."""
+    temperature: float = 0.7
+    """Of the endpoint's answers."""
+    max_tokens: int = 1024
+    """Most tokens of one reply."""
+    parallel: int = 8
+    """Calls to the endpoint side by side."""
+    timeout_seconds: float = 120.0
+    """For one call."""
+    deadline_seconds: float = 600.0
+    """How long a call is tried again before the run stops, to be resumed by the same command."""
     max_pairs: int = 60
     """Most questions kept per document, spread over kinds, metrics and tables."""
     forms: tuple[Literal["closed-book", "open-book"], ...] = ("closed-book", "open-book")
@@ -63,6 +86,10 @@ class Settings:
             raise UserError(f"passage_characters is {self.passage_characters}; a passage needs 100 or more.")
         if not self.forms:
             raise UserError("forms is empty; name closed-book, open-book or both.")
+        if self.backend == "openai" and not self.model:
+            raise UserError("backend openai needs --model: the name that the endpoint serves the model under.")
+        if self.parallel < 1 or self.questions < 1:
+            raise UserError(f"parallel is {self.parallel} and questions {self.questions}; both must be 1 or more.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +117,8 @@ def main(settings: Settings) -> None:
         documents = read_all(files, corpus, made, progress)
         if not documents:
             raise UserError(f"--corpus {corpus}: none of its {len(files)} files gave any text; see {_reasons(made)}")
-        asked = [(read, pair) for read in documents for pair in ask(read, settings, made)]
-        progress.update(progress.add_task("asking", total=1), completed=1)
+        passages = cut_all(documents, settings, made)
+        asked = ask_all(documents, passages, settings, run, made, progress)
     keep(asked, settings, made)
     summary = output.write(run.folder, made)
     run.finish(**summary)
@@ -132,9 +159,89 @@ def name_all(sources: Sequence[Source], made: output.Made) -> list[Read]:
     return list(documents.values())
 
 
-def ask(read: Read, settings: Settings, made: output.Made) -> list[Pair]:
+def cut_all(documents: Sequence[Read], settings: Settings, made: output.Made) -> list[list[Background]]:
+    """Cut every document into passages; boilerplate and what an earlier passage said nearly word for word go."""
+    shortest = 200 if settings.backend == "openai" else 0
+    cut: list[tuple[int, Background]] = []
+    for number, read in enumerate(documents):
+        kept, dropped = backgrounds(read.source, settings.background_characters, shortest)
+        cut += [(number, piece) for piece in kept]
+        for drop in dropped:
+            made.remove(drop.rule, drop.reason, drop.text)
+    texts = [documents[number].source.text[piece.start : piece.end] for number, piece in cut]
+    repeats = near_duplicates(texts)
+    passages: list[list[Background]] = [[] for _ in documents]
+    for position, (number, piece) in enumerate(cut):
+        if position in repeats:
+            made.remove("passage-repeated", "an earlier passage says nearly the same", texts[position][:200])
+        else:
+            passages[number].append(piece)
+    made.counts["passages"] = sum(len(pieces) for pieces in passages)
+    return passages
+
+
+def ask_all(
+    documents: Sequence[Read],
+    passages: Sequence[Sequence[Background]],
+    settings: Settings,
+    run: runs.Run,
+    made: output.Made,
+    progress: Progress,
+) -> list[tuple[Read, Pair]]:
+    """Ask and answer about every document, with the chosen backend."""
+    asked: list[tuple[Read, Pair]] = []
+    pieces = list(zip(documents, passages, strict=True))
+    if settings.backend == "extractive":
+        for read, kept in progress.track(pieces, description="asking"):
+            asked += [(read, pair) for pair in extracted(read, kept, settings, made)]
+        return asked
+    sampling = Sampling(
+        settings.endpoint,
+        settings.model,
+        settings.temperature,
+        settings.max_tokens,
+        settings.timeout_seconds,
+        settings.deadline_seconds,
+    )
+    endpoint = Endpoint(sampling, run.folder / "replies.sqlite")
+    try:
+        for read, kept in progress.track(pieces, description="asking the endpoint"):
+            asked += [(read, pair) for pair in answered(read, kept, endpoint, settings, made)]
+    finally:
+        endpoint.close()
+    made.counts["calls"], made.counts["calls_remembered"] = endpoint.asked, endpoint.remembered
+    return asked
+
+
+def answered(
+    read: Read, passages: Sequence[Background], endpoint: Endpoint, settings: Settings, made: output.Made
+) -> list[Pair]:
+    """Return what a model asked and answered about a document and code found grounded."""
+    if not read.filing.company:
+        made.remove("no-entity", "no company could be found in the document", read.source.path)
+        return []
+    step = max(1, -(-len(passages) // settings.max_passages)) if settings.max_passages else 1
+    sound = []
+    for found in ask_and_answer(
+        read.source,
+        read.filing,
+        passages[::step],
+        endpoint,
+        questions=settings.questions,
+        parallel=settings.parallel,
+        passage_limit=settings.passage_characters,
+    ):
+        made.counts["questions"] += 1
+        if isinstance(found, Pair):
+            sound.append(found)
+        else:
+            made.remove(found.rule, found.reason, found.text)
+    return sound
+
+
+def extracted(read: Read, passages: Sequence[Background], settings: Settings, made: output.Made) -> list[Pair]:
     """Return a document's pairs that break no rule."""
-    pairs, dropped = extract(read.source, read.filing, settings.passage_characters)
+    pairs, dropped = extract(read.source, read.filing, passages, settings.passage_characters)
     for drop in dropped:
         made.remove(drop.rule, drop.reason, drop.text)
     sound = []
@@ -157,12 +264,15 @@ def keep(asked: Sequence[tuple[Read, Pair]], settings: Settings, made: output.Ma
     by_document: dict[str, list[Pair]] = {}
     others: dict[int, tuple[Provenance, ...]] = {}
     owners: dict[str, Read] = {}
+    maker = f"model:{settings.model}" if settings.backend == "openai" else "rule:{rule}"
     for group in agreed:
         (read, pair), *rest = group
         by_document.setdefault(read.record.id, []).append(pair)
         owners[read.record.id] = read
         others[id(pair)] = tuple(
-            Provenance(maker=f"rule:{same.rule}", document_id=other.record.id, start=same.start, end=same.end)
+            Provenance(
+                maker=maker.replace("{rule}", same.rule), document_id=other.record.id, start=same.start, end=same.end
+            )
             for other, same in rest
         )
         for _, same in rest:
@@ -175,7 +285,7 @@ def keep(asked: Sequence[tuple[Read, Pair]], settings: Settings, made: output.Ma
         for pair in chosen.kept:
             made.counts["kept"] += 1
             made.conversations += output.conversations_of(
-                pair, read.record, read.filing, f"rule:{pair.rule}", others[id(pair)], settings.forms
+                pair, read.record, read.filing, maker.replace("{rule}", pair.rule), others[id(pair)], settings.forms
             )
 
 

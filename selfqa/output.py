@@ -77,6 +77,7 @@ def summary_of(made: Made) -> dict[str, object]:
 
     return {
         **{name: made.counts[name] for name in ("files", "files_unread", "documents", "passages", "questions", "kept")},
+        **{name: made.counts[name] for name in ("calls", "calls_remembered") if name in made.counts},
         "records": len(made.conversations),
         "records_by_kind": tally(row.kind for row in made.conversations),
         "records_by_form": tally(row.form for row in made.conversations),

@@ -215,6 +215,6 @@ def short_period(period: Period, language: str) -> str:
     if language == "zh":
         return period.in_chinese()
     if period.months == 12 or period.quarter:
-        return _capital(_bare(period))
+        return _capital(_bare(period).removeprefix("the ").removeprefix("fiscal year ended").strip())
     date = f"{MONTHS[period.month - 1][:3]} {period.day}, {period.year}" if period.month else f"End of {period.year}"
     return date if period.months == 0 else f"{period.months} months ended {date}"

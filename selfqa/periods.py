@@ -206,6 +206,21 @@ def chinese_column(header: str, fiscal_year: int, months: int = 12) -> Column:
     return Column(None, "other", text)
 
 
+def is_chinese_header(line: str) -> bool:
+    """Does a line hold nothing but Chinese periods and 增减, as the head of a plain-text table?"""
+    pieces = [piece for piece in re.split(r"[\s|]+", line.strip()) if piece not in {"项目", "指标", "科目"}]
+    columns = [chinese_column(piece, 0) for piece in pieces]
+    return any(column.period for column in columns) and all(
+        column.kind == "change" or (column.period is not None and not column.rest) for column in columns
+    )
+
+
+def chinese_header_columns(line: str, fiscal_year: int, months: int) -> tuple[Column, ...]:
+    """Read the columns of such a line, left to right."""
+    pieces = [piece for piece in re.split(r"[\s|]+", line.strip()) if piece not in {"项目", "指标", "科目"}]
+    return tuple(chinese_column(piece, fiscal_year, months) for piece in pieces)
+
+
 def _date(found: re.Match[str], _: int, __: int) -> Period:
     return Period(int(found["year"]), 0, int(found["month"]), int(found["day"]))
 
@@ -227,13 +242,13 @@ _ZH_FORMS = (
     (re.compile(r"(?P<year>(?:19|20)\d\d)年(?:1-6月|上半年|半年度)"), lambda m, y, n: Period(int(m["year"]), 6, 6, 30)),
     (re.compile(_ZH_YEAR), lambda m, y, n: Period(int(m["year"]), 12)),
     (
-        re.compile(r"期末(?:余额|数|金额)?|本(?:期|年)末"),
+        re.compile(r"(?:本报告|本)?期末(?:余额|数|金额)?|本年末"),
         lambda m, y, n: Period(y, 0, *((6, 30) if n == 6 else (0, 0))),
     ),
-    (re.compile(r"期初(?:余额|数|金额)?|年初(?:余额)?"), lambda m, y, n: Period(y, 0, is_start=True)),
+    (re.compile(r"(?:本报告|本)?期初(?:余额|数|金额)?|年初(?:余额)?"), lambda m, y, n: Period(y, 0, is_start=True)),
     (
-        re.compile(r"上年(?:度|末)?(?:发生额|金额|数)?|上(?:期|年同期)(?:发生额|金额|数)?"),
+        re.compile(r"(?:上年同期|上年度?末?|上期)(?:发生额|金额|数)?"),
         lambda m, y, n: Period(y - 1, 0 if "末" in m[0] else n),
     ),
-    (re.compile(r"本(?:期|年|年度|报告期)(?:发生额|金额|数)?"), lambda m, y, n: Period(y, n)),
+    (re.compile(r"本(?:报告期|年度|期|年)(?:发生额|金额|数)?"), lambda m, y, n: Period(y, n)),
 )

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from selfqa.blocks import Block, Cell, Row, Source
-from selfqa.periods import is_header
+from selfqa.periods import is_chinese_header, is_header
 
 _NUMBER = r"(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)"
 _VALUE = (
@@ -123,7 +123,7 @@ class _Tables:
             number += 1
             if _SKIP.match(line.text):
                 continue
-            if is_header(line.text) or _is_note(line.text):
+            if is_header(line.text) or is_chinese_header(line.text) or _is_note(line.text):
                 yield from self._end_table()
                 self.lead = [*self.lead[-9:], line]
                 self.headed = len(self.lead)

@@ -1,10 +1,11 @@
 """Sentences with figures: "Gaming revenue for fiscal year 2023 was $9.07 billion" asks and answers itself."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from finlm.figures import narrow
+from selfqa.background import Background
 from selfqa.blocks import Source
 from selfqa.english import MEASURE, Lexicon
 from selfqa.entities import Filing
@@ -36,6 +37,7 @@ _AGAINST = re.compile(
     rf"^(?P<np>[A-Z][^.,;:$%\d]{{3,70}}?) (?:was|were) (?P<newer>{_MONEY})(?:, or [^,]+)?,? compared (?:with|to) "
     rf"(?P<older>{_MONEY})(?:, or [^,]+,)? (?:in|for) (?:the )?(?P<year>(?:fiscal(?: year)? )?(?:19|20)\d\d)(?=[,.; ])"
 )
+_SHARE = re.compile(r"\b(?:margin|rate|ratio|percentage|yield|occupancy|share|factor|utilization|return)\b", re.I)
 _PAST = {"increased": "rose", "grew": "rose", "decreased": "fell", "declined": "fell"}
 _ZH_LEVEL = re.compile(
     r"(?P<np>[\u4e00-\u9fff]{2,24}?)(?:为|达到?|共计|合计)?(?P<amount>\d[\d,]*(?:\.\d+)?(?:万|亿)?元)"
@@ -71,13 +73,15 @@ def sentences_of(source: Source, start: int, end: int) -> list[Sentence]:
     return pieces
 
 
-def sentence_pairs(source: Source, filing: Filing, lexicon: Lexicon | None, limit: int) -> Iterator[Pair | Dropped]:
-    """Yield pairs from the paragraphs of a document."""
+def sentence_pairs(
+    source: Source, filing: Filing, lexicon: Lexicon | None, limit: int, passages: Sequence[Background]
+) -> Iterator[Pair | Dropped]:
+    """Yield pairs from the paragraphs of a document that lie in one of `passages`: boilerplate asks nothing."""
     section = ""
     for block in source.blocks:
         if block.kind == "heading":
             section = source.text[block.start : block.end]
-        if block.kind != "paragraph":
+        if block.kind != "paragraph" or not any(p.start <= block.start < p.end for p in passages):
             continue
         sentences = sentences_of(source, block.start, block.end)
         for number, sentence in enumerate(sentences):
@@ -120,6 +124,8 @@ def _english(sentence: Sentence, filing: Filing, lexicon: Lexicon) -> Iterator[M
     text = " ".join(sentence.text.split())
     for pattern in _LEVEL:
         found = pattern.match(text)
+        if found and found["amount"].endswith("%") and not _SHARE.search(found["np"]):
+            continue  # "revenue was 10%": of what, the sentence says elsewhere
         if found is None or (filing.months < 12 and "date" not in found.groupdict()):
             continue  # a bare year in an interim report may mean a quarter
         topic = _subject(found["np"], lexicon)
@@ -135,7 +141,8 @@ def _english(sentence: Sentence, filing: Filing, lexicon: Lexicon) -> Iterator[M
         topic = _subject(against["np"], lexicon)
         was, year = verb(topic), int(against["year"][-4:])
         told = [(against["older"], year)] + [(against["newer"], year + 1)] * (year + 1 == filing.fiscal_year)
-        for amount, of in told if topic else []:
+        is_sound = topic and (not against["newer"].endswith("%") or _SHARE.search(topic))
+        for amount, of in told if is_sound else []:
             question = f"What {was} {possessive(filing.short)} {topic} in fiscal {of}?"
             yield (
                 question,

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 
 from finlm.figures import Figure, cell_figure, narrow
 from selfqa.blocks import Block, Cell, Row, Source, Tag
-from selfqa.periods import Column, chinese_column, header_columns, is_header
+from selfqa.periods import (
+    Column,
+    chinese_column,
+    chinese_header_columns,
+    header_columns,
+    is_chinese_header,
+    is_header,
+)
 
 CONTEXT_BLOCKS = 5
 """How many blocks above a table may name it."""
@@ -105,7 +112,7 @@ def _read(
     parent = ""
     lines: list[Line] = []
     unread = 0
-    in_lead = _lead_columns(block.lead) if block.lead and language == "en" else ()
+    in_lead = _lead_columns(block.lead, language, fiscal_year, months) if block.lead else ()
     for row in block.rows:
         figures = _figures(row)
         if not figures or _is_header_row(row, language):
@@ -164,8 +171,11 @@ def _has_time(text: str, language: str) -> bool:
     return is_header(text) if language == "en" else bool(re.search(r"(?:19|20)\d\d年|期末|期初|本期|上期", text))
 
 
-def _lead_columns(lead: str) -> tuple[Column, ...]:
+def _lead_columns(lead: str, language: str, fiscal_year: int, months: int) -> tuple[Column, ...]:
     """Columns of a plain-text table: the last run of header lines above it, unit notes among them allowed."""
+    if language == "zh":
+        heads = [line for line in lead.split("\n") if is_chinese_header(line)]
+        return chinese_header_columns(heads[-1], fiscal_year, months) if heads else ()
     run: list[str] = []
     for line in reversed(lead.split("\n")):
         if is_header(line):
