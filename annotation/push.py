@@ -49,7 +49,7 @@ class PushSettings:
     """Title of the project."""
     log: str = "{runs}/annotation/log.sqlite"
     """The local log, which alone knows what stood where."""
-    rejected: str = "{runs}/annotation/rejected.jsonl"
+    rejected: str = "{runs}/annotation/push/rejected.jsonl"
     """What could not be pushed, with the reason."""
 
     def __post_init__(self) -> None:

@@ -286,7 +286,8 @@ def test_a_double_on_the_server_does_not_double_a_preference(
     jsonl.write(tmp_path / "runs" / "candidates.jsonl", candidates(1))
     run("push", project, label_studio, tmp_path)
     with label_studio.client() as client:
-        client.import_tasks(project.id, [label_studio.tasks(project)[0].data, {"pair_id": "ffffffffffffffff"}])
+        (task,) = label_studio.tasks(project)
+        client.import_tasks(project.id, [task.data, {**task.data, "pair_id": "ffffffffffffffff"}])
     one, other, stray = label_studio.tasks(project)
     anna.annotate(one.id, good(one, 1))
     bo.annotate(other.id, good(other, 3))
