@@ -11,8 +11,11 @@ from selfqa.facts import Dropped
 NEAR_DUPLICATE = 0.8
 """Two passages that share this much of their shingles (Jaccard) are one."""
 _BOILERPLATE = re.compile(
-    r"indicate by check mark|table of contents|exact name of registrant|pursuant to the requirements of|incorporated (?:herein )?by reference"
-    r"|forward-looking statements|exhibit (?:no|number|index)|securities registered pursuant|certif(?:y|ication) (?:that|of|pursuant)"
+    r"indicate by check mark|table of contents|exact name of registrant|pursuant to the requirements of"
+    r"|incorporated (?:herein )?by reference"
+    r"|forward-looking statements|exhibit (?:no|number|index)|securities registered pursuant|certif(?:y"
+    r"|ication) (?:that"
+    r"|of|pursuant)"
     r"|不存在虚假记载|误导性陈述|法律责任|备查文件|□\s*适用|目录",
     re.IGNORECASE,
 )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from finlm.figures import narrow
 from selfqa.blocks import Block, Source
@@ -99,7 +100,8 @@ def _company_table(block: Block, filing: Filing) -> Iterator[Pair]:
 def _breakdown(table: Table, filing: Filing) -> Iterator[Pair]:
     """ "Net revenue by end market" names its end markets."""
     found = re.fullmatch(
-        r"((?:[A-Za-z]+ ){0,3}[A-Za-z]+) by ((?:end |reportable |operating |product )?(?:segment|category|market|type|product|geography|region|country|mine))s?",
+        r"((?:[A-Za-z]+ ){0,3}[A-Za-z]+) by ((?:end |reportable |operating |product )?(?:segment|category|market|type"
+        r"|product|geography|region|country|mine))s?",
         table.title,
         re.IGNORECASE,
     )
@@ -131,7 +133,8 @@ def _breakdown(table: Table, filing: Filing) -> Iterator[Pair]:
 
 
 _SUBSIDIARY = re.compile(
-    r"^(?P<name>[A-Z][^\n|]{4,80}?)(?:\s\(\d\))*[\s|]+(?P<share>\d{1,3}(?:\.\d+)?)[\s|]+(?P<place>[A-Z][A-Za-z./ -]{2,40})$",
+    r"^(?P<name>[A-Z][^\n|]{4,80}?)(?:\s\(\d\))*[\s|]+(?P<share>\d{1,3}(?:\.\d+)?)[\s"
+    r"|]+(?P<place>[A-Z][A-Za-z./ -]{2,40})$",
     re.MULTILINE,
 )
 
@@ -150,25 +153,23 @@ def _subsidiaries(source: Source, filing: Filing) -> Iterator[Pair]:
             [f"Subsidiaries of {filing.short}{when}: voting securities owned, place of organization"]
             + [f"{other['name']} | {other['share']}% | {other['place']}" for other in near]
         )
-        common = {
-            "start": row.start(),
-            "end": row.end(),
-            "rule": "subsidiaries",
-            "place": "subsidiaries",
-            "passage": passage,
-        }
-        yield Pair(
+        pair_about = partial(
+            Pair,
+            start=row.start(),
+            end=row.end(),
+            rule="subsidiaries",
+            place="subsidiaries",
+            topic=row["name"],
+            passage=passage,
+        )
+        yield pair_about(
             question=f"What percentage of the voting securities of {row['name']} did {filing.short} own{when}?",
             answer=f"{filing.short} owned {row['share']}% of the voting securities of {row['name']}{when}.",
             kind="figure",
-            topic=row["name"],
-            **common,
         )
-        yield Pair(
+        yield pair_about(
             question=f"Where is {row['name']}, a subsidiary of {filing.short}, organized?",
             answer=f"{row['name']} is organized in {row['place']}.",
             kind="fact",
-            topic=row["name"],
             rank=1,
-            **common,
         )

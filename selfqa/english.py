@@ -8,104 +8,21 @@ from datetime import date
 from decimal import Decimal
 
 from finlm.figures import narrow
+from selfqa.english_words import (
+    BALANCE,
+    CASH_FLOW,
+    EITHER,
+    FLOW,
+    GENERIC,
+    MEASURE,
+    PER,
+    REFUSED,
+    UNIT_NOTE,
+    Lexicon,
+)
 from selfqa.facts import Dropped, Fact, FactUnit
 from selfqa.periods import MONTHS, Period
 from selfqa.tables import Line, Table, Value
-
-MEASURE = re.compile(
-    r"\b(?:revenues?|sales|income|loss(?:es)?|profits?|earnings|margins?|expenses?|costs?|(?<!-)assets?|liabilit\w+|equity|cash"
-    r"|debt|deposits?|loans?|provision|tax(?:es)?|dividends?|inventor\w+|receivables?|payables?|goodwill|depreciation"
-    r"|amortization|ratio|rates?|yield|backlog|securities|investments?|borrowings?|obligations?|reserves?|charges?|fees"
-    r"|compensation|purchases|repurchases|proceeds|payments?|production|shipments?|capacity|customers|employees|benefits?(?! plan)"
-    r"|interest|property|premises|equipment|intangibles?|ebitda|contributions?|impairments?|assessments?|expenditures?"
-    r"|surplus|allowance|charge-offs|price|leases?|tax credits?|credit (?:line|facility)|advertising|financing|factor|miles|volumes?|shares|premiums?|inventory|occupancy|utilization|common stock|notes|royalties|gains?)\b",
-    re.IGNORECASE,
-)
-_BALANCE = re.compile(
-    r"\b(?:assets|liabilit\w+|equity|receivables?|payables?|inventor\w+|goodwill|cash and|cash equivalents|securities"
-    r"|borrowings|retained|surplus|premises|property|debt|deposits|loans|intangibles?|notes|common stock|obligations|accrued|backlog)\b",
-    re.IGNORECASE,
-)
-_FLOW = re.compile(
-    r"\b(?:income|expenses?|loss(?:es)?|gains?|provision|proceeds|purchases|payments?|sales|revenues?|charges?|returns?"
-    r"|depreciation|amortization|interest|impairments?|averages?|costs?|margins?|fees|additions|accretion|allowance for"
-    r"|issuance|repurchases?)\b",
-    re.IGNORECASE,
-)
-_EITHER = (
-    "income|earnings|profit|gains?|benefit|expenses?|loss|losses|costs?|credits?|charges?|appreciation|depreciation"
-)
-_GENERIC = re.compile(
-    r"^(?:other|others|basic|diluted|total|net|subtotal|current|deferred|foreign|domestic|federal|state|thereafter|adjustments?|all other)\W*$",
-    re.I,
-)
-_REFUSED = re.compile(
-    r"^(?:%|percent(?:age)? of|as a percent|balances?\b|beginning|ending|change|increase|decrease|\(increase|effect of|less\b|adjustment|due in|maturit|\d)"
-    r"|\b(?:beginning|end) of (?:the )?(?:period|year)|ending balances?|beginning balances?|percent of",
-    re.IGNORECASE,
-)
-_CASH_FLOW = re.compile(
-    r"^(?:net cash|cash (?:generated|used|provided)|net income|depreciation|stock-based|share-based|purchases? of|payments? (?:for|of)|proceeds|capital exp"
-    r"|additions to|(?:cash )?dividends|(?:common stock )?repurchase|acquisition)",
-    re.IGNORECASE,
-)
-_NOTE = re.compile(
-    r"\b(?:(?P<noun>[A-Za-z]+)\s+)?in\s+(?P<scale>thousands|millions|billions)\b(?:\s+of\s+(?P<of>(?:barrels|pounds|tons|tonnes|shares|units|dollars|U\.S\. dollars|\w+)))?"
-    r"|(?P<scale2>thousands|millions|billions)\s+of\s+(?P<of2>[A-Za-z.]+(?:\s(?:daily|dollars))?)",
-    re.IGNORECASE,
-)
-_PER = re.compile(
-    r"\bper\s+(?:\w+\s+){0,3}(?:share|pound|barrel|gallon|ounce|ton|unit|day|customer|mile|room)\b|\bper (?:basic|diluted)\b",
-    re.IGNORECASE,
-)
-
-
-_COMMON = frozenset(
-    re.findall(
-        r"\w+",
-        """accounts accretion after and at before buildings chemicals coal coverage efficiency equipment favorable for
-        franchise from gathering growth household in interest loyalty market metals multi natural of on or pre
-        reclamation regulatory revolving right road senior shipping spare stockholders unsecured with accrued accumulated acquired acquisition additional adjusted administrative air aircraft amount amounts
-        available balance basic business by capital capitalized card client commercial commissions common comprehensive
-        construction consolidated consumer continuing contract corporate customer data deferred development diluted
-        discontinued distribution dividends due effective employee excise exploration fair federal finance financial
-        finished food foreign fuel general goods gross held home industrial insurance intangible inventories labor land
-        landing legal less licenses long maintenance management manufacturing marketable marketing materials mortgage net
-        noncontrolling noncurrent noninterest nonperforming occupancy office operating ordinary other paid pension
-        personnel preferred premises prepaid product professional purchased raw real receivable related rental research
-        residential restructuring retained salaries selling service services short software specific state stock stores
-        subscription subsidiaries technology term total trade transportation treasury unearned utility vessel voyage wages
-        wealth weighted work""",
-    )
-)
-"""First words of labels that are never names, for documents too short to show it themselves."""
-
-
-class Lexicon:
-    """Which words a document writes as names: labels follow its own use."""
-
-    def __init__(self, text: str) -> None:
-        self.small = set(re.findall(r"(?<=[a-z,] )[a-z][a-z’'-]+", text))
-        names = Counter(re.findall(r"(?<=[a-z] )[A-Z][\w’'-]*(?: [A-Z][\w’'-]*)*", text))
-        self.names = {name for name in names if not MEASURE.search(name)}
-        self.pairs = {name for name, count in names.items() if " " in name and count > 1 and not MEASURE.search(name)}
-
-    def in_sentence(self, label: str) -> str:
-        """Write a label as it would stand inside a sentence: "Total Net Sales" -> "total net sales"."""
-        if label in self.names:
-            return label
-        name = next((name for name in sorted(self.pairs, key=len, reverse=True) if label.startswith(name + " ")), "")
-        rest = label[len(name) :].strip()
-        words = rest.split(" ")
-        is_loud = label == label.upper() and any(len(word) > 3 for word in words)
-        titled = is_loud or bool(name) or sum(word[:1].isupper() for word in words if len(word) > 3) > 1
-        written = []
-        for position, word in enumerate(words):
-            bare = word.strip(",.()").lower()
-            is_common = bool(bare in self.small or MEASURE.fullmatch(bare) or set(bare.split("-")) & _COMMON)
-            is_name = not is_loud and word[1:] != word[1:].lower() and "-" not in word
-            written.append(word.lower() if (position == 0 or titled) and is_common and not is_name else word)
-        return f"{name} {' '.join(written)}".strip()
 
 
 def english_facts(table: Table, lexicon: Lexicon, months: int) -> Iterator[Fact | Dropped]:
@@ -136,7 +53,8 @@ def english_facts(table: Table, lexicon: Lexicon, months: int) -> Iterator[Fact 
 def _clean(label: str) -> str:
     label = narrow(label).replace("’", "'")
     label = re.sub(
-        r"[*#]|\s*\((?:\w|\d{1,2})\)|\s*\((?:net of|includes?|including|Note|see|in|dollars|millions|thousands)\b[^()]*\)",
+        r"[*#]|\s*\((?:\w|\d{1,2})\)|\s*\((?:net of|includes?|including|Note|see|in|dollars|millions"
+        r"|thousands)\b[^()]*\)",
         "",
         label,
         flags=re.I,
@@ -160,14 +78,14 @@ def _metric(line: Line, table: Table, repeated: set[str], lexicon: Lexicon) -> t
         and len(table.lines[0].values) > 4
     ):
         return "", "table-by-segment"
-    if not label or _REFUSED.search(label) or len(label) > 90 or re.search(r"\d{3,}|\?|%|\d\.\d|\bpts\b", label):
+    if not label or REFUSED.search(label) or len(label) > 90 or re.search(r"\d{3,}|\?|%|\d\.\d|\bpts\b", label):
         return "", "label-not-a-metric"
-    if re.search(r"cash flow", table.context, re.I) and not _CASH_FLOW.match(label):
+    if re.search(r"cash flow", table.context, re.I) and not CASH_FLOW.match(label):
         return "", "cash-flow-adjustment"
     if re.search(r"\bwho\b|\bthe following\b|\([^)]*$|^[^(]*\)|^(?:and|or|of|in)\b|non-gaap|\bplans?$", label, re.I):
         return "", "label-not-a-metric"
-    is_earned = bool(_BALANCE.search(label)) and not _FLOW.search(label) and re.search(r"income|expense", parent, re.I)
-    is_vague = bool(is_earned) or bool(_GENERIC.match(label)) or not MEASURE.search(label) or label.lower() in repeated
+    is_earned = bool(BALANCE.search(label)) and not FLOW.search(label) and re.search(r"income|expense", parent, re.I)
+    is_vague = bool(is_earned) or bool(GENERIC.match(label)) or not MEASURE.search(label) or label.lower() in repeated
     if not is_vague:
         return _finish(lexicon.in_sentence(label)), ""
     small, head = lexicon.in_sentence(label), lexicon.in_sentence(parent)
@@ -178,7 +96,7 @@ def _metric(line: Line, table: Table, repeated: set[str], lexicon: Lexicon) -> t
     if (
         parent
         and MEASURE.search(parent)
-        and not _GENERIC.match(label)
+        and not GENERIC.match(label)
         and not re.search(
             r"^(?:current |non-?current )?(?:assets|liabilities)|equity$|reconcil|supplement|cash flow", parent, re.I
         )
@@ -190,12 +108,12 @@ def _metric(line: Line, table: Table, repeated: set[str], lexicon: Lexicon) -> t
         measure = lexicon.in_sentence(measure)
         if re.match(r"total\b", label, re.I):
             return _finish(f"total {measure}" if label.lower() == "total" else small), ""
-        return ("", "label-alone") if _GENERIC.match(label) else (_finish(f"{small} {measure}"), "")
+        return ("", "label-alone") if GENERIC.match(label) else (_finish(f"{small} {measure}"), "")
     if re.search(r"(?:income|operations|earnings)\b", table.title, re.I) and re.search(
         r" and administrative|^selling|^research and|^marketing|^exploration|^advertising", label, re.I
     ):
         return _finish(f"{small} expense"), ""
-    return "", "label-alone" if _GENERIC.match(label) else "metric-not-a-phrase"
+    return "", "label-alone" if GENERIC.match(label) else "metric-not-a-phrase"
 
 
 def _under(label: str, parent: str) -> str:
@@ -221,9 +139,11 @@ def _measure(table: Table) -> str:
     """Return what all rows of a table measure, from "Net revenue by end market" or "Loans by type" above it."""
     for text in (table.title, *reversed(table.context.split("\n"))):
         found = re.search(
-            r"^(?:.*\b(?:shows?|presents?|summarizes?)\s+)?((?:[A-Za-z-]+\s){0,3}?[A-Za-z-]+)\s+(?:disaggregated )?by\s+"
+            r"^(?:.*\b(?:shows?|presents?"
+            r"|summarizes?)\s+)?((?:[A-Za-z-]+\s){0,3}?[A-Za-z-]+)\s+(?:disaggregated )?by\s+"
             r"(?:reportable |operating |end |significant |major |product |business )*"
-            r"(?:segments?|categor\w+|geograph\w+|regions?|products?|markets?|types?|countr\w+|mines?|area|class\w*|line)",
+            r"(?:segments?|categor\w+|geograph\w+|regions?|products?|markets?|types?|countr\w+|mines?|area|class\w*"
+            r"|line)",
             text.strip("*# "),
             re.IGNORECASE,
         )
@@ -299,7 +219,7 @@ def _unit(value: Value, line: Line, table: Table) -> tuple[FactUnit, str] | None
         return ("percent", "{}%")
     if value.tag is not None:
         return _tag_unit(value, text)
-    if _PER.search(text):
+    if PER.search(text):
         is_money = (
             "$" in value.cell.text
             or re.search(r"\(dollars\)", text)
@@ -339,7 +259,7 @@ def _unit(value: Value, line: Line, table: Table) -> tuple[FactUnit, str] | None
 def _scale(context: str) -> tuple[str, str]:
     """Return the scale word of a table's unit note ("million") and what it counts ("barrels", "" for money)."""
     found: tuple[str, str] = ("", "")
-    for match in _NOTE.finditer(context):
+    for match in UNIT_NOTE.finditer(context):
         scale = (match["scale"] or match["scale2"]).lower()[:-1]
         noun = (match["of"] or match["of2"] or "").lower()
         if noun in {"shares", "us", "u.s"} or (
@@ -392,7 +312,7 @@ def _tag_period(period: Period, value: Value) -> Period | None:
 
 def _signed(metric: str, number: Decimal, value: Value) -> tuple[Decimal, str | None]:
     """Return the number without its parentheses and the metric that says what they meant."""
-    both = re.search(rf"\b((?:provided|generated) by|{_EITHER})\s?/?\s?\(({_EITHER}|used (?:in|by|for))\)", metric)
+    both = re.search(rf"\b((?:provided|generated) by|{EITHER})\s?/?\s?\(({EITHER}|used (?:in|by|for))\)", metric)
     if both:
         word = both[2] if number < 0 else both[1]
         return abs(number), metric.replace(both[0], word)
@@ -405,7 +325,8 @@ def _signed(metric: str, number: Decimal, value: Value) -> tuple[Decimal, str | 
         not is_told_negative
         and not re.search(r"\bgains?\b|\bincome/", metric)
         and re.search(
-            r"\b(?:loss|losses|expense|deficit|allowance|accumulated depreciation|taxes|charges|payments|purchases|repurchases|dividends)\b",
+            r"\b(?:loss|losses|expense|deficit|allowance|accumulated depreciation|taxes|charges|payments|purchases"
+            r"|repurchases|dividends)\b",
             metric,
         )
     ):
@@ -415,7 +336,7 @@ def _signed(metric: str, number: Decimal, value: Value) -> tuple[Decimal, str | 
 
 def _placed(metric: str, period: Period, unit: FactUnit, table: Table) -> Period | None:
     """A balance is asked for at a day: a column headed by a bare year takes the day that the context names."""
-    is_balance = bool(_BALANCE.search(metric)) and not _FLOW.search(metric)
+    is_balance = bool(BALANCE.search(metric)) and not FLOW.search(metric)
     if not is_balance or unit == "percent" or period.months == 0:
         return period
     if period.months != 12 or re.search(r"cash flow|statements? of (?:income|operations|earnings)", table.title, re.I):

@@ -31,7 +31,11 @@ _KEEP_UPPER = {
     "UBS",
 }
 _LOWER = {"of", "and", "the", "for", "de"}
-_KIND = r"(?:Inc\.?|Incorporated|Corp\.?|Corporation|Company|Co\.|Ltd\.?|Limited|PLC|plc|Bancorp|Group|Holdings?|LLC|L\.P\.|N\.V\.|S\.A\.|AG|Trust|Bank)"
+_KIND = (
+    r"(?:Inc\.?|Incorporated|Corp\.?|Corporation|Company|Co\.|Ltd\.?|Limited|PLC|plc|Bancorp|Group|Holdings?|LLC"
+    r"|L\.P\."
+    r"|N\.V\.|S\.A\.|AG|Trust|Bank)"
+)
 _NAME = re.compile(rf"^([A-Z][\w&.,'’\- ]{{1,70}}?\b{_KIND})(?=$|[\s,.:;—–-])")
 _ZH_NAME = re.compile(r"[\u4e00-\u9fffA-Za-z（）()]{2,40}?(?:股份有限公司|有限责任公司|有限公司|集团公司|银行)")
 

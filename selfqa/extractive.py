@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 
 from finlm.figures import find_figures
 from selfqa import pairs as wording
@@ -16,7 +17,8 @@ from selfqa.background import Background
 from selfqa.blocks import Source
 from selfqa.chinese import chinese_facts
 from selfqa.definitions import definition_pairs
-from selfqa.english import Lexicon, english_facts
+from selfqa.english import english_facts
+from selfqa.english_words import Lexicon
 from selfqa.entities import Filing
 from selfqa.facts import Dropped, Fact
 from selfqa.pairs import Pair
@@ -25,7 +27,8 @@ from selfqa.sentences import sentence_pairs
 from selfqa.tables import Table, read_tables
 
 _PRIMARY = re.compile(
-    r"statements? of (?:consolidated )?(?:income|operations|earnings|cash flow|comprehensive|financial (?:position|condition))"
+    r"statements? of (?:consolidated )?(?:income|operations|earnings|cash flow|comprehensive|financial (?:position"
+    r"|condition))"
     r"|income statement|balance sheet|selected|summary|by (?:end market|segment|type|reportable|product|geograph)"
     r"|资产负债表|利润表|现金流量表|主要会计数据|主要财务指标|营业收入构成|分产品|季度",
     re.IGNORECASE,
@@ -130,7 +133,7 @@ def _figure(fact: Fact, rows: Rows, table: Table, filing: Filing, limit: int, ra
 def _neighbours(told: Sequence[Fact]) -> Iterator[tuple[Fact, Fact]]:
     """Pairs of periods of one row that differ by a year (or, for balances, follow each other)."""
     ordered = sorted(told, key=lambda fact: (fact.period.year, fact.period.month))
-    for old, new in zip(ordered, ordered[1:], strict=False):
+    for old, new in pairwise(ordered):
         for later in ordered:
             if later.period.fits(old.period) and later.period.year == old.period.year + 1 and later is not old:
                 new = later

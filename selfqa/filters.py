@@ -15,18 +15,21 @@ MAX_WORDS = 32
 MAX_HAN = 110
 """Longest Chinese answer of the extractive backend, in characters."""
 _DEMONSTRATIVE = re.compile(
-    r"\b(?:this|these|those|aforementioned|above-mentioned)\b|\b(?:the|that) (?:company|corporation|registrant|firm|bank|group)\b"
+    r"\b(?:this|these|those|aforementioned|above-mentioned)\b|\b(?:the|that) (?:company|corporation|registrant|firm"
+    r"|bank|group)\b"
     r"|(?:这|该|此|上述|下述|本(?:公司|集团|报告期|期|年度))(?!外)",
     re.IGNORECASE,
 )
 _ARTICLE = re.compile(
-    r"\b(?:the|in the|according to the|based on the) (?:article|passage|text|document|paragraph|excerpt|table above|context)\b"
+    r"\b(?:the|in the|according to the|based on the) (?:article|passage|text|document|paragraph|excerpt|table above"
+    r"|context)\b"
     r"|\baccording to the (?:above|information)|\bas mentioned|\bmentioned above|\bprovided (?:text|information)"
     r"|本文|文中|文章|上文|下文|原文|根据.{0,6}(?:上述|材料|文本|段落|资料)|以上(?:内容|信息|材料)",
     re.IGNORECASE,
 )
 _REFUSAL = re.compile(
-    r"\b(?:as an ai|i cannot|i can't|i am unable|i'm sorry|not mentioned|does not (?:mention|provide|specify|state)|no information)\b"
+    r"\b(?:as an ai|i cannot|i can't|i am unable|i'm sorry|not mentioned|does not (?:mention|provide|specify|state)"
+    r"|no information)\b"
     r"|抱歉|无法回答|未提及|没有提到|作为.{0,4}(?:人工智能|AI)",
     re.IGNORECASE,
 )

@@ -35,7 +35,6 @@ BREAKS = HEADINGS | {
 }
 _SPACE = re.compile(r"\s+")
 _IS_WIDE = re.compile(r"[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
-_SCALE_FREE = Decimal(10)
 
 
 def read_html(markup: str) -> Source:
@@ -51,9 +50,9 @@ def read_html(markup: str) -> Source:
     contexts, units = _contexts(root), _units(root)
     walker = _Walker(contexts, units)
     walker.walk(root)
-    title = " ".join(root.xpath("string(//title)").split())
+    title = _plain(root.find(".//title"))
     names = {
-        str(element.get("name")): " ".join("".join(element.itertext()).split())
+        str(element.get("name")): _plain(element)
         for element in root.iter("ix:nonnumeric")
         if str(element.get("name")).startswith("dei:")
     }
@@ -277,14 +276,19 @@ class _Context:
     dimensions: tuple[str, ...]
 
 
+def _plain(element: etree._Element | None) -> str:
+    """All text of an element, white space unified."""
+    return " ".join("".join(str(piece) for piece in element.itertext()).split()) if element is not None else ""
+
+
 def _texts(element: etree._Element, name: str) -> str:
-    return "".join("".join(found.itertext()).strip() for found in element.iter(f"xbrli:{name}", name))
+    return "".join(_plain(found) for found in element.iter(f"xbrli:{name}", name))
 
 
 def _contexts(root: etree._Element) -> dict[str, _Context]:
     found = {}
     for element in root.iter("xbrli:context", "context"):
-        members = tuple("".join(member.itertext()).strip() for member in element.iter("xbrldi:explicitmember"))
+        members = tuple(_plain(member) for member in element.iter("xbrldi:explicitmember"))
         until = _texts(element, "instant") or _texts(element, "enddate")
         found[element.get("id") or ""] = _Context(_texts(element, "startdate"), until, members)
     return found
@@ -293,7 +297,7 @@ def _contexts(root: etree._Element) -> dict[str, _Context]:
 def _units(root: etree._Element) -> dict[str, str]:
     found = {}
     for element in root.iter("xbrli:unit", "unit"):
-        measures = ["".join(measure.itertext()).strip() for measure in element.iter("xbrli:measure", "measure")]
+        measures = [_plain(measure) for measure in element.iter("xbrli:measure", "measure")]
         found[element.get("id") or ""] = "/".join(measure.split(":")[-1] for measure in measures)
     return found
 

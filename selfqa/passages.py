@@ -18,7 +18,7 @@ def table_passage(asked: Sequence[Fact], rows: Rows, filing: Filing, title: str,
     """Write a passage of at most `limit` characters around the row that is asked about.
 
     Args:
-        asked: The facts that the answer needs: all stand in the passage, with at least one other figure if there is room.
+        asked: The facts that the answer needs: all stand in the passage, with another figure if there is room.
         rows: The table's facts.
         title: The table's heading, for the line style.
         limit: Most characters; the needed facts stay whole even if they alone are longer.

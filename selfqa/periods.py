@@ -94,7 +94,8 @@ _TOKEN = re.compile(
   | (?P<asof>\b(?:as\s+of|at|as\s+at|balance\s+at)\b)
   | (?P<date>\b(?P<month>{_MONTH})[a-z]*\.?\s+(?P<day>\d{{1,2}})(?!\d),?(?:\s+(?P<dyear>(?:19|20)\d\d))?\b)
   | (?P<year>(?:\bfiscal\s+(?:year\s+)?|\bFY\s?)?\b(?P<number>(?:19|20)\d\d)\b)
-  | (?P<change>(?:[$%]\s*|\bpercent(?:age)?\s+|\bpoint\s+)?\b(?:change|variance|increase|decrease|incr?\.?/\(decr?\.?\))\b(?:\s*/?\s*\(decrease\))?)
+  | (?P<change>(?:[$%]\s*|\bpercent(?:age)?\s+|\bpoint\s+)?
+        \b(?:change|variance|increase|decrease|incr?\.?/\(decr?\.?\))\b(?:\s*/?\s*\(decrease\))?)
     """,
     re.VERBOSE | re.IGNORECASE,
 )

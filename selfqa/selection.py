@@ -44,14 +44,14 @@ def choose(pairs: Sequence[Pair], limit: int) -> Chosen:
     taken: Counter[str] = Counter()
     while len(kept) < limit and spread:
         kind = min(spread, key=lambda name: (taken[name] / SHARES.get(name, 1), name))
-        pair = spread[kind].draw(topics, places)
-        if pair is None:
+        drawn = spread[kind].draw(topics, places)
+        if drawn is None:
             del spread[kind]
             continue
         taken[kind] += 1
-        topics[pair.topic] += 1
-        places[pair.place] += 1
-        kept.append(pair)
+        topics[drawn.topic] += 1
+        places[drawn.place] += 1
+        kept.append(drawn)
     held = {id(pair) for pair in kept}
     return Chosen(
         tuple(sorted(kept, key=lambda pair: (pair.start, pair.question))),
@@ -85,7 +85,8 @@ def unique(pairs: Iterable[tuple[T, Pair]]) -> tuple[list[list[tuple[T, Pair]]],
     groups: dict[str, list[tuple[T, Pair]]] = defaultdict(list)
     for owner, pair in pairs:
         groups[question_key(pair.question)].append((owner, pair))
-    agreed, contradicted = [], []
+    agreed: list[list[tuple[T, Pair]]] = []
+    contradicted: list[list[tuple[T, Pair]]] = []
     for group in groups.values():
         is_one = all(_agree(group[0][1].answer, pair.answer) for _, pair in group[1:])
         (agreed if is_one else contradicted).append(group)

@@ -3,39 +3,51 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from finlm.figures import narrow
 from selfqa.background import Background
 from selfqa.blocks import Source
-from selfqa.english import MEASURE, Lexicon
+from selfqa.english_words import MEASURE, Lexicon
 from selfqa.entities import Filing
 from selfqa.facts import Dropped
 from selfqa.pairs import Pair, possessive, verb
 
-_AMOUNT = r"(?:approximately |about )?(?P<amount>\$\d[\d,]*(?:\.\d+)?(?: (?:thousand|million|billion))?|\d+(?:\.\d+)?%(?! of\b))"
+_AMOUNT = (
+    r"(?:approximately |about )?(?P<amount>\$\d[\d,]*(?:\.\d+)?(?: (?:thousand|million|billion))?"
+    r"|\d+(?:\.\d+)?%(?! of\b))"
+)
 _DATE = r"(?:as of|at) (?P<date>[A-Z][a-z]+ \d{1,2}, (?:19|20)\d\d)"
 _LEVEL = (
     re.compile(
-        rf"^(?P<np>[A-Z][^.,;:$%\d]{{3,70}}?) (?:in |for |during )(?:the )?(?P<year>(?:fiscal(?: year)? )?(?:19|20)\d\d) (?:was|were|totaled|amounted to) {_AMOUNT}(?=[,.; ])"
+        rf"^(?P<np>[A-Z][^.,;:$%\d]{{3,70}}?) (?:in |for |during )(?:the )?(?P<year>(?:fiscal(?: year)? )?(?:19"
+        rf"|20)\d\d) (?:was"
+        rf"|were|totaled|amounted to) {_AMOUNT}(?=[,.; ])"
     ),
     re.compile(
-        rf"^(?P<np>[A-Z][^.,;:$%\d]{{3,70}}?) (?:was|were|totaled|amounted to|increased to|decreased to|rose to|fell to) {_AMOUNT}[^.;]{{0,40}}? (?:in|for|during) (?:the )?(?P<year>(?:fiscal(?: year)? )?(?:19|20)\d\d)(?=[,.; ])"
+        rf"^(?P<np>[A-Z][^.,;:$%\d]{{3,70}}?) (?:was|were|totaled|amounted to|increased to|decreased to|rose to"
+        rf"|fell to) {_AMOUNT}[^.;]{{0,40}}? (?:in"
+        rf"|for|during) (?:the )?(?P<year>(?:fiscal(?: year)? )?(?:19|20)\d\d)(?=[,.; ])"
     ),
     re.compile(
         rf"^(?P<np>[A-Z][^.,;:$%\d]{{3,70}}?) (?:was|were|totaled|amounted to) {_AMOUNT}(?: of [a-z ]+?)? {_DATE}"
     ),
     re.compile(
-        rf"^(?P<np>[A-Z][^.,;:$%\d]{{3,70}}?) (?:increased|decreased|rose|fell|grew|declined) [\d.]+% to {_AMOUNT} in (?P<year>(?:fiscal(?: year)? )?(?:19|20)\d\d)"
+        rf"^(?P<np>[A-Z][^.,;:$%\d]{{3,70}}?) (?:increased|decreased|rose|fell|grew"
+        rf"|declined) [\d.]+% to {_AMOUNT} in (?P<year>(?:fiscal(?: year)? )?(?:19"
+        rf"|20)\d\d)"
     ),
 )
 _MOVE = re.compile(
-    r"^(?P<np>[A-Z][^.,;:$%\d]{3,70}?) (?P<verb>increased|decreased|rose|fell|grew|declined) (?:by )?(?P<amount>\d+(?:\.\d+)?%)"
+    r"^(?P<np>[A-Z][^.,;:$%\d]{3,70}?) (?P<verb>increased|decreased|rose|fell|grew"
+    r"|declined) (?:by )?(?P<amount>\d+(?:\.\d+)?%)"
     r"(?: to \$\d[\d,.]*\d(?: (?:thousand|million|billion))?)? in (?P<year>(?:fiscal(?: year)? )?(?:19|20)\d\d)"
 )
 _MONEY = r"(?:\$\d[\d,]*(?:\.\d+)?(?: (?:thousand|million|billion))?|\d+(?:\.\d+)?%)"
 _AGAINST = re.compile(
     rf"^(?P<np>[A-Z][^.,;:$%\d]{{3,70}}?) (?:was|were) (?P<newer>{_MONEY})(?:, or [^,]+)?,? compared (?:with|to) "
-    rf"(?P<older>{_MONEY})(?:, or [^,]+,)? (?:in|for) (?:the )?(?P<year>(?:fiscal(?: year)? )?(?:19|20)\d\d)(?=[,.; ])"
+    rf"(?P<older>{_MONEY})(?:, or [^,]+,)? (?:in|for) (?:the )?(?P<year>(?:fiscal(?: year)? )?(?:19"
+    rf"|20)\d\d)(?=[,.; ])"
 )
 _SHARE = re.compile(r"\b(?:margin|rate|ratio|percentage|yield|occupancy|share|factor|utilization|return)\b", re.I)
 _PAST = {"increased": "rose", "grew": "rose", "decreased": "fell", "declined": "fell"}
@@ -65,7 +77,7 @@ def sentences_of(source: Source, start: int, end: int) -> list[Sentence]:
             cuts.append(found.end())
     cuts.append(len(text))
     pieces = []
-    for left, right in zip(cuts, cuts[1:], strict=False):
+    for left, right in pairwise(cuts):
         body = text[left:right]
         inner = start + left + len(body) - len(body.lstrip())
         if body.strip():
@@ -174,7 +186,8 @@ def _subject(phrase: str, lexicon: Lexicon) -> str:
     """The metric a sentence talks of, or nothing where it points outside itself."""
     phrase = re.sub(r"^(?:Our|The Company's|The Company’s|The)\s+", "", phrase).strip()
     if re.search(
-        r"\b(?:this|these|those|such|it|they|which|that|we|he|she|there|their|its|our|increase|decrease|change|excluding)\b",
+        r"\b(?:this|these|those|such|it|they|which|that|we|he|she|there|their|its|our|increase|decrease|change"
+        r"|excluding)\b",
         phrase,
         re.I,
     ):

@@ -195,7 +195,7 @@ def _columns(
     months: int,
 ) -> list[Column | None]:
     if in_lead and not header:
-        filled = [cell for cell in row.cells[1:]]
+        filled = list(row.cells[1:])
         if len(filled) == len(in_lead) + 1 and re.fullmatch(r"\(\w\)", filled[0].text):
             filled = filled[1:]  # a footnote mark, not a value
         if len(filled) != len(in_lead):
