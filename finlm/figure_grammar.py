@@ -42,7 +42,7 @@ _FIGURE = re.compile(
         |(?:thousand|million|billion|trillion|mn|bn|m|b|k)\b))?
     (?P<unit>\s?(?:%|个?百分点|个?基点|percentage\ points?\b|basis\ points?\b|p\.?p\.?s?\b|pts\b|bps\b
         |per\s?cent\b|{_AFTER}))?
-    (?P<share>\s?(?:/股|每股|(?:/|per|a)\s?(?:\w+\s){0, 2}share\b))?
+    (?P<share>\s?(?:/股|每股|(?:/|per|a)\s?(?:\w+\s){{0,2}}share\b))?
     """,
     re.VERBOSE | re.IGNORECASE,
 )
