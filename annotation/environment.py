@@ -7,6 +7,7 @@ training stack would break at the next release of any of them. It therefore live
 import contextlib
 import fcntl
 import hashlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ CONSTRAINTS = Path(__file__).with_name("label_studio_constraints.txt")
 INSTALLED_GB = 1.2
 """Disk that the environment takes, with some room."""
 MARKER = "finlm-installed.txt"
+BEGUN = "finlm-installing.txt"
+"""Lies in the folder while we fill it: what a killed installation left behind is deleted, since pip would trust it."""
 
 
 def python_of(environment: Path) -> Path:
@@ -33,7 +36,7 @@ def python_of(environment: Path) -> Path:
 def ensure(environment: Path, console: Console) -> Path:
     """Make the environment if it is not there yet and return the path of its `label-studio` command.
 
-    Whole or not there: the marker that later calls trust is written last, and a cut-off installation is taken up again.
+    Whole or not there: the marker that later calls trust is written last; a cut-off installation begins afresh.
 
     Raises:
         UserError: The folder is something else, holds another version, or pip failed.
@@ -41,18 +44,23 @@ def ensure(environment: Path, console: Console) -> Path:
     environment = environment.absolute()
     environment.parent.mkdir(parents=True, exist_ok=True)
     command = environment / "bin" / "label-studio"
-    with _only_one(environment.with_name(f".{environment.name}.lock"), console):
+    with _only_one(environment.with_name(f".{environment.name}.lock"), console) as lock:
         if _is_complete(environment):
             return command
+        if (environment / BEGUN).is_file():
+            console.print(f"An earlier installation in {environment} was cut off; starting it afresh")
+            shutil.rmtree(environment)
         if environment.is_dir() and any(environment.iterdir()) and not (environment / "pyvenv.cfg").is_file():
             raise UserError(f"{environment} is a folder but no venv; choose another --environment.")
         _refuse_other_version(environment)
         need_disk(environment, INSTALLED_GB)
         if not python_of(environment).is_file():
-            console.print(f"Making an environment for Label Studio {VERSION} in {environment}")
+            console.print(f"Making an environment for Label Studio {VERSION} in {environment}", soft_wrap=True)
+            write_text(environment / BEGUN, _wanted())
             _checked([sys.executable, "-m", "venv", str(environment)], environment, "making the venv")
-        _install(environment, console)
+        _install(environment, console, lock)
         write_text(environment / MARKER, _wanted())
+        (environment / BEGUN).unlink(missing_ok=True)
     return command
 
 
@@ -80,18 +88,18 @@ def _refuse_other_version(environment: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(lock: Path, console: Console) -> Iterator[None]:
-    """Two starts at once install once: the second waits for the first."""
+def _only_one(lock: Path, console: Console) -> Iterator[int]:
+    """Two starts at once install once: the second waits for the first. Yields the descriptor that holds the lock."""
     with lock.open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             console.print("Another process is installing Label Studio; waiting for it …")
             fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield handle.fileno()
 
 
-def _install(environment: Path, console: Console) -> None:
+def _install(environment: Path, console: Console, lock: int) -> None:
     # without --no-compile pip byte-compiles a gigabyte, most of which no server ever imports
     command = [str(python_of(environment)), "-m", "pip", "install", "--no-compile", "--no-input"]
     command += ["--disable-pip-version-check", "--progress-bar", "off"]
@@ -101,7 +109,8 @@ def _install(environment: Path, console: Console) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
     with log.open("w", encoding="utf-8") as out, Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task(f"Installing Label Studio {VERSION}", total=packages, note="")
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        # pip holds the lock too: if we are killed and it lives on, the next start waits for it
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, pass_fds=(lock,))
         assert child.stdout is not None
         try:
             for line in child.stdout:
