@@ -44,6 +44,8 @@ class RespondSettings:
     """Forms of instructions to ask."""
     languages: list[str] = field(default_factory=lambda: ["en", "zh"])
     """Languages of instructions to ask."""
+    kinds: list[str] = field(default_factory=list)
+    """Kinds of instructions to ask (figure, fact, change, comparison, list, ...); empty takes all."""
     limit: int = 0
     """Prompts at most, spread over the groups; 0 asks all."""
     responses: int = 4
@@ -118,10 +120,10 @@ def main(settings: RespondSettings) -> None:
 def choose_prompts(settings: RespondSettings, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Prompt], list[Removal]]:
     """Return the prompts to ask, longest first left out, and those set aside for their length."""
     found: dict[str, Prompt] = {}
-    for conversation in data.read_conversations(settings.instructions):
-        if conversation.form in settings.forms and conversation.language in settings.languages:
-            prompt = data.as_prompt(conversation, source="selfqa")
-            found.setdefault(prompt.id, prompt)
+    for prompt in data.questions(
+        settings.instructions, forms=settings.forms, languages=settings.languages, kinds=settings.kinds
+    ):
+        found.setdefault(prompt.id, prompt)
     for path in settings.prompts:
         for prompt in jsonl.read(path, Prompt):
             found.setdefault(prompt.id, prompt)
@@ -136,7 +138,8 @@ def choose_prompts(settings: RespondSettings, tokenizer: PreTrainedTokenizerBase
     if not fitting:
         raise UserError(
             f"No prompt of {[*settings.instructions, *settings.prompts]} has a form in {settings.forms}, a language in "
-            f"{settings.languages} and at most {settings.max_prompt_length} tokens; change these settings."
+            f"{settings.languages}, a kind in {settings.kinds or 'any'} and at most {settings.max_prompt_length} tokens; "
+            "change these settings."
         )
     return data.spread(fitting, settings.limit, seed=settings.seed), removals
 

@@ -157,6 +157,19 @@ def as_prompt(conversation: Conversation, *, source: str) -> Prompt:
     )
 
 
+def questions(
+    paths: Iterable[str | Path], *, forms: Sequence[str], languages: Sequence[str], kinds: Sequence[str]
+) -> list[Prompt]:
+    """Return the questions of instruction files, those of the given forms, languages and kinds (none: all kinds)."""
+    return [
+        as_prompt(conversation, source="selfqa")
+        for conversation in read_conversations(paths)
+        if conversation.form in forms
+        and conversation.language in languages
+        and (not kinds or conversation.kind in kinds)
+    ]
+
+
 def spread(records: Sequence[P], count: int, *, seed: int) -> list[P]:
     """Draw `count` records (0: all) that are spread over their groups: one of each group in turn, in seeded order."""
     by_group: dict[str, list[P]] = {}

@@ -51,6 +51,8 @@ class EvaluateSettings:
     """Forms of instructions to ask."""
     languages: list[str] = field(default_factory=lambda: ["en", "zh"])
     """Languages of instructions to ask."""
+    kinds: list[str] = field(default_factory=list)
+    """Kinds of instructions to ask (figure, fact, change, comparison, list, ...); empty takes all."""
     choices: list[str] = field(default_factory=list)
     """Files of ChoiceItem records."""
     limit: int = 200
@@ -121,11 +123,11 @@ def held_out_prompts(settings: EvaluateSettings, folders: dict[str, Path]) -> tu
     """Return the prompts to ask and how many were too long."""
     tokenizer = load_tokenizer(model.base_of(folders[settings.baseline])[0])
     asked = [
-        data.as_prompt(conversation, source="selfqa")
-        for conversation in data.read_conversations(settings.instructions)
-        if conversation.form in settings.forms
-        and conversation.language in settings.languages
-        and data.is_held_out(conversation, test_share=settings.test_share, seed=settings.seed)
+        prompt
+        for prompt in data.questions(
+            settings.instructions, forms=settings.forms, languages=settings.languages, kinds=settings.kinds
+        )
+        if data.is_held_out(prompt, test_share=settings.test_share, seed=settings.seed)
     ]
     fitting = [p for p in asked if len(chat_format.encode(tokenizer, p.messages).ids) <= settings.max_prompt_length]
     if not fitting:

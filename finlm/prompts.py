@@ -36,6 +36,8 @@ class PromptSettings:
     """Forms of instructions to take: open-book, closed-book, or empty for those without a form."""
     languages: list[str] = field(default_factory=lambda: ["en", "zh"])
     """Languages of instructions to take."""
+    kinds: list[str] = field(default_factory=list)
+    """Kinds of instructions to take (figure, fact, change, comparison, list, ...); empty takes all."""
     new_per_preference: float = 1.0
     """New prompts per prompt of the preferences, at most."""
     test_share: float = 0.2
@@ -81,11 +83,9 @@ def main(settings: PromptSettings) -> None:
 
 def new_prompts(settings: PromptSettings) -> list[Prompt]:
     """Return the prompts that the preferences do not have yet."""
-    asked = [
-        data.as_prompt(conversation, source="selfqa")
-        for conversation in data.read_conversations(settings.instructions)
-        if conversation.form in settings.forms and conversation.language in settings.languages
-    ]
+    asked = data.questions(
+        settings.instructions, forms=settings.forms, languages=settings.languages, kinds=settings.kinds
+    )
     return asked + [prompt for path in settings.new for prompt in jsonl.read(path, Prompt)]
 
 
