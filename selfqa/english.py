@@ -33,6 +33,11 @@ def english_facts(table: Table, lexicon: Lexicon, months: int) -> Iterator[Fact 
         lexicon: How its document writes words.
         months: Length of the period that the document reports; under 12 for an interim report.
     """
+    if _has_components(table):
+        for line in table.lines:
+            reason = "several columns of one period show components that the header names apart"
+            yield Dropped("columns-of-components", reason, line.label, line.start, line.end)
+        return
     repeated = {
         label for label, count in Counter(_clean(line.label).lower() for line in table.lines).items() if count > 1
     }
@@ -48,6 +53,15 @@ def english_facts(table: Table, lexicon: Lexicon, months: int) -> Iterator[Fact 
                 yield Dropped("period-incomplete", reason, line.label, line.start, line.end)
             elif period is not None:
                 yield _fact(value, metric, line, table, row)
+
+
+def _has_components(table: Table) -> bool:
+    """Do two columns share a period, as cost and fair value do, or plans at home and abroad?"""
+    for line in table.lines:
+        periods = [value.column.period for value in line.values if value.column.kind == "amount"]
+        if len(periods) > len(set(periods)):
+            return True
+    return False
 
 
 def _clean(label: str) -> str:
@@ -261,6 +275,8 @@ def _scale(context: str) -> tuple[str, str]:
     found: tuple[str, str] = ("", "")
     for match in UNIT_NOTE.finditer(context):
         scale = (match["scale"] or match["scale2"]).lower()[:-1]
+        if (match["noun"] or "").lower() in {"shares", "share"}:
+            continue  # "net income in millions and shares in thousands"
         noun = (match["of"] or match["of2"] or "").lower()
         if noun in {"shares", "us", "u.s"} or (
             noun

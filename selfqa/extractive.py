@@ -23,6 +23,7 @@ from selfqa.entities import Filing
 from selfqa.facts import Dropped, Fact
 from selfqa.pairs import Pair
 from selfqa.passages import Rows, table_passage
+from selfqa.selection import is_rounding
 from selfqa.sentences import sentence_pairs
 from selfqa.tables import Table, read_tables
 
@@ -51,7 +52,7 @@ def extract(
             dropped.append(
                 Dropped("column-unknown", f"{table.unread} figures without a period", table.title, line.start, line.end)
             )
-    facts, contradicted = _agreed(facts, {table.number: table for table in tables})
+    facts, contradicted = _agreed(facts, {table.number: table for table in tables}, filing.language)
     dropped += contradicted
     found_pairs = [pair for table in tables for pair in _table_pairs(table, facts, filing, passage_limit)]
     told = sentence_pairs(source, filing, lexicon, passage_limit, passages)
@@ -60,11 +61,12 @@ def extract(
     return found_pairs, dropped
 
 
-def _agreed(facts: Sequence[Fact], tables: dict[int, Table]) -> tuple[list[Fact], list[Dropped]]:
+def _agreed(facts: Sequence[Fact], tables: dict[int, Table], language: str) -> tuple[list[Fact], list[Dropped]]:
     """Keep one fact per metric and period; where tables disagree, the primary statements speak, else nobody."""
-    by_key: dict[tuple[str, object], list[Fact]] = defaultdict(list)
+    by_key: dict[tuple[str, str], list[Fact]] = defaultdict(list)
     for fact in facts:
-        by_key[(fact.metric.lower(), fact.period)].append(fact)
+        when = fact.period.in_chinese() if language == "zh" else fact.period.in_english()
+        by_key[(fact.metric.lower(), when)].append(fact)
     kept: list[Fact] = []
     dropped: list[Dropped] = []
     for rivals in by_key.values():
@@ -99,8 +101,7 @@ def _worth(fact: Fact) -> Decimal:
 
 
 def _is_rounding(facts: Sequence[Fact]) -> bool:
-    worth = sorted(_worth(fact) for fact in facts)
-    return worth[0] > 0 and (worth[-1] - worth[0]) / worth[-1] < Decimal("0.005")
+    return all(is_rounding(_worth(facts[0]), _worth(fact)) for fact in facts[1:])
 
 
 def _table_pairs(table: Table, facts: Sequence[Fact], filing: Filing, limit: int) -> Iterator[Pair]:

@@ -47,6 +47,7 @@ def _shown(facts: Sequence[Fact], asked: Sequence[Fact]) -> list[Fact]:
     """The facts of one row that a passage tells: those asked for (or of the asked periods) and one more, in order."""
     periods = [fact.period for fact in asked]
     metric = next((fact.metric for fact in facts if fact.period in periods), facts[0].metric)
+    metric = asked[0].metric if asked[0] in facts else metric
     facts = [fact for fact in facts if fact.metric == metric]  # a loss beside an income of other periods
     needed = [fact for fact in facts if fact.period in periods]
     others = [fact for fact in facts if fact.period not in periods]

@@ -209,6 +209,8 @@ def chinese_column(header: str, fiscal_year: int, months: int = 12) -> Column:
 
 def is_chinese_header(line: str) -> bool:
     """Does a line hold nothing but Chinese periods and 增减, as the head of a plain-text table?"""
+    if not re.search(r"[年期末初度增变同]", line):
+        return False
     pieces = [piece for piece in re.split(r"[\s|]+", line.strip()) if piece not in {"项目", "指标", "科目"}]
     columns = [chinese_column(piece, 0) for piece in pieces]
     return any(column.period for column in columns) and all(

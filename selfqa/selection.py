@@ -13,9 +13,6 @@ from selfqa.pairs import Pair, pick
 
 T = TypeVar("T")
 
-ROUNDING = Decimal("0.005")
-"""Two figures nearer than this share of their size are one figure, told more and less exactly."""
-
 SHARES = {"figure": 8, "fact": 3, "change": 3, "comparison": 2, "definition": 2, "list": 1}
 """How often a kind is drawn beside the others; a kind that runs out leaves its turns to the rest."""
 
@@ -93,6 +90,13 @@ def unique(pairs: Iterable[tuple[T, Pair]]) -> tuple[list[list[tuple[T, Pair]]],
     return agreed, contradicted
 
 
+def is_rounding(one: Decimal, other: Decimal) -> bool:
+    """Is the less exact number the other one rounded? A Decimal knows how exactly it was written: 5.1E+9."""
+    exponents = [value.as_tuple().exponent for value in (one, other)]
+    coarse = max(exponent for exponent in exponents if isinstance(exponent, int))
+    return abs(one - other) <= Decimal("0.5").scaleb(coarse)
+
+
 def _agree(one: str, other: str) -> bool:
     """Do two answers to one question say the same? A rounded figure does: $183.8 million is $183,824 thousand."""
     if question_key(one) == question_key(other):
@@ -102,7 +106,7 @@ def _agree(one: str, other: str) -> bool:
         bool(ours)
         and len(ours) == len(theirs)
         and all(
-            left.unit == right.unit and abs(left.value - right.value) <= abs(left.value) * ROUNDING
+            left.unit == right.unit and is_rounding(left.value, right.value)
             for left, right in zip(ours, theirs, strict=True)
         )
     )
