@@ -27,7 +27,8 @@ from alignment.ppo_config import PPOConfig
 from alignment.roles import Roles, copy_adapter
 from finlm import chat_format, generation, jsonl, likelihood, runs, scorer
 from finlm.errors import UserError
-from finlm.progress import append_metrics, bar, console
+from finlm.metrics import append_metrics
+from finlm.progress import bar, console
 from finlm.records import Prompt, Removal, RolloutRecord, content_id
 
 __all__ = ["PPOConfig", "PPOTrainer"]

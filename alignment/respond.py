@@ -138,8 +138,8 @@ def choose_prompts(settings: RespondSettings, tokenizer: PreTrainedTokenizerBase
     if not fitting:
         raise UserError(
             f"No prompt of {[*settings.instructions, *settings.prompts]} has a form in {settings.forms}, a language in "
-            f"{settings.languages}, a kind in {settings.kinds or 'any'} and at most {settings.max_prompt_length} tokens; "
-            "change these settings."
+            f"{settings.languages}, a kind in {settings.kinds or 'any'} and at most {settings.max_prompt_length} "
+            "tokens; change these settings."
         )
     return data.spread(fitting, settings.limit, seed=settings.seed), removals
 

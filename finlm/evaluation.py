@@ -1,4 +1,4 @@
-"""Measuring a chat model: multiple choice by likelihood, and answers to held-out prompts by checker and reward model."""
+"""Measuring a chat model: multiple choice by likelihood, held-out answers by figure checker and reward model."""
 
 import random
 from collections.abc import Callable, Sequence

@@ -1,12 +1,13 @@
 """Progress on long work: one rich bar with the numbers worth watching, and the same numbers as lines of a file."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from finlm.metrics import append_metrics
 
 console = Console(stderr=True)
 """Progress and notices go to stderr, results to stdout."""
@@ -24,24 +25,6 @@ def bar(*, is_shown: bool = True) -> Progress:
         console=console,
         disable=not is_shown,
     )
-
-
-def append_metrics(path: Path, step: int, metrics: dict[str, float]) -> None:
-    """Add one line `{"step": …, name: value, …}` to a metrics file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as out:
-        out.write(json.dumps({"step": step, **metrics}) + "\n")
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Return the lines of a metrics file, one a step: where a resumed run wrote a step again, its last line counts."""
-    if not path.is_file():
-        return []
-    lines: dict[int, dict[str, float]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        lines.setdefault(entry["step"], {}).update(entry)
-    return [lines[step] for step in sorted(lines)]
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]

@@ -1,0 +1,22 @@
+"""A run's numbers over time: `metrics.jsonl`, one line a step."""
+
+import json
+from pathlib import Path
+
+
+def append_metrics(path: Path, step: int, metrics: dict[str, float]) -> None:
+    """Add one line `{"step": …, name: value, …}` to a metrics file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as out:
+        out.write(json.dumps({"step": step, **metrics}) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Return the lines of a metrics file, one a step: where a resumed run wrote a step again, its last line counts."""
+    if not path.is_file():
+        return []
+    lines: dict[int, dict[str, float]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        lines.setdefault(entry["step"], {}).update(entry)
+    return [lines[step] for step in sorted(lines)]
