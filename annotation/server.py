@@ -7,10 +7,12 @@
 """
 
 import collections
+import contextlib
 import os
 import secrets
 import signal
 import socket
+import sqlite3
 import string
 import subprocess
 import time
@@ -201,6 +203,7 @@ def wait_until_healthy(child: subprocess.Popen[bytes], folder: Path, seconds: fl
         UserError: The server ended, or was not ready in time; the message has the end of its log.
     """
     url, log = read_address(folder).url, folder / "label-studio.log"
+    database = folder / "data" / "label_studio.sqlite3"
     began = time.monotonic()
     with console.status("Starting Label Studio (the first start makes its database, about a minute)") as status:
         while time.monotonic() - began < seconds:
@@ -208,7 +211,7 @@ def wait_until_healthy(child: subprocess.Popen[bytes], folder: Path, seconds: fl
                 raise UserError(f"Label Studio ended with exit code {child.returncode}: {_end_of(log)}; see {log}.")
             if _is_healthy(url):
                 return
-            status.update(f"Starting Label Studio, {time.monotonic() - began:.0f} s: {_progress(log)}")
+            status.update(f"Starting Label Studio, {time.monotonic() - began:.0f} s: {_progress(database)}")
             time.sleep(0.5)
     raise UserError(f"Label Studio was not ready after {seconds:.0f} s; give it more --start_seconds, or see {log}.")
 
@@ -220,10 +223,14 @@ def _is_healthy(url: str) -> bool:
         return False
 
 
-def _progress(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    migrations = sum("Applying " in line for line in lines)
-    return f"{migrations} steps of its database made" if migrations else "loading"
+def _progress(database: Path) -> str:
+    """How many steps of its database the first start has made; it prints none of them itself."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            steps: int = connection.execute("SELECT count(*) FROM django_migrations").fetchone()[0]
+    except sqlite3.Error:  # not there yet, or locked for a moment
+        return "loading"
+    return f"{steps} steps of its database made"
 
 
 def _end_of(log: Path) -> str:
