@@ -118,7 +118,7 @@ def main(settings: RespondSettings) -> None:
 
 
 def choose_prompts(settings: RespondSettings, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Prompt], list[Removal]]:
-    """Return the prompts to ask, longest first left out, and those set aside for their length."""
+    """Return the prompts to ask, spread over the groups, and those set aside: too long, or more than the limit."""
     found: dict[str, Prompt] = {}
     for prompt in data.questions(
         settings.instructions, forms=settings.forms, languages=settings.languages, kinds=settings.kinds
@@ -141,7 +141,8 @@ def choose_prompts(settings: RespondSettings, tokenizer: PreTrainedTokenizerBase
             f"{settings.languages}, a kind in {settings.kinds or 'any'} and at most {settings.max_prompt_length} "
             "tokens; change these settings."
         )
-    return data.spread(fitting, settings.limit, seed=settings.seed), removals
+    chosen = data.spread(fitting, settings.limit, seed=settings.seed)
+    return chosen, removals + data.beyond(fitting, chosen, rule="over-limit", reason=f"limit is {settings.limit}")
 
 
 def finished_batches(path: Path) -> Iterator[Candidates]:

@@ -184,3 +184,9 @@ def spread(records: Sequence[P], count: int, *, seed: int) -> list[P]:
                 drawn.append(queue.pop())
         queues = [queue for queue in queues if queue]
     return drawn
+
+
+def beyond(records: Sequence[P], kept: Sequence[P], *, rule: str, reason: str) -> list[Removal]:
+    """Return removals for the `records` that are not among the `kept`."""
+    ids = {record.id for record in kept}
+    return [Removal(record_id=record.id, rule=rule, reason=reason) for record in records if record.id not in ids]

@@ -10,6 +10,7 @@ if not __package__:  # run as a file: import from this checkout, not from this f
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class PromptSettings:
     runs: str = field(default_factory=config.default_runs)
     """Run root: the folder that all stages write below."""
     output: str = "{runs}/prompts.jsonl"
-    """File of Prompt records; its summary lies in the folder of the same name."""
+    """File of Prompt records; its summary and rejected.jsonl lie in the folder of the same name."""
     preferences: str = "{runs}/preferences.jsonl"
     """File of PreferencePair records whose prompts are taken."""
     instructions: list[str] = field(default_factory=lambda: ["{runs}/selfqa/instructions.jsonl"])
@@ -69,16 +70,26 @@ def main(settings: PromptSettings) -> None:
 
     preferred = {pair.prompt.id: pair.prompt for pair in jsonl.read(settings.preferences, PreferencePair)}
     fresh = {prompt.id: prompt for prompt in new_prompts(settings) if prompt.id not in preferred}
-    known = trainable(list(preferred.values()), settings)
+    known, untried = trainable(preferred.values(), settings), trainable(fresh.values(), settings)
     limit = round(len(known) * settings.new_per_preference)
-    added = data.spread(trainable(list(fresh.values()), settings), limit, seed=settings.seed) if limit else []
+    added = data.spread(untried, limit, seed=settings.seed) if limit else []
     if not known and not added:
         raise UserError(f"{settings.preferences} gives no prompt outside the held-out groups; lower test_share.")
+    held_out = data.beyond(
+        [*preferred.values(), *fresh.values()], known + untried, rule="held-out", reason="its group is for testing"
+    )
+    too_many = data.beyond(untried, added, rule="over-limit", reason=f"{limit} new prompts are wanted")
+    jsonl.write(run.folder / "rejected.jsonl", held_out + too_many)
     jsonl.write(out, known + added)
     categories = dict(Counter(prompt.category for prompt in known + added))
-    held_out = len(preferred) + len(fresh) - len(known) - len(trainable(list(fresh.values()), settings))
-    run.finish(from_preferences=len(known), new=len(added), held_out=held_out, categories=categories)
-    print(f"{len(known)} prompts of the preferences and {len(added)} new ones ({held_out} held out): {out}")
+    run.finish(
+        from_preferences=len(known),
+        new=len(added),
+        held_out=len(held_out),
+        over_limit=len(too_many),
+        categories=categories,
+    )
+    print(f"{len(known)} prompts of the preferences and {len(added)} new ones ({len(held_out)} held out): {out}")
 
 
 def new_prompts(settings: PromptSettings) -> list[Prompt]:
@@ -89,7 +100,7 @@ def new_prompts(settings: PromptSettings) -> list[Prompt]:
     return asked + [prompt for path in settings.new for prompt in jsonl.read(path, Prompt)]
 
 
-def trainable(prompts: list[Prompt], settings: PromptSettings) -> list[Prompt]:
+def trainable(prompts: Iterable[Prompt], settings: PromptSettings) -> list[Prompt]:
     """Return the prompts whose group is not held out."""
     return [p for p in prompts if not data.is_held_out(p, test_share=settings.test_share, seed=settings.seed)]
 

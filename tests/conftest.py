@@ -1,11 +1,30 @@
 """Fixtures that several tests share."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+# before anything imports them: nothing here asks a server, and two cores serve several tests
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
 import pytest
+from warm import Done, Warm
 
 ROOT = Path(__file__).parent.parent
+STAGES = {
+    "sft": "alignment.sft",
+    "respond": "alignment.respond",
+    "by_figures": "annotation.by_figures",
+    "reward": "reward.train",
+    "prompts": "finlm.prompts",
+    "ppo": "alignment.ppo",
+    "evaluate": "finlm.evaluate",
+}
+"""The stages of the tiny loop in their order, with their modules."""
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +43,64 @@ def shared_data() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory):
+    """A model, a tokenizer, a corpus and settings small enough for a whole loop in seconds (tests/tiny.py)."""
+    import torch
+    from tiny import make
+
+    torch.set_num_threads(1)
+    return make(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """Runs entries in processes of their own, without their imports' time (tests/warm.py)."""
+    with Warm() as server:
+        yield server
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The tiny loop, run once from its first stage to its last."""
+
+    folder: Path
+    """Where the stages were run; their outputs lie in its `runs`."""
+    done: dict[str, Done]
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "runs"
+
+    def before(self, stage: str, folder: Path) -> Path:
+        """Copy what lies in `runs` before a stage into a new folder to run it in."""
+        made = {
+            "sft": ("sft",),
+            "respond": ("candidates", "candidates.jsonl"),
+            "by_figures": ("preferences", "preferences.jsonl"),
+            "reward": ("reward",),
+            "prompts": ("prompts", "prompts.jsonl"),
+            "ppo": ("ppo",),
+            "evaluate": ("evaluation",),
+        }
+        folder.mkdir(parents=True)
+        for earlier in list(STAGES)[: list(STAGES).index(stage)]:
+            for name in made[earlier]:
+                copy = shutil.copytree if (self.runs / name).is_dir() else shutil.copy2
+                (folder / "runs").mkdir(exist_ok=True)
+                copy(self.runs / name, folder / "runs" / name)
+        return folder
+
+
+@pytest.fixture(scope="session")
+def chain(tiny, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """Run every stage of the tiny loop."""
+    folder = tmp_path_factory.mktemp("chain") / "loop"
+    folder.mkdir()
+    done = {}
+    for stage, module in STAGES.items():
+        done[stage] = warm.run(module, "--config", tiny.settings(stage), cwd=folder)
+        assert done[stage].returncode == 0, f"{stage}: {done[stage].said}"
+    return Chain(folder, done)
