@@ -77,7 +77,7 @@ def read_comparisons(settings: PushSettings) -> list[Comparison | Removal]:
     """Make a comparison of every record, or a removal that says why there is none; repetitions are removals too."""
     made: list[Comparison | Removal] = []
     if settings.pairs:
-        path = require(settings.pairs, what="Pairs", made_by="python annotation/by_figures.py")
+        path = require(settings.pairs, what="Pairs", made_by="finlm annotate by-figures")
         made = [from_preference(pair) for pair in jsonl.read(path, PreferencePair)]
     else:
         path = require(settings.candidates, what="Candidates", made_by="finlm respond")

@@ -17,7 +17,6 @@ import subprocess
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import psutil
 from rich.console import Console
 
 from annotation import environment, server
@@ -99,8 +98,7 @@ def main(settings: ServeSettings) -> None:
         console.print("Ctrl-C ends the server.")
         stay(child, folder)
     except BaseException as end:
-        server.stop(psutil.Process(child.pid))
-        child.wait()
+        server.stop_child(child)
         if not isinstance(end, KeyboardInterrupt):
             raise
         console.print("\nThe server has ended; nothing is lost, the same command starts it again.")
@@ -146,8 +144,10 @@ def show(client: LabelStudio, project: Project, settings: ServeSettings, console
 
 
 def stay(child: subprocess.Popen[bytes], folder: Path) -> None:
-    """Wait until the server ends, which it should not do by itself."""
+    """Wait until the server ends: by Ctrl-C here or `--stop true` elsewhere; by itself it should not."""
     code = child.wait()
+    if code == -signal.SIGTERM:
+        raise KeyboardInterrupt
     raise UserError(f"Label Studio ended by itself with exit code {code}; see {folder / 'label-studio.log'}.")
 
 

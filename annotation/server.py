@@ -249,6 +249,13 @@ def stop(process: psutil.Process) -> None:
     psutil.wait_procs(alive, timeout=STOP_SECONDS)
 
 
+def stop_child(child: subprocess.Popen[bytes]) -> None:
+    """End the server that `start` returned, if it has not ended yet."""
+    if child.poll() is None:
+        stop(psutil.Process(child.pid))
+        child.wait()
+
+
 def _signal(process: psutil.Process, number: signal.Signals) -> None:
     try:
         process.send_signal(number)

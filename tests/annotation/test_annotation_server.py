@@ -49,6 +49,29 @@ def test_another_process_with_the_same_number_is_not_ours(tmp_path: Path) -> Non
     assert server.running(tmp_path) is None
 
 
+def test_a_server_that_ends_at_once_is_named(tmp_path: Path) -> None:
+    failing = tmp_path / "label-studio"
+    failing.write_text("#!/bin/sh\necho loading\necho 'no space left' >&2\nexit 3\n")
+    failing.chmod(0o755)
+    child = server.start(failing, tmp_path / "server", 1)
+    with pytest.raises(UserError, match="ended with exit code 3: no space left; see .*label-studio.log"):
+        server.wait_until_healthy(child, tmp_path / "server", 30, Console(quiet=True))
+    server.stop_child(child)  # ending what has ended is nothing
+
+
+def test_a_server_gets_no_keys_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "not-yours")
+    telling = tmp_path / "label-studio"
+    telling.write_text("#!/bin/sh\nenv\numask\n")
+    telling.chmod(0o755)
+    server.start(telling, tmp_path / "server", 1).wait()
+    told = (tmp_path / "server" / "label-studio.log").read_text().splitlines()
+    assert not any("not-yours" in line for line in told)
+    assert told[-1] == "0077"
+    assert {"LABEL_STUDIO_COLLECT_ANALYTICS=false", "LABEL_STUDIO_SENTRY_DSN="} <= set(told)
+    assert {"LABEL_STUDIO_FRONTEND_SENTRY_DSN=", "LABEL_STUDIO_LATEST_VERSION_CHECK=false"} <= set(told)
+
+
 def test_no_server_is_a_missing_input(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match="finlm annotate serve"):
         server.read_address(tmp_path)
