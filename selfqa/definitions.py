@@ -67,7 +67,7 @@ def _glossary(block: Block, filing: Filing) -> Iterator[Pair]:
             rule="glossary",
             topic=term,
             place="glossary",
-            passage=passage,
+            passage=partial(str, passage),
         )
 
 
@@ -93,7 +93,7 @@ def _company_table(block: Block, filing: Filing) -> Iterator[Pair]:
                 rule="company-table",
                 topic=label.text,
                 place="company table",
-                passage="\n".join(told),
+                passage=partial(str, "\n".join(told)),
             )
 
 
@@ -128,7 +128,7 @@ def _breakdown(table: Table, filing: Filing) -> Iterator[Pair]:
         rule="breakdown",
         topic=measure,
         place=f"table {table.number}",
-        passage=f"{filing.short}\n{table.title}\n{amounts}",
+        passage=partial(str, f"{filing.short}\n{table.title}\n{amounts}"),
     )
 
 
@@ -160,7 +160,7 @@ def _subsidiaries(source: Source, filing: Filing) -> Iterator[Pair]:
             rule="subsidiaries",
             place="subsidiaries",
             topic=row["name"],
-            passage=passage,
+            passage=partial(str, passage),
         )
         yield pair_about(
             question=f"What percentage of the voting securities of {row['name']} did {filing.short} own{when}?",

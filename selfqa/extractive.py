@@ -6,9 +6,10 @@ from two of them.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from itertools import pairwise
 
 from finlm.figures import find_figures
@@ -127,7 +128,7 @@ def _place(table: Table) -> str:
 def _figure(fact: Fact, rows: Rows, table: Table, filing: Filing, limit: int, rank: int) -> Iterator[Pair]:
     ask = wording.chinese_figure if filing.language == "zh" else wording.english_figure
     question, answer = ask(fact, filing)
-    passage = table_passage([fact], rows, filing, table.title, limit)
+    passage = partial(table_passage, [fact], rows, filing, limit)
     yield _pair(question, answer, "figure", fact, table, passage, rank, fact.rule)
 
 
@@ -148,7 +149,7 @@ def _moves(old: Fact, new: Fact, rows: Rows, table: Table, filing: Filing, limit
     is_chinese = filing.language == "zh"
     change = wording.chinese_change if is_chinese else wording.english_change
     compare = wording.chinese_comparison if is_chinese else wording.english_comparison
-    passage = table_passage([old, new], rows, filing, table.title, limit)
+    passage = partial(table_passage, [old, new], rows, filing, limit)
     relative = old.unit != "percent" and wording.pick("ab", new.metric, "change") == "a"
     moved = change(old, new, filing, relative=relative)
     if moved is not None:
@@ -160,7 +161,9 @@ def _moves(old: Fact, new: Fact, rows: Rows, table: Table, filing: Filing, limit
         yield _pair(*compared, "comparison", new, table, passage, rank, "row-comparison")
 
 
-def _pair(question: str, answer: str, kind: str, fact: Fact, table: Table, passage: str, rank: int, rule: str) -> Pair:
+def _pair(
+    question: str, answer: str, kind: str, fact: Fact, table: Table, passage: Callable[[], str], rank: int, rule: str
+) -> Pair:
     return Pair(
         question=question,
         answer=answer,

@@ -51,14 +51,14 @@ def fault_of(pair: Pair, filing: Filing, evidence: str, *, limit_length: bool = 
         return "malformed", "question or answer is empty"
     if not filing.company:
         return "no-entity", "no company could be found in the document"
-    if filing.short not in question and filing.company not in question:
-        return "no-entity", f"the question does not name {filing.short}"
-    if pair.kind in NEEDS_PERIOD and not _YEAR.search(narrow(question)):
-        return "no-period", "the question names no year"
     for text in (question, answer):
         found = _ARTICLE.search(text) or _DEMONSTRATIVE.search(text)
         if found:
             return "refers-to-article", f"{found[0]!r} points outside the question"
+    if filing.short not in question and filing.company not in question:
+        return "no-entity", f"the question does not name {filing.short}"
+    if pair.kind in NEEDS_PERIOD and not _YEAR.search(narrow(question)):
+        return "no-period", "the question names no year"
     if _REFUSAL.search(answer):
         return "refusal", "the answer is a refusal"
     if language_of(question) != filing.language or language_of(answer) != filing.language:

@@ -28,11 +28,10 @@ from finlm.records import Document, Provenance
 from selfqa import output
 from selfqa.background import Background, backgrounds, near_duplicates
 from selfqa.blocks import Source
-from selfqa.endpoint import Endpoint, Sampling
 from selfqa.entities import Filing, borrowed_name, read_filing
 from selfqa.extractive import extract
 from selfqa.filters import fault_of
-from selfqa.modelled import ask_and_answer
+from selfqa.modelled import Asker, ask_and_answer
 from selfqa.pairs import Pair
 from selfqa.reading import Unread, corpus_files, read_file
 from selfqa.selection import choose, unique
@@ -195,6 +194,8 @@ def ask_all(
         for read, kept in progress.track(pieces, description="asking"):
             asked += [(read, pair) for pair in extracted(read, kept, settings, made)]
         return asked
+    from selfqa.endpoint import Endpoint, Sampling  # the client takes a second to import, and most runs need none
+
     sampling = Sampling(
         settings.endpoint,
         settings.model,
@@ -214,7 +215,7 @@ def ask_all(
 
 
 def answered(
-    read: Read, passages: Sequence[Background], endpoint: Endpoint, settings: Settings, made: output.Made
+    read: Read, passages: Sequence[Background], endpoint: Asker, settings: Settings, made: output.Made
 ) -> list[Pair]:
     """Return what a model asked and answered about a document and code found grounded."""
     if not read.filing.company:

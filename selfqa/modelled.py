@@ -7,18 +7,27 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
 
 import json_repair
 
 from finlm.figures import find_figures, narrow
 from selfqa.background import Background
 from selfqa.blocks import Source
-from selfqa.endpoint import Endpoint
 from selfqa.entities import Filing
 from selfqa.facts import Dropped
 from selfqa.filters import fault_of, question_key
 from selfqa.pairs import Pair
 from selfqa.prompts import answer_prompt, parse_questions, question_prompt
+
+
+class Asker(Protocol):
+    """What answers prompts: an `Endpoint`."""
+
+    def ask(self, prompt: str, *, wants_json: bool) -> str:
+        """Return the reply to one user message."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +42,7 @@ def ask_and_answer(
     source: Source,
     filing: Filing,
     passages: Sequence[Background],
-    endpoint: Endpoint,
+    endpoint: Asker,
     *,
     questions: int,
     parallel: int,
@@ -80,7 +89,7 @@ def _question_fault(question: str, filing: Filing, known: set[str]) -> tuple[str
         return "duplicate-question", "asked before about this document"
     if len(question) > 400:
         return "too-long", "the question is longer than 400 characters"
-    candidate = _made(question, _placeholder(filing), 0, 0, "")
+    candidate = _made(question, _placeholder(filing), 0, 0)
     return fault_of(candidate, filing, "", limit_length=False)
 
 
@@ -88,7 +97,7 @@ def _placeholder(filing: Filing) -> str:
     return "待答" if filing.language == "zh" else "pending"
 
 
-def _made(question: str, answer: str, start: int, end: int, passage: str) -> Pair:
+def _made(question: str, answer: str, start: int, end: int) -> Pair:
     has_amount = any(not (figure.is_date or figure.is_label) for figure in find_figures(answer))
     return Pair(
         question=question,
@@ -99,7 +108,6 @@ def _made(question: str, answer: str, start: int, end: int, passage: str) -> Pai
         rule="answer",
         topic=question_key(question)[:24],
         place=f"passage {start // 2000}",
-        passage=passage,
     )
 
 
@@ -126,11 +134,11 @@ def _pair(item: Asked, reply: str, source: Source, filing: Filing, limit: int) -
         return dropped("quote-not-found", f"{missing[0][:120]!r} does not stand in the passage")
     found = [span for span in spans if span is not None]
     start, end = min(span[0] for span in found), max(span[1] for span in found)
-    pair = _made(item.question, parsed["answer"].strip(), start, end, "")
+    pair = _made(item.question, parsed["answer"].strip(), start, end)
     fault = fault_of(pair, filing, source.text[start:end], limit_length=False)
     if fault:
         return dropped(*fault)
-    return replace(pair, passage=_window(source.text, start, end, background, limit))
+    return replace(pair, passage=partial(_window, source.text, start, end, background, limit))
 
 
 def find_quote(quote: str, text: str, start: int, end: int) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from finlm import jsonl, runs
 from finlm.records import Conversation, Document, Message, Provenance, Removal, content_id
 from selfqa.entities import Filing
-from selfqa.pairs import Pair, pick
+from selfqa.pairs import Pair, hashed
 
 FORMS = ("closed-book", "open-book")
 
@@ -38,10 +38,11 @@ def conversations_of(
     """Make a pair's records, one per form; the open-book one puts the passage before the question."""
     provenance = Provenance(maker=maker, document_id=document.id, start=pair.start, end=pair.end)
     made = []
+    passage = pair.passage() if "open-book" in forms else ""
     for form in FORMS:
-        if form not in forms or (form == "open-book" and not pair.passage):
+        if form not in forms or (form == "open-book" and not passage):
             continue
-        asked = f"{pair.passage}\n\n{pair.question}" if form == "open-book" else pair.question
+        asked = f"{passage}\n\n{pair.question}" if form == "open-book" else pair.question
         made.append(
             Conversation(
                 messages=(Message(role="user", content=asked), Message(role="assistant", content=pair.answer)),
@@ -92,7 +93,7 @@ def summary_of(made: Made) -> dict[str, object]:
 def samples(made: Made, number: int = 20) -> str:
     """A page of pairs beside their evidence, the same ones in every run."""
     texts = {document.id: document for document in made.documents}
-    rows = sorted(made.conversations, key=lambda row: pick([f"{n:03d}" for n in range(256)], row.id) + row.id)
+    rows = sorted(made.conversations, key=lambda row: (hashed(row.id), row.id))
     page = ["# Samples", "", "Pairs drawn by hash, each beside the characters of its document that it stands on.", ""]
     for row in rows[:number]:
         assert row.provenance is not None

@@ -5,7 +5,7 @@ Templates are deterministic: which wording a fact gets follows from a hash of th
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -36,17 +36,22 @@ class Pair:
     """The metric, so that a selection can spread over metrics."""
     place: str
     """The table or section, so that a selection can spread over places."""
-    passage: str = ""
-    """For the open-book form."""
+    passage: Callable[[], str] = str
+    """Writes the open-book form's passage; called only for pairs that are kept."""
     derivation: Derivation | None = None
     rank: int = 0
     """0 for what most readers of the filing look at, 1 for details, 2 for an older period."""
 
 
-def pick(options: Sequence[str], *parts: object) -> str:
-    """Choose one of `options` by a hash of `parts`: the same on every machine and in every run."""
+def hashed(*parts: object) -> int:
+    """A number of 32 bits that depends on `parts` alone: the same on every machine and in every run."""
     digest = hashlib.sha256("\0".join(str(part) for part in parts).encode("utf-8")).digest()
-    return options[digest[0] % len(options)]
+    return int.from_bytes(digest[:4], "big")
+
+
+def pick(options: Sequence[str], *parts: object) -> str:
+    """Choose one of `options` by a hash of `parts`."""
+    return options[hashed(*parts) % len(options)]
 
 
 # ---------------------------------------------------------------------------------------------- English

@@ -14,13 +14,12 @@ Rows = dict[int, list[Fact]]
 """Row number -> its facts, in the order of the columns."""
 
 
-def table_passage(asked: Sequence[Fact], rows: Rows, filing: Filing, title: str, limit: int) -> str:
+def table_passage(asked: Sequence[Fact], rows: Rows, filing: Filing, limit: int) -> str:
     """Write a passage of at most `limit` characters around the row that is asked about.
 
     Args:
         asked: The facts that the answer needs: all stand in the passage, with another figure if there is room.
         rows: The table's facts.
-        title: The table's heading, for the line style.
         limit: Most characters; the needed facts stay whole even if they alone are longer.
     """
     row = asked[0].row
@@ -34,11 +33,11 @@ def table_passage(asked: Sequence[Fact], rows: Rows, filing: Filing, title: str,
         if rows[candidate][0].metric == asked[0].metric:
             continue
         attempt = sorted([*chosen, candidate])
-        if len(build(attempt, rows, asked, filing, title)) <= limit:
+        if len(build(attempt, rows, asked, filing)) <= limit:
             chosen = attempt
     if len(chosen) == 1:
         build = _statements
-    passage = build(chosen, rows, asked, filing, title)
+    passage = build(chosen, rows, asked, filing)
     amounts = {figure.value for figure in find_figures(passage) if not (figure.is_date or figure.is_label)}
     return passage if len(amounts) > len(asked) or len(chosen) > 1 else ""  # nothing to choose from is no reading
 
@@ -56,13 +55,13 @@ def _shown(facts: Sequence[Fact], asked: Sequence[Fact]) -> list[Fact]:
     return [fact for fact in facts if fact in keep]
 
 
-def _statements(chosen: Sequence[int], rows: Rows, asked: Sequence[Fact], filing: Filing, title: str) -> str:
+def _statements(chosen: Sequence[int], rows: Rows, asked: Sequence[Fact], filing: Filing) -> str:
     tell = chinese_statement if filing.language == "zh" else english_statement
     told = [tell(_shown(rows[number], asked), filing, named=position == 0) for position, number in enumerate(chosen)]
     return ("" if filing.language == "zh" else " ").join(told)
 
 
-def _lines(chosen: Sequence[int], rows: Rows, asked: Sequence[Fact], filing: Filing, title: str) -> str:
+def _lines(chosen: Sequence[int], rows: Rows, asked: Sequence[Fact], filing: Filing) -> str:
     periods = [fact.period for fact in _shown(rows[asked[0].row], asked)]
     head = " | ".join(
         ["项目" if filing.language == "zh" else "Item"] + [short_period(p, filing.language) for p in periods]

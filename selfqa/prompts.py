@@ -92,7 +92,7 @@ def parse_questions(reply: str) -> list[str]:
     found = []
     for line in reply.splitlines():
         match = re.match(
-            r"\s*(?:[-*]\s*)?(?:\d{1,2}\s*[.)、:：]\s*)?(?:\*\*)?(?P<mark>(?:Question|问题|Instruction|指令"
+            r"\s*(?:[-*]\s+)?(?:\d{1,2}\s*[.)、:：]\s*)?(?:\*\*)?(?P<mark>(?:Question|问题|Instruction|指令"
             r"|Q)\s*\d{0,2}\s*[:：])?(?:\*\*)?\s*(?P<body>.+)",
             line,
         )

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from finlm.figures import Figure, find_figures
 from selfqa.filters import question_key
-from selfqa.pairs import Pair, pick
+from selfqa.pairs import Pair, hashed
 
 T = TypeVar("T")
 
@@ -60,10 +60,7 @@ class _Spread:
     """A heap whose costs only grow: the cheapest entry is put back if it became dearer since it was pushed."""
 
     def __init__(self, pairs: Iterable[Pair]) -> None:
-        self.heap = [
-            ((pair.rank, 0.0, pick([f"{n:03d}" for n in range(256)], pair.question), number), pair)
-            for number, pair in enumerate(pairs)
-        ]
+        self.heap = [((pair.rank, 0.0, hashed(pair.question), number), pair) for number, pair in enumerate(pairs)]
         heapq.heapify(self.heap)
 
     def draw(self, topics: Mapping[str, int], places: Mapping[str, int]) -> Pair | None:

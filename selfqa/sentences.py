@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 from finlm.figures import narrow
@@ -99,7 +100,6 @@ def sentence_pairs(
         for number, sentence in enumerate(sentences):
             made = list(_english(sentence, filing, lexicon) if lexicon else _chinese(sentence, filing))
             for question, answer, kind, topic, evidence in made:
-                passage = _around(sentences, number, limit)
                 yield Pair(
                     question=question,
                     answer=answer,
@@ -109,7 +109,7 @@ def sentence_pairs(
                     rule="sentence",
                     topic=topic,
                     place=section or f"paragraph {block.start}",
-                    passage=passage,
+                    passage=partial(_around, sentences, number, limit),
                 )
 
 
