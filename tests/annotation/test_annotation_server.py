@@ -54,7 +54,7 @@ def test_a_server_that_ends_at_once_is_named(tmp_path: Path) -> None:
     failing.write_text("#!/bin/sh\necho loading\necho 'no space left' >&2\nexit 3\n")
     failing.chmod(0o755)
     child = server.start(failing, tmp_path / "server", 1)
-    with pytest.raises(UserError, match="ended with exit code 3: no space left; see .*label-studio.log"):
+    with pytest.raises(UserError, match=r"ended with exit code 3: no space left; see .*label-studio\.log"):
         server.wait_until_healthy(child, tmp_path / "server", 30, Console(quiet=True))
     server.stop_child(child)  # ending what has ended is nothing
 
