@@ -12,14 +12,16 @@ from selfqa.pairs import Pair
 from selfqa.tables import Table
 
 _COMPANY_FACTS = {
-    "公司的法定代表人": ("法定代表人是谁", "法定代表人是"),
-    "法定代表人": ("法定代表人是谁", "法定代表人是"),
-    "注册地址": ("注册地址在哪里", "注册地址是"),
-    "办公地址": ("办公地址在哪里", "办公地址是"),
+    "公司的法定代表人": ("的法定代表人是谁", "的法定代表人是"),
+    "法定代表人": ("的法定代表人是谁", "的法定代表人是"),
+    "注册地址": ("的注册地址在哪里", "的注册地址是"),
+    "办公地址": ("的办公地址在哪里", "的办公地址是"),
     "会计师事务所名称": ("聘请的会计师事务所是哪一家", "聘请的会计师事务所是"),
-    "股票代码": ("股票代码是多少", "股票代码是"),
-    "公司国际互联网网址": ("公司网址是什么", "公司网址是"),
+    "股票代码": ("的股票代码是多少", "的股票代码是"),
+    "公司国际互联网网址": ("的公司网址是什么", "的公司网址是"),
 }
+"""Label of a company table -> how its question ends, how its answer goes on; both after the company's name."""
+
 _PLURALS = {
     "segment": "segments",
     "category": "categories",
@@ -85,8 +87,8 @@ def _company_table(block: Block, filing: Filing) -> Iterator[Pair]:
                 for a, b in zip(other.cells[::2], other.cells[1::2], strict=False)
             ]
             yield Pair(
-                question=f"{filing.short}的{wording[0]}？",
-                answer=f"{filing.short}的{wording[1]}{value.text.strip()}。",
+                question=f"{filing.short}{wording[0]}？",
+                answer=f"{filing.short}{wording[1]}{value.text.strip()}。",
                 kind="fact",
                 start=row.start,
                 end=row.end,

@@ -35,6 +35,18 @@ class Sampling:
     """How long a request is tried again before the run stops (and can be resumed)."""
 
 
+def key_for(url: str) -> str:
+    """Return the key in the environment, or a stand-in for an endpoint of this machine that wants none.
+
+    Raises:
+        UserError: There is no key and the endpoint is elsewhere.
+    """
+    key = os.environ.get("OPENAI_API_KEY", "")
+    if not key and (urlsplit(url).hostname or "") not in {"localhost", "127.0.0.1", "::1"}:
+        raise UserError(f"endpoint {url} needs a key; set OPENAI_API_KEY in the environment.")
+    return key or "none"
+
+
 class Endpoint:
     """Asks, remembers, tries again.
 
@@ -48,12 +60,8 @@ class Endpoint:
         self.asked = 0
         self.remembered = 0
         self._lock = threading.Lock()
-        key = os.environ.get("OPENAI_API_KEY", "")
-        host = urlsplit(sampling.url).hostname or ""
-        if not key and host not in {"localhost", "127.0.0.1", "::1"}:
-            raise UserError(f"endpoint {sampling.url} needs a key; set OPENAI_API_KEY in the environment.")
         self._client = openai.OpenAI(
-            base_url=sampling.url, api_key=key or "none", timeout=sampling.timeout_seconds, max_retries=0
+            base_url=sampling.url, api_key=key_for(sampling.url), timeout=sampling.timeout_seconds, max_retries=0
         )
         cache.parent.mkdir(parents=True, exist_ok=True)
         self._store = sqlite3.connect(cache, check_same_thread=False)

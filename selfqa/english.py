@@ -101,7 +101,9 @@ def _metric(line: Line, table: Table, repeated: set[str], lexicon: Lexicon) -> t
     is_earned = bool(BALANCE.search(label)) and not FLOW.search(label) and re.search(r"income|expense", parent, re.I)
     is_vague = bool(is_earned) or bool(GENERIC.match(label)) or not MEASURE.search(label) or label.lower() in repeated
     if not is_vague:
-        return _finish(lexicon.in_sentence(label)), ""
+        is_bare = re.search(r"\b(?:selling|marketing|administrative|development|promotion)$", label, re.I)
+        is_spent = is_bare and re.search(r"income|operations|earnings", table.title, re.I)
+        return _finish(lexicon.in_sentence(label) + (" expense" if is_spent else "")), ""
     small, head = lexicon.in_sentence(label), lexicon.in_sentence(parent)
     if re.match(r"(?:other|others|all other|subtotal|net|adjustments?)\b\W*$", label, re.I):
         return "", "label-alone"
@@ -170,6 +172,8 @@ def _measure(table: Table) -> str:
 def _finish(metric: str) -> str:
     metric = re.sub(r"\b(\w+) \1\b", r"\1", metric)
     metric = " ".join(metric.replace(" ,", ",").split())
+    metric = re.sub(r", (at (?:fair value|original cost|cost)|including|excluding|net of)", r" \1", metric)
+    metric = re.sub(r"^(.+), (basic|diluted|long-term|restricted)$", r"\2 \1", metric)
     trailing = re.fullmatch(r"((?:total |other )?)(.+), net", metric)
     if trailing and "," not in trailing[2] and " net " not in f" {trailing[2]} ":
         return f"{trailing[1]}net {trailing[2]}"  # "accounts receivable, net" would need a second comma in a sentence

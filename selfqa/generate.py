@@ -13,6 +13,7 @@ import sys
 if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,6 +106,10 @@ def main(settings: Settings) -> None:
     console = Console(stderr=True)
     corpus = Path(settings.corpus)
     files = corpus_files(corpus)
+    if settings.backend == "openai":
+        from selfqa.endpoint import key_for  # the client takes a second to import, and most runs need none
+
+        key_for(settings.endpoint)
     run = runs.Run.open(settings.output, "selfqa", settings, inputs={"corpus": corpus}, overwrite=settings.overwrite)
     if run.is_finished:
         console.print(
@@ -115,6 +120,8 @@ def main(settings: Settings) -> None:
     with Progress(console=console, transient=True) as progress:
         documents = read_all(files, corpus, made, progress)
         if not documents:
+            if not run.resumes:
+                shutil.rmtree(run.folder)
             raise UserError(f"--corpus {corpus}: none of its {len(files)} files gave any text; see {_reasons(made)}")
         passages = cut_all(documents, settings, made)
         asked = ask_all(documents, passages, settings, run, made, progress)
@@ -194,7 +201,7 @@ def ask_all(
         for read, kept in progress.track(pieces, description="asking"):
             asked += [(read, pair) for pair in extracted(read, kept, settings, made)]
         return asked
-    from selfqa.endpoint import Endpoint, Sampling  # the client takes a second to import, and most runs need none
+    from selfqa.endpoint import Endpoint, Sampling
 
     sampling = Sampling(
         settings.endpoint,

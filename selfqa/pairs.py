@@ -65,8 +65,8 @@ def possessive(name: str) -> str:
 def verb(metric: str) -> str:
     """`was` or `were`, by the head of the metric."""
     head = re.split(
-        r",|\b(?:of|from|for|in|by|to|on|at|per|before|after|attributable|generated|used|provided|held|including"
-        r"|excluding|available|declared|paid|under|with)\b|\(",
+        r",|\(|\s(?:of|from|for|in|by|to|on|at|per|before|after|attributable|generated|used|provided|held|including"
+        r"|excluding|available|declared|paid|under|with|arising|outstanding|related)\b",
         metric,
     )[0].strip()
     last = head.split(" ")[-1].lower() if head else ""

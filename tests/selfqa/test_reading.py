@@ -143,7 +143,7 @@ def test_what_cannot_run_is_one_sentence_and_exit_2(
     assert words in done.stderr
     assert done.stderr.count("error:") == 1
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "out" / "instructions.jsonl").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_decode() -> None:
