@@ -202,6 +202,12 @@ class PPOTrainer:
                 ref_BA, _ = self._log_probs(batch)
             value_BA = rollout.values(self.roles, batch, self.critic_head)
             score_B = rollout.scores(self.roles, batch, self.reward_head)
+            unusable_N = score_B[~torch.isfinite(score_B)]
+            if len(unusable_N):
+                raise UserError(
+                    f"The reward model scores an answer {float(unusable_N[0])}; no step was taken. Look for damaged "
+                    "weights in the reward model or in the policy's base."
+                )
             if self.args.score_clip:
                 score_B = score_B.clamp(-self.args.score_clip, self.args.score_clip)
             was_cut_B = torch.tensor([not answers[index].ended for index in batch.index], device=self.device)
@@ -283,11 +289,12 @@ class PPOTrainer:
             sums["ratio2"] += float(ratio_N.double().square().sum())
         means = {name: self._sum(total) / tokens for name, total in sums.items()}
         norms = {
-            "policy": self._update("policy", self._policy_parameters(), self.args.learning_rate * self._warm(update)),
-            "critic": self._update(
-                "critic", self._critic_parameters(), self.args.critic_learning_rate * self._warm(update)
-            ),
+            "policy": self._gradient_norm("policy", self._policy_parameters()),
+            "critic": self._gradient_norm("critic", self._critic_parameters()),
         }
+        # both norms are known before either steps, so that a fault of one leaves the other's weights alone too
+        self._update("policy", self.args.learning_rate * self._warm(update))
+        self._update("critic", self.args.critic_learning_rate * self._warm(update))
         return {
             "loss/policy_avg": means["policy"],
             "loss/value_avg": means["value"],
@@ -301,8 +308,8 @@ class PPOTrainer:
             "val/grad_norm": norms["critic"],
         }
 
-    def _update(self, name: str, parameters: list[torch.nn.Parameter], rate: float) -> float:
-        """Sum the gradients over processes, clip, check, step; return the norm before clipping."""
+    def _gradient_norm(self, name: str, parameters: list[torch.nn.Parameter]) -> float:
+        """Sum the gradients over processes, clip and check them; return the norm before clipping."""
         if self.processes > 1:
             for parameter in parameters:
                 parameter.grad = self.accelerator.reduce(parameter.grad, reduction="sum")
@@ -312,12 +319,14 @@ class PPOTrainer:
                 f"The {name}'s gradient norm is {norm}; no step was taken and the weights keep their last values. "
                 "Lower the learning rate or look at the last rollouts."
             )
+        return norm
+
+    def _update(self, name: str, rate: float) -> None:
         optimizer = self.optimizers[name]
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return norm
 
     # ------------------------------------------------------------------------------------------ parts
 

@@ -25,10 +25,12 @@ from transformers import PrinterCallback, ProgressCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from finlm import config, data, jsonl, model, runs
-from finlm.checkpoints import WholeCheckpoints
+from finlm.checkpoints import FiniteGradients, WholeCheckpoints
 from finlm.errors import UserError
+from finlm.metrics import read_metrics
 from finlm.progress import Watch, console
 from finlm.records import Removal
+from finlm.tables import as_dataset
 from finlm.tokenizer import load_tokenizer
 
 
@@ -123,7 +125,8 @@ def main(settings: SFTSettings) -> None:
     checkpoint, complaints = runs.newest_whole(out / "checkpoints", "checkpoint-*")
     for complaint in complaints:
         console.print(f"[yellow]skipped a damaged checkpoint: {complaint}")
-    before = trainer.evaluate()["eval_loss"] if test_rows and checkpoint is None else None
+    if test_rows and checkpoint is None:
+        trainer.evaluate()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     after = trainer.evaluate()["eval_loss"] if test_rows else None
 
@@ -135,7 +138,7 @@ def main(settings: SFTSettings) -> None:
             learned_tokens=sum(row.learned for row in train_rows),
             held_out_rows=len(test_rows),
             set_aside=len(removals),
-            test_loss_before=before,
+            test_loss_before=read_metrics(out / "metrics.jsonl")[0].get("eval_loss"),
             test_loss=after,
         )
         print(f"SFT: test loss {after:.3f}, model in {out / 'model'}" if after is not None else f"model in {out}")
@@ -178,6 +181,8 @@ def make_trainer(
             f"{processes} processes."
         )
     out = Path(settings.output)
+    # TensorBoard would begin in the working folder, and in another one at each start
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "tensorboard"))
     arguments = config.section(
         "trainer",
         {"logging_steps": 1, "gradient_checkpointing": device.type == "cuda", "report_to": "tensorboard"}
@@ -216,12 +221,13 @@ def make_trainer(
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(FiniteGradients())
     trainer.add_callback(Watch("SFT", out / "metrics.jsonl"))
     return trainer
 
 
 def _dataset(rows: list[data.Row]) -> Dataset:
-    return Dataset.from_list([{"input_ids": list(row.ids), "labels": list(row.labels)} for row in rows])
+    return as_dataset({"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]})
 
 
 def export(trainer: MixedSFTTrainer, base: Path, out: Path, dtype: torch.dtype) -> None:

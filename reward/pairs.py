@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from finlm import chat_format, data
 from finlm.model import ADAPTER_CONFIG
 from finlm.records import Candidates, PreferencePair, Removal
+from finlm.tables import as_dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ def split_pairs(
 
 def dataset(encoded: list[EncodedPair]) -> Dataset:
     """Return the columns that TRL's RewardTrainer takes as already encoded."""
-    return Dataset.from_list(
-        [{"chosen_ids": list(pair.chosen), "rejected_ids": list(pair.rejected)} for pair in encoded]
+    return as_dataset(
+        {"chosen_ids": [pair.chosen for pair in encoded], "rejected_ids": [pair.rejected for pair in encoded]}
     )
 
 

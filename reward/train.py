@@ -23,7 +23,7 @@ from transformers import LlamaForSequenceClassification, PrinterCallback, Progre
 from trl import RewardConfig, RewardTrainer
 
 from finlm import config, jsonl, model, runs, scorer
-from finlm.checkpoints import WholeCheckpoints
+from finlm.checkpoints import FiniteGradients, WholeCheckpoints
 from finlm.errors import UserError
 from finlm.progress import Watch, console
 from finlm.records import Candidates, PreferencePair
@@ -105,11 +105,14 @@ def main(settings: RewardSettings) -> None:
         made_by="finlm annotate push, then finlm annotate pull (or, without people: finlm annotate by-figures)",
     )
     base, _ = model.base_of(settings.model)
+    inputs = {"model": base, "preferences": Path(settings.preferences)}
+    if Path(settings.candidates).is_file():
+        inputs["candidates"] = Path(settings.candidates)
     run = runs.Run.open(
         out,
         "reward",
         settings,
-        inputs={"model": base, "preferences": settings.preferences},
+        inputs=inputs,
         overwrite=settings.overwrite,
     )
     if run.is_finished:
@@ -163,6 +166,8 @@ def make_trainer(
             f"batch_size {settings.batch_size} must be a multiple of micro_batch {settings.micro_batch} x "
             f"{processes} processes."
         )
+    # TensorBoard would begin in the working folder, and in another one at each start
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(settings.output) / "tensorboard"))
     arguments = config.section(
         "trainer",
         {"logging_steps": 1, "gradient_checkpointing": device.type == "cuda", "report_to": "tensorboard"}
@@ -198,6 +203,7 @@ def make_trainer(
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(FiniteGradients())
     trainer.add_callback(Watch("reward model", Path(settings.output) / "metrics.jsonl"))
     return trainer
 
@@ -229,6 +235,11 @@ def export(trainer: WholeRewardTrainer, settings: RewardSettings, base: Path, tr
         batch_size=settings.micro_batch,
     )
     mean, std = float(raw.mean()), float(raw.std())
+    if not 0 < std < float("inf"):
+        raise UserError(
+            f"The scores of {normalised_on} have standard deviation {std}, so they cannot be normalised; give more "
+            "answers that differ, or look for damaged weights."
+        )
     folder = Path(settings.output) / "model"
     with runs.whole_folder(folder) as aside:
         pairs.save_adapter(peft_model, aside, base=os.path.relpath(base, folder))
