@@ -100,19 +100,20 @@ def main(settings: SFTSettings) -> None:
     out = Path(settings.output)
     for path in settings.instructions:
         runs.require(path, what="Instructions", made_by="python selfqa/generate.py --corpus filings/")
-    run = runs.Run.open(
-        out,
-        "sft",
-        settings,
-        inputs={path: path for path in [*settings.instructions, *settings.text]},
-        overwrite=settings.overwrite,
-    )
+    base = model.resolve_model(settings.model, settings.runs)
+    with PartialState().main_process_first():
+        run = runs.Run.open(
+            out,
+            "sft",
+            settings,
+            inputs={"model": base} | {path: path for path in [*settings.instructions, *settings.text]},
+            overwrite=settings.overwrite and PartialState().is_main_process,
+        )
     if run.is_finished:
         print(f"{out} is finished; --overwrite true begins afresh, --output names another folder.")
         return
     runs.need_disk(out, 1.0)
 
-    base = model.resolve_model(settings.model, settings.runs)
     tokenizer = load_tokenizer(base)
     train_rows, test_rows, removals = make_rows(settings, tokenizer)
     jsonl.write(out / "rejected.jsonl", removals)
@@ -122,12 +123,10 @@ def main(settings: SFTSettings) -> None:
     )
 
     trainer = make_trainer(settings, base, tokenizer, train_rows, test_rows)
-    checkpoint, complaints = runs.newest_whole(out / "checkpoints", "checkpoint-*")
-    for complaint in complaints:
-        console.print(f"[yellow]skipped a damaged checkpoint: {complaint}")
-    if test_rows and checkpoint is None:
+    metrics = out / "metrics.jsonl"
+    if test_rows and not read_metrics(metrics):
         trainer.evaluate()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.go_on()
     after = trainer.evaluate()["eval_loss"] if test_rows else None
 
     if trainer.accelerator.is_main_process:
@@ -138,7 +137,7 @@ def main(settings: SFTSettings) -> None:
             learned_tokens=sum(row.learned for row in train_rows),
             held_out_rows=len(test_rows),
             set_aside=len(removals),
-            test_loss_before=read_metrics(out / "metrics.jsonl")[0].get("eval_loss"),
+            test_loss_before=read_metrics(metrics)[0].get("eval_loss"),
             test_loss=after,
         )
         print(f"SFT: test loss {after:.3f}, model in {out / 'model'}" if after is not None else f"model in {out}")
@@ -239,4 +238,4 @@ def export(trainer: MixedSFTTrainer, base: Path, out: Path, dtype: torch.dtype) 
 
 
 if __name__ == "__main__":
-    config.run(main, SFTSettings, __doc__ or "")
+    config.run(main, SFTSettings, __doc__ or "", folder="output")

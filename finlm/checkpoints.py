@@ -1,12 +1,19 @@
-"""Checkpoints of the transformers Trainer that are whole or not there.
+"""What the transformers Trainer lacks to be killed or led astray without harm.
 
-transformers 5 writes a checkpoint straight into its final place, and a run killed meanwhile resumes from the torso.
+It writes a checkpoint straight into its final place, so that a run killed meanwhile resumes from the torso, and it
+steps with gradients that are not finite.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
 from finlm import runs
+from finlm.errors import UserError
+from finlm.progress import console
 
 
 class WholeCheckpoints:
@@ -17,18 +24,60 @@ class WholeCheckpoints:
     _staging: str | None = None
     kept = 2
 
+    def go_on(self) -> None:
+        """Train from the newest whole checkpoint, or from the start, to the last step; say what was passed over."""
+        checkpoint, complaints = runs.newest_whole(Path(self.args.output_dir), "checkpoint-*")
+        for complaint in complaints:
+            console.print(f"[yellow]skipped a damaged checkpoint: {complaint}")
+        if checkpoint is None:
+            self.train()  # type: ignore[attr-defined]
+        elif int(checkpoint.name.rpartition("-")[2]) < self.args.max_steps:
+            self.train(resume_from_checkpoint=str(checkpoint))  # type: ignore[attr-defined]
+        else:
+            # asked to resume at its last step, a Trainer takes another one
+            self._load_from_checkpoint(str(checkpoint))  # type: ignore[attr-defined]
+            self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+
     def _get_output_dir(self, trial: Any) -> str:
         return self._staging or super()._get_output_dir(trial)  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self.args.output_dir)
         name = f"checkpoint-{self.state.global_step}"
-        self._staging = str(folder / ".staging")
+        staging = folder / ".staging"
+        if self.args.should_save:
+            shutil.rmtree(staging, ignore_errors=True)
+        self._staging = str(staging)
         try:
             super()._save_checkpoint(model, trial)  # type: ignore[misc]
         finally:
-            staging, self._staging = Path(self._staging), None
+            self._staging = None
         if self.args.should_save:
             runs.seal(staging / name)
             runs.replace_folder(staging / name, folder / name)
             runs.keep_newest(folder, "checkpoint-*", self.kept)
+            staging.rmdir()
+
+
+class FiniteGradients(TrainerCallback):  # type: ignore[misc]
+    """Stops a Trainer before a step that would write NaN or infinity into the weights."""
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Check the gradients.
+
+        Raises:
+            UserError: One is not finite; the message names its weight.
+        """
+        for name, parameter in model.named_parameters() if model is not None else ():
+            if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+                raise UserError(
+                    f"The gradient of {name} at step {state.global_step + 1} is not finite; no step was taken and the "
+                    "checkpoints keep the last values. Lower learning_rate, or look for damaged weights in the model."
+                )

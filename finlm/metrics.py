@@ -17,6 +17,9 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         return []
     lines: dict[int, dict[str, float]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # a run killed in the middle of a line writes that step again when it resumes
         lines.setdefault(entry["step"], {}).update(entry)
     return [lines[step] for step in sorted(lines)]

@@ -27,6 +27,9 @@ from finlm.errors import MissingInput, UserError
 
 MANIFEST = "manifest.json"
 STATE = "run.json"
+CONFIG = "config.yaml"
+ASIDE = (".tmp", ".writing", ".old", ".deleted")
+"""Endings of the hidden names under which things are written or deleted; a killed process may leave them."""
 VERSIONED = ("finlm", "torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
 
 
@@ -101,18 +104,30 @@ def replace_folder(new: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def delete_folder(folder: Path) -> None:
+    """Delete a folder; killed meanwhile, nothing of it stands under its own name."""
+    aside = folder.with_name(f".{folder.name}.deleted")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(folder, aside)
+    shutil.rmtree(aside)
+
+
 def damage(folder: str | os.PathLike[str]) -> str | None:
     """Return what is wrong with a sealed folder, or None if every file is as it was written."""
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
         return f"{folder} has no {MANIFEST}: it was not written to its end"
-    for name, entry in json.loads((folder / MANIFEST).read_text(encoding="utf-8")).items():
-        path = folder / name
+    try:
+        entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        written = {folder / name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in entries.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return f"{folder / MANIFEST} is not what was written ({type(error).__name__}: {error})"
+    for path, (size, digest) in written.items():
         if not path.is_file():
             return f"{path} is missing"
-        if path.stat().st_size != entry["bytes"]:
-            return f"{path} has {path.stat().st_size} bytes, {entry['bytes']} were written"
-        if file_hash(path) != entry["sha256"]:
+        if path.stat().st_size != size:
+            return f"{path} has {path.stat().st_size} bytes, {size} were written"
+        if file_hash(path) != digest:
             return f"{path} is not what was written (its SHA-256 differs)"
     return None
 
@@ -126,7 +141,7 @@ def _numbered(parent: Path, pattern: str) -> list[Path]:
 def keep_newest(parent: Path, pattern: str, count: int) -> None:
     """Delete all but the `count` newest `<name>-<number>` folders under `parent`."""
     for folder in _numbered(parent, pattern)[:-count]:
-        shutil.rmtree(folder)
+        delete_folder(folder)
 
 
 def newest_whole(parent: Path, pattern: str) -> tuple[Path | None, list[str]]:
@@ -258,30 +273,36 @@ class Run:
         settings = {name: value for name, value in _plain(config).items() if name not in {"runs", "overwrite"}}
         hashes = {name: fingerprint(path) for name, path in inputs.items()}
         if overwrite and (folder / STATE).is_file():
-            shutil.rmtree(folder)
+            delete_folder(folder)
         if not (folder / STATE).is_file():
-            if folder.is_dir() and any(folder.iterdir()):
+            if folder.is_dir() and any(path.suffix not in ASIDE for path in folder.iterdir()):
                 raise UserError(f"{folder} holds files but no {STATE}: it is no run folder; choose another --output.")
             state = {"stage": stage, "status": "running", "seconds": 0.0, "versions": versions()}
             state |= {"settings": settings, "inputs": {name: str(path) for name, path in inputs.items()}}
             state |= {"input_hashes": hashes, "counts": {}}
             run = cls(folder, stage, state, resumes=False, is_finished=False)
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / "config.yaml", yaml.safe_dump(_plain(config), allow_unicode=True, sort_keys=False))
+            # the state comes first: a folder without it is not taken for a run
             run._save()
+            _write_config(folder, config)
             return run
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        state = _read_state_of(folder)
         has_grown = _check_same(folder, stage, state, settings, hashes, grows)
         if has_grown:
             state |= {"settings": settings, "status": "running"}
-            write_text(folder / "config.yaml", yaml.safe_dump(_plain(config), allow_unicode=True, sort_keys=False))
         run = cls(folder, stage, state, resumes=True, is_finished=state["status"] == "finished")
         if has_grown:
             run._save()
+        if has_grown or not (folder / CONFIG).is_file():
+            _write_config(folder, config)
         return run
 
     def finish(self, **counts: Any) -> None:
-        """Mark the run as finished, with the counts that belong in its summary."""
+        """Mark the run as finished, with the counts that belong in its summary; what killed starts left aside goes."""
+        for stray in [*self.folder.rglob(".*"), *self.folder.parent.glob(f".{self.folder.name}.*")]:
+            if stray.suffix in ASIDE and stray.is_dir():
+                shutil.rmtree(stray, ignore_errors=True)
+            elif stray.suffix in ASIDE:
+                stray.unlink(missing_ok=True)
         self._state["status"] = "finished"
         self._state["counts"] = counts
         self._save()
@@ -303,6 +324,10 @@ class Run:
     def _save(self) -> None:
         self._state["seconds"], self._began = round(self.seconds, 3), time.monotonic()
         write_json(self.folder / STATE, self._state)
+
+
+def _write_config(folder: Path, config: Any) -> None:
+    write_text(folder / CONFIG, yaml.safe_dump(_plain(config), allow_unicode=True, sort_keys=False))
 
 
 def _plain(config: Any) -> dict[str, Any]:
@@ -340,8 +365,14 @@ def _check_same(
 
 def read_state(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Return a run folder's `run.json`, or None if there is none."""
-    path = Path(folder) / STATE
-    if not path.is_file():
-        return None
-    state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return _read_state_of(Path(folder)) if (Path(folder) / STATE).is_file() else None
+
+
+def _read_state_of(folder: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{folder / STATE} is damaged ({error}); move {folder} away or choose another --output."
+        ) from error
     return state

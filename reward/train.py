@@ -108,13 +108,14 @@ def main(settings: RewardSettings) -> None:
     inputs = {"model": base, "preferences": Path(settings.preferences)}
     if Path(settings.candidates).is_file():
         inputs["candidates"] = Path(settings.candidates)
-    run = runs.Run.open(
-        out,
-        "reward",
-        settings,
-        inputs=inputs,
-        overwrite=settings.overwrite,
-    )
+    with PartialState().main_process_first():
+        run = runs.Run.open(
+            out,
+            "reward",
+            settings,
+            inputs=inputs,
+            overwrite=settings.overwrite and PartialState().is_main_process,
+        )
     if run.is_finished:
         print(f"{out} is finished; --overwrite true begins afresh, --output names another folder.")
         return
@@ -138,10 +139,7 @@ def main(settings: RewardSettings) -> None:
     console.print(f"reward model: {len(split.train)} pairs, {len(test)} held out, {len(split.removals)} set aside")
 
     trainer = make_trainer(settings, base, tokenizer, split.train, test)
-    checkpoint, complaints = runs.newest_whole(out / "checkpoints", "checkpoint-*")
-    for complaint in complaints:
-        console.print(f"[yellow]skipped a damaged checkpoint: {complaint}")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.go_on()
 
     if trainer.accelerator.is_main_process:
         export(trainer, settings, base, split.train)
@@ -271,4 +269,4 @@ def normalisation_rows(
 
 
 if __name__ == "__main__":
-    config.run(main, RewardSettings, __doc__ or "")
+    config.run(main, RewardSettings, __doc__ or "", folder="output")

@@ -25,6 +25,16 @@ STAGES = {
     "evaluate": "finlm.evaluate",
 }
 """The stages of the tiny loop in their order, with their modules."""
+MADE = {
+    "sft": ("sft",),
+    "respond": ("candidates", "candidates.jsonl"),
+    "by_figures": ("preferences", "preferences.jsonl"),
+    "reward": ("reward",),
+    "prompts": ("prompts", "prompts.jsonl"),
+    "ppo": ("ppo",),
+    "evaluate": ("evaluation",),
+}
+"""What each stage writes below the run root."""
 
 
 @pytest.fixture(scope="session")
@@ -76,18 +86,9 @@ class Chain:
 
     def before(self, stage: str, folder: Path) -> Path:
         """Copy what lies in `runs` before a stage into a new folder to run it in."""
-        made = {
-            "sft": ("sft",),
-            "respond": ("candidates", "candidates.jsonl"),
-            "by_figures": ("preferences", "preferences.jsonl"),
-            "reward": ("reward",),
-            "prompts": ("prompts", "prompts.jsonl"),
-            "ppo": ("ppo",),
-            "evaluate": ("evaluation",),
-        }
         folder.mkdir(parents=True)
         for earlier in list(STAGES)[: list(STAGES).index(stage)]:
-            for name in made[earlier]:
+            for name in MADE[earlier]:
                 copy = shutil.copytree if (self.runs / name).is_dir() else shutil.copy2
                 (folder / "runs").mkdir(exist_ok=True)
                 copy(self.runs / name, folder / "runs" / name)

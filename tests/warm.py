@@ -210,12 +210,12 @@ def count_operations(order: Order) -> None:
 
 
 def shown(target: Any) -> str:
-    """The last two names of a path, or of the file behind a descriptor."""
+    """The last two names of a path, or of the file behind a descriptor, without this process's number."""
     try:
         path = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else os.fsdecode(target)
     except FileNotFoundError:
         path = "?"
-    return "/".join(Path(path).parts[-2:])
+    return "/".join(Path(path).parts[-2:]).replace(f".{os.getpid()}", "")
 
 
 if __name__ == "__main__":
