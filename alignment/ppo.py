@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from peft import LoraConfig
 from transformers import set_seed
 
@@ -63,14 +64,15 @@ def main(settings: PPOSettings) -> None:
     runs.require(settings.prompts, what="Prompts", made_by="finlm prompts")
     base, _ = model.base_of(settings.model)
     reward = Path(settings.reward_model) / "model"
-    run = runs.Run.open(
-        out,
-        "ppo",
-        settings,
-        inputs={"model": base, "reward_model": reward, "prompts": settings.prompts},
-        grows=("total_episodes",),
-        overwrite=settings.overwrite,
-    )
+    with PartialState().main_process_first():
+        run = runs.Run.open(
+            out,
+            "ppo",
+            settings,
+            inputs={"model": base, "reward_model": reward, "prompts": settings.prompts},
+            grows=("total_episodes",),
+            overwrite=settings.overwrite and PartialState().is_main_process,
+        )
     if run.is_finished:
         print(
             f"{out} is finished ({settings.total_episodes:,} episodes); --total_episodes with a higher number trains "
@@ -103,4 +105,4 @@ def main(settings: PPOSettings) -> None:
 
 
 if __name__ == "__main__":
-    config.run(main, PPOSettings, __doc__ or "")
+    config.run(main, PPOSettings, __doc__ or "", folder="output_dir")

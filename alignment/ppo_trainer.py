@@ -220,7 +220,7 @@ class PPOTrainer:
         rewards = [
             objective.token_rewards(
                 item.score_B,
-                objective.kl_estimate(item.old_BA, item.ref_BA, self.args.kl_estimator),
+                self._kl(item),
                 item.batch.is_answer_BA,
                 kl_coef=self.args.kl_coef,
             )
@@ -340,6 +340,9 @@ class PPOTrainer:
             shutil.rmtree(aside / "policy")
             (aside / "README.md").unlink(missing_ok=True)
 
+    def _kl(self, item: Measured) -> Tensor:
+        return objective.kl_estimate(item.old_BA, item.ref_BA, self.args.kl_estimator)
+
     def _log_probs(self, batch: rollout.MicroBatch) -> tuple[Tensor, Tensor]:
         return rollout.log_probs(self.roles, batch, self.head_VD, temperature=self.args.temperature)
 
@@ -408,6 +411,7 @@ class PPOTrainer:
         """What the rollout itself says, over all processes."""
         count = self._sum(float(len(answers)))
         kl = sum(float(((i.old_BA - i.ref_BA) * i.batch.is_answer_BA).sum()) for i in measured)
+        penalty = self._sum(sum(float((self._kl(i) * i.batch.is_answer_BA).sum()) for i in measured)) / count
         scores = sum(float(i.score_B.sum()) for i in measured)
         entropy = sum(float((i.entropy_BA * i.batch.is_answer_BA).sum()) for i in measured)
         kl, scores, entropy = self._sum(kl) / count, self._sum(scores) / count, self._sum(entropy) / count
@@ -416,8 +420,8 @@ class PPOTrainer:
         return {
             "objective/kl": kl,
             "objective/entropy": entropy,
-            "objective/non_score_reward": -self.args.kl_coef * kl,
-            "objective/rlhf_reward": scores - self.args.kl_coef * kl,
+            "objective/non_score_reward": -self.args.kl_coef * penalty,
+            "objective/rlhf_reward": scores - self.args.kl_coef * penalty,
             "objective/scores": scores,
             "rollout/score_std": max(0.0, squares - scores**2) ** 0.5,
             "val/num_eos_tokens": ended,

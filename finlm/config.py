@@ -92,8 +92,22 @@ def parser_for(settings: type[C], description: str, prog: str | None = None) -> 
     return parser
 
 
-def parse(settings: type[C], description: str, argv: Sequence[str] | None = None, prog: str | None = None) -> C:
+def parse(
+    settings: type[C],
+    description: str,
+    argv: Sequence[str] | None = None,
+    prog: str | None = None,
+    folder: str = "",
+) -> C:
     """Return the settings that the command line (default: this process's) and its YAML file give.
+
+    Args:
+        settings: The dataclass.
+        description: What the command does, for --help.
+        argv: The arguments.
+        prog: The command's name.
+        folder: Field that holds the run folder. Where that folder has a `config.yaml` and no --config is given, its
+            settings take the place of the defaults: a run goes on as it was begun.
 
     Raises:
         UserError: An unknown key, a value of the wrong type, or one that the dataclass refuses.
@@ -105,6 +119,15 @@ def parse(settings: type[C], description: str, argv: Sequence[str] | None = None
         elif argument.startswith("--config="):
             arguments[position] = "--config=" + find_config(argument.removeprefix("--config="))
     parser = parser_for(settings, description, prog)
+    found = _parsed(parser, settings, arguments)
+    remembered = Path(getattr(found, folder)) / "config.yaml" if folder else None
+    is_fresh = getattr(found, "overwrite", False) or any(word.startswith("--config") for word in arguments)
+    if remembered is not None and remembered.is_file() and not is_fresh:
+        found = _parsed(parser, settings, [f"--config={remembered}", *arguments])
+    return found
+
+
+def _parsed(parser: ArgumentParser, settings: type[C], arguments: list[str]) -> C:
     try:
         namespace = parser.parse_args(arguments)
         values = {field.name: namespace[field.name] for field in dataclasses.fields(settings)}
@@ -150,15 +173,18 @@ def section(name: str, given: Mapping[str, Any], accepted: type, ours: Mapping[s
         raise UserError(f"Section {name!r}: {error}") from error
 
 
-def run(main: Callable[[C], None], settings: type[C], description: str) -> NoReturn:
-    """Parse this process's command line, run `main`, and exit: 0, 2 for what the user can mend, 130 on Ctrl-C."""
+def run(main: Callable[[C], None], settings: type[C], description: str, folder: str = "") -> NoReturn:
+    """Parse this process's command line, run `main`, and exit: 0, 2 for what the user can mend, 130 on Ctrl-C.
+
+    `folder` names the field with the run folder, as in `parse`.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # what libraries plan to rename is for their users' developers, not for who runs a stage
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        main(parse(settings, description))
+        main(parse(settings, description, folder=folder))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -44,7 +44,7 @@ class Stage:
     """One command of the loop.
 
     Example:
-        Stage(name="sft", title="mixed SFT", command=("alignment/sft.py",), folder="sft", has_threads=True)
+        Stage(name="sft", title="mixed SFT", command=("alignment/sft.py",), folder="sft")
     """
 
     name: str
@@ -52,18 +52,19 @@ class Stage:
     command: tuple[str, ...]
     folder: str
     """Its run folder below the run root."""
-    has_threads: bool = True
+    uses_torch: bool = False
+    """True if it takes a number of threads."""
 
 
 STAGES = (
-    Stage("selfqa", "Self-QA on the example filings", ("selfqa/generate.py",), "selfqa", has_threads=False),
-    Stage("sft", "mixed SFT of SmolLM2-135M", ("alignment/sft.py",), "sft"),
-    Stage("respond", "candidate answers", ("alignment/respond.py",), "candidates"),
-    Stage("by_figures", "preferences by rule", ("annotation/by_figures.py",), "preferences", has_threads=False),
-    Stage("reward", "reward model", ("reward/train.py",), "reward"),
-    Stage("prompts", "prompts for PPO", ("finlm/prompts.py",), "prompts", has_threads=False),
-    Stage("ppo", "PPO", ("-m", "accelerate.commands.launch", "alignment/ppo.py"), "ppo"),
-    Stage("evaluate", "evaluation on held-out companies", ("finlm/evaluate.py",), "evaluation"),
+    Stage("selfqa", "Self-QA on the example filings", ("selfqa/generate.py",), "selfqa"),
+    Stage("sft", "mixed SFT of SmolLM2-135M", ("alignment/sft.py",), "sft", uses_torch=True),
+    Stage("respond", "candidate answers", ("alignment/respond.py",), "candidates", uses_torch=True),
+    Stage("by_figures", "preferences by rule", ("annotation/by_figures.py",), "preferences"),
+    Stage("reward", "reward model", ("reward/train.py",), "reward", uses_torch=True),
+    Stage("prompts", "prompts for PPO", ("finlm/prompts.py",), "prompts"),
+    Stage("ppo", "PPO", ("-m", "accelerate.commands.launch", "alignment/ppo.py"), "ppo", uses_torch=True),
+    Stage("evaluate", "evaluation on held-out companies", ("finlm/evaluate.py",), "evaluation", uses_torch=True),
 )
 
 
@@ -93,8 +94,10 @@ def run_stage(stage: Stage, settings: DemoSettings, root: Path) -> None:
     Raises:
         UserError: The stage failed; its own message stands above.
     """
-    arguments = ["--config", f"{stage.name}_demo", "--runs", str(root), "--seed", str(settings.seed)]
-    if stage.has_threads:
+    arguments = ["--config", f"{stage.name}_demo", "--runs", os.path.relpath(root, CHECKOUT)]
+    if stage.name != "selfqa":
+        arguments += ["--seed", str(settings.seed)]
+    if stage.uses_torch:
         arguments += ["--threads", str(settings.threads)]
     command = list(stage.command)
     if command[:2] == ["-m", "accelerate.commands.launch"]:

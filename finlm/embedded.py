@@ -46,7 +46,8 @@ def import_embedded(folder: Path) -> Path:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    tokenizer.pad_token = "<|endoftext|>"
+    # releases of transformers read the file's special tokens differently
+    tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
     tokenizer.chat_template = chat_format.TEMPLATE
     tokenizer.padding_side = "left"
     config.pad_token_id = tokenizer.pad_token_id

@@ -36,7 +36,7 @@ class EvaluateSettings:
     runs: str = field(default_factory=config.default_runs)
     """Run root: the folder that all stages write below."""
     output: str = "{runs}/evaluation"
-    """Folder of answers.jsonl, choices.jsonl and summary.json."""
+    """Folder of answers.jsonl and summary.json."""
     models: dict[str, str] = field(
         default_factory=lambda: {"base": "embedded", "sft": "{runs}/sft", "ppo": "{runs}/ppo"}
     )
@@ -278,4 +278,4 @@ def _load(settings: EvaluateSettings, folder: Path) -> tuple[Any, Any]:
 
 
 if __name__ == "__main__":
-    config.run(main, EvaluateSettings, __doc__ or "")
+    config.run(main, EvaluateSettings, __doc__ or "", folder="output")

@@ -26,7 +26,10 @@ transformers_logging.disable_progress_bar()
 
 def device_of_this_process() -> torch.device:
     """The GPU of this process where there is one, else the CPU."""
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    # accelerate sets the current device only later; loading must not put every process's weights on the first GPU
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
