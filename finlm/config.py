@@ -8,6 +8,7 @@ Unknown keys and wrong types end with one sentence that names the key, and exit 
 
 import dataclasses
 import difflib
+import errno
 import os
 import re
 import sys
@@ -191,4 +192,29 @@ def run(main: Callable[[C], None], settings: type[C], description: str, folder: 
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last checkpoint.", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        print(
+            "error: the disk is full: what was being written was not kept, what lay there before is whole; free some "
+            "space, then the same command goes on from the last checkpoint.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     sys.exit(0)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """True if a write found no room, whoever was writing.
+
+    safetensors and torch write from compiled code, whose errors carry the system's number in their text or not at all.
+    """
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.errno in numbers:
+            return True
+        if any(f"os error {number})" in str(found) for number in numbers) or "PytorchStreamWriter" in str(found):
+            return True
+        found = found.__cause__ or found.__context__
+    return False

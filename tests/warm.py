@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import runpy
+import selectors
 import signal
 import subprocess
 import sys
@@ -34,8 +35,6 @@ class Order:
     """A module's name, or the path of a file."""
     arguments: tuple[str, ...]
     cwd: str
-    log: str
-    """Begins the names of the files that stdout, stderr and the operations go to."""
     kill_at: int = 0
     """Number of the operation before which the process kills itself, from 1; 0 never."""
     full_at: int = 0
@@ -66,7 +65,6 @@ class Warm:
     """The server, for a `with` block or until `close`."""
 
     def __init__(self) -> None:
-        self._runs = 0
         self._server = subprocess.Popen(
             [sys.executable, str(Path(__file__).resolve())],
             stdin=subprocess.PIPE,
@@ -98,15 +96,10 @@ class Warm:
         """Run an entry to its end and return how it ended."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
-        self._runs += 1
-        logs = cwd.parent / f".{cwd.name}.logs"
-        logs.mkdir(exist_ok=True)
-        log = logs / f"{self._runs:03d}"
         order = Order(
             entry=str(entry),
             arguments=tuple(map(str, arguments)),
             cwd=str(cwd),
-            log=str(log),
             kill_at=kill_at,
             full_at=full_at,
             environment=environment or {},
@@ -115,13 +108,8 @@ class Warm:
         self._server.stdin.flush()
         answer = self._server.stdout.readline()
         assert answer, "the warm server has ended"
-        operations = log.with_suffix(".operations")
-        return Done(
-            json.loads(answer)["returncode"],
-            log.with_suffix(".out").read_text(encoding="utf-8"),
-            log.with_suffix(".err").read_text(encoding="utf-8"),
-            tuple(operations.read_text(encoding="utf-8").splitlines()),
-        )
+        ended = json.loads(answer)
+        return Done(ended["returncode"], ended["stdout"], ended["stderr"], tuple(ended["operations"].splitlines()))
 
 
 # ------------------------------------------------------------------------------------------------ in the server
@@ -143,25 +131,44 @@ def serve() -> None:
 
     for line in sys.stdin:
         order = Order(**json.loads(line))
+        pipes = {name: os.pipe() for name in ("stdout", "stderr", "operations")}
         child = os.fork()
         if child == 0:
-            become(order)
+            become(order, {name: write for name, (_, write) in pipes.items()})
+        for _, write in pipes.values():
+            os.close(write)
+        said = drained({name: read for name, (read, _) in pipes.items()})
         _, status = os.waitpid(child, 0)
-        print(json.dumps({"returncode": os.waitstatus_to_exitcode(status)}), flush=True)
+        print(json.dumps({"returncode": os.waitstatus_to_exitcode(status), **said}), flush=True)
 
 
-def become(order: Order) -> None:
+def drained(pipes: dict[str, int]) -> dict[str, str]:
+    """Read the pipes until all are closed."""
+    said = dict.fromkeys(pipes, b"")
+    with selectors.DefaultSelector() as open_pipes:
+        for name, pipe in pipes.items():
+            open_pipes.register(pipe, selectors.EVENT_READ, name)
+        while open_pipes.get_map():
+            for key, _ in open_pipes.select():
+                piece = os.read(key.fd, 1 << 16)
+                said[key.data] += piece
+                if not piece:
+                    open_pipes.unregister(key.fd)
+                    os.close(key.fd)
+    return {name: content.decode("utf-8", "replace") for name, content in said.items()}
+
+
+def become(order: Order, pipes: dict[str, int]) -> None:
     """Run the entry in this process and end with its exit code."""
-    for number, name in ((1, "out"), (2, "err")):
-        file = os.open(f"{order.log}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(file, number)
+    os.dup2(pipes["stdout"], 1)
+    os.dup2(pipes["stderr"], 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.chdir(order.cwd)
     os.environ.pop("FINLM_RUNS", None)
     os.environ.update(order.environment)
     code = 0
     try:
-        count_operations(order)
+        count_operations(order, pipes["operations"])
         sys.argv = [order.entry, *order.arguments]
         if order.entry.endswith(".py"):
             sys.path.insert(0, str(Path(order.entry).parent))
@@ -179,11 +186,10 @@ def become(order: Order) -> None:
     os._exit(code)
 
 
-def count_operations(order: Order) -> None:
+def count_operations(order: Order, journal: int) -> None:
     """Number every durable operation, write its name down, and kill or fill the disk at the one asked for."""
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-    journal = os.open(f"{order.log}.operations", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     count = 0
 
     def note(name: str) -> None:

@@ -54,6 +54,10 @@ def fault_after_kill(chain: Chain, warm: Warm, tiny: Tiny, stage: str, at: int, 
     return f"{at} ({name}): {differing} differ" if differing else None
 
 
+def test_every_stage_has_its_points() -> None:
+    assert list(POINTS) == list(STAGES)
+
+
 @pytest.mark.parametrize(
     ("stage", "name", "nth"),
     [pytest.param(stage, *point, id=f"{stage}-{point[0]}") for stage, points in POINTS.items() for point in points],
