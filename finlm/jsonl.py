@@ -6,6 +6,7 @@ Written aside and renamed, so a file is whole or not there.
 import gzip
 import lzma
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -17,13 +18,13 @@ from finlm.errors import MissingInput, UserError
 T = TypeVar("T")
 
 
-def open_text(path: Path) -> IO[str]:
-    """Open a text file for reading, decompressing by its suffix."""
+def _open(path: Path) -> IO[bytes] | lzma.LZMAFile | gzip.GzipFile:
+    """Open a file for reading, decompressing by its suffix."""
     if path.suffix == ".xz":
-        return lzma.open(path, "rt", encoding="utf-8")
+        return lzma.open(path, "rb")
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+        return gzip.open(path, "rb")
+    return path.open("rb")
 
 
 def read(path: str | os.PathLike[str], record: type[T]) -> Iterator[T]:
@@ -39,16 +40,17 @@ def read(path: str | os.PathLike[str], record: type[T]) -> Iterator[T]:
     decoder = msgspec.json.Decoder(record)
     number = 0
     try:
-        with open_text(path) as lines:
+        with _open(path) as lines:
             for line in lines:
                 number += 1
                 if line.strip():
-                    yield decoder.decode(line)
+                    # as text first, line by line, so that a byte that is not UTF-8 is found where it stands
+                    yield decoder.decode(line.decode("utf-8"))
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
         if isinstance(error, UnicodeDecodeError):
-            raise UserError(f"{path}: line {number + 1} is not UTF-8 ({error.reason}); convert the file.") from error
+            raise UserError(f"{path}: line {number} is not UTF-8 ({error.reason}); convert the file.") from error
         raise UserError(f"{path}:{number}: not a valid {record.__name__}: {error}.") from error
-    except (lzma.LZMAError, EOFError, gzip.BadGzipFile) as error:
+    except (lzma.LZMAError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path}: the compressed file is damaged ({error}); fetch it again.") from error
 
 
