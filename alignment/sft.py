@@ -27,9 +27,11 @@ from trl import SFTConfig, SFTTrainer
 from finlm import config, data, jsonl, model, runs
 from finlm.checkpoints import FiniteGradients, WholeCheckpoints
 from finlm.errors import UserError
+from finlm.likelihood import token_log_probs
 from finlm.metrics import read_metrics
 from finlm.progress import Watch, console
 from finlm.records import Removal
+from finlm.scorer import last_hidden
 from finlm.tables import as_dataset
 from finlm.tokenizer import load_tokenizer
 
@@ -89,7 +91,24 @@ class SFTSettings:
 
 
 class MixedSFTTrainer(WholeCheckpoints, SFTTrainer):  # type: ignore[misc]
-    """TRL's SFTTrainer with checkpoints that are whole or not there."""
+    """TRL's SFTTrainer with checkpoints that are whole or not there, and a loss that is computed where it counts.
+
+    TRL computes logits for every token of a row, prompts included. In open-book rows three tokens of four are prompt.
+    """
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the mean negative log-likelihood of the learned tokens of the whole optimizer step."""
+        causal = self.accelerator.unwrap_model(model).get_base_model()
+        hidden_BTD = last_hidden(causal, inputs["input_ids"], inputs["attention_mask"].bool())
+        labels_BT = inputs["labels"][:, 1:]
+        is_learned_BT = labels_BT != data.IGNORE
+        states_ND, tokens_N = hidden_BTD[:, :-1][is_learned_BT], labels_BT[is_learned_BT]
+        logp_N, _ = token_log_probs(states_ND, tokens_N, causal.get_output_embeddings().weight)
+        count = num_items_in_batch if num_items_in_batch is not None else is_learned_BT.sum()
+        loss = -logp_N.sum() / count
+        return (loss, {"loss": loss}) if return_outputs else loss
 
 
 def main(settings: SFTSettings) -> None:
