@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
+import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from finlm.errors import UserError
@@ -64,24 +65,49 @@ def _sentence(message: str, known: Sequence[str], prog: str) -> str:
     wrong_type = re.search(r'Parser key "([\w.]+)":; (.*?)\.? Got value: (.*)', text)
     if wrong_type:
         key, expected, value = wrong_type.groups()
-        return f"Setting {key!r} is {value!r}: {expected[0].lower()}{expected[1:]}."
+        return f"Setting {key!r} is {value!r}; {_kind(expected)}."
     return text if text.endswith(".") else text + "."
+
+
+def _kind(expected: str) -> str:
+    """Say a type as a user would: "expected a <class 'int'>" becomes "it must be an integer"."""
+    words = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
+    words |= {"dict": "a section of keys"}
+    for name, word in words.items():
+        if f"<class '{name}'>" in expected:
+            return f"it must be {word}"
+    choices = re.search(r"Literal\[(.*)\]", expected)
+    return f"it must be one of {choices.group(1)}" if choices else f"{expected[0].lower()}{expected[1:]}"
 
 
 def find_config(name: str) -> str:
     """Return the path of a YAML file, given a path or the name of a shipped configuration such as `ppo_6b`.
 
     Raises:
-        UserError: There is neither.
+        UserError: There is neither, or the file cannot be read.
     """
     if Path(name).is_file():
-        return name
+        return _checked(Path(name))
     for place in PLACES:
         for candidate in (place / name, place / f"{name}.yaml"):
             if candidate.is_file():
-                return str(candidate)
+                return _checked(candidate)
     shipped = sorted({path.stem for place in PLACES for path in place.glob("*.yaml")})
     raise UserError(f"--config {name}: no such file, and no shipped configuration of that name ({', '.join(shipped)}).")
+
+
+def _checked(path: Path) -> str:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--config {path}: not a YAML file ({reason}); see configs/ for examples.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"--config {path}: holds no settings; write lines of the form 'name: value'.")
+    for key, value in content.items():
+        if value is None:
+            raise UserError(f"Setting {key!r} has no value in {path}; give one or take the line out.")
+    return str(path)
 
 
 def parser_for(settings: type[C], description: str, prog: str | None = None) -> ArgumentParser:

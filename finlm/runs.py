@@ -327,7 +327,9 @@ class Run:
 
 
 def _write_config(folder: Path, config: Any) -> None:
-    write_text(folder / CONFIG, yaml.safe_dump(_plain(config), allow_unicode=True, sort_keys=False))
+    # a start takes this file's settings up again: it must not delete the run a second time
+    settings = {name: value for name, value in _plain(config).items() if name != "overwrite"}
+    write_text(folder / CONFIG, yaml.safe_dump(settings, allow_unicode=True, sort_keys=False))
 
 
 def _plain(config: Any) -> dict[str, Any]:

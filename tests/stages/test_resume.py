@@ -136,7 +136,7 @@ def test_other_settings_are_refused_and_overwrite_begins_afresh(
     assert unlike(chain, "ppo", folder) == []
     again = start(warm, tiny, "ppo", folder, "--overwrite", "true")
     assert again.returncode == 0
-    assert unlike(chain, "ppo", folder) == ["ppo/config.yaml"]  # which says that it was overwritten
+    assert unlike(chain, "ppo", folder) == []
 
 
 def test_overwrite_killed_anywhere_is_still_a_run(chain: Chain, warm: Warm, tiny: Tiny, tmp_path: Path) -> None:
@@ -146,4 +146,4 @@ def test_overwrite_killed_anywhere_is_still_a_run(chain: Chain, warm: Warm, tiny
     for at in (2, 4, 6, 8):
         assert start(warm, tiny, "by_figures", folder, *flag, kill_at=at).was_killed
         assert start(warm, tiny, "by_figures", folder, *flag).returncode == 0
-    assert unlike(chain, "by_figures", folder) == ["preferences/config.yaml"]
+    assert unlike(chain, "by_figures", folder) == []
