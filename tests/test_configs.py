@@ -1,0 +1,188 @@
+"""Every shipped configuration loads through the class that its stage parses it with, down to the libraries' fields."""
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+from trl import RewardConfig, SFTConfig
+
+from finlm import config
+from finlm.__main__ import COMMANDS
+from finlm.demo import STAGES
+from finlm.errors import UserError
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+MODULES = {
+    "selfqa": "selfqa.generate",
+    "sft": "alignment.sft",
+    "respond": "alignment.respond",
+    "by_figures": "annotation.by_figures",
+    "annotate_serve": "annotation.serve",
+    "annotate_push": "annotation.push",
+    "annotate_pull": "annotation.pull",
+    "reward": "reward.train",
+    "prompts": "finlm.prompts",
+    "ppo": "alignment.ppo",
+    "evaluate": "finlm.evaluate",
+}
+SIZES = ("demo", "6b")
+TRAINERS = {"sft": SFTConfig, "reward": RewardConfig}
+SMOLLM2_LAYERS = 30
+"""Layers of SmolLM2-135M, which the demo trains (its model card)."""
+STAGE_FILES = sorted(path for path in CONFIGS.glob("*.yaml"))
+
+
+def settings_class(stage: str) -> Any:
+    """The dataclass of an entry's settings: the one in it with a field `runs`."""
+    module = importlib.import_module(MODULES[stage])
+    (found,) = [
+        thing
+        for thing in vars(module).values()
+        if dataclasses.is_dataclass(thing)
+        and thing.__module__ == module.__name__
+        and "runs" in {field.name for field in dataclasses.fields(thing)}
+    ]
+    return found
+
+
+def loaded(stage: str, size: str) -> Any:
+    more = ["--corpus", "filings"] if stage == "selfqa" else []
+    return config.parse(settings_class(stage), "", ["--config", f"{stage}_{size}", *more], prog=f"finlm {stage}")
+
+
+def test_every_file_below_configs_is_known_here() -> None:
+    found = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_file()}
+    expected = {f"{stage}_{size}.yaml" for stage in MODULES for size in SIZES}
+    expected |= {"accelerate/multi_gpu.yaml", "accelerate/one_process.yaml", "model/6b.json"}
+    assert found == expected
+    assert len(STAGE_FILES) == 22
+
+
+def test_every_command_with_settings_has_both_sizes() -> None:
+    without = {"chat", "demo"}  # chat has nothing to be sized, demo takes every stage's own
+    modules = {module for name, (module, _) in COMMANDS.items() if name not in without}
+    assert set(MODULES.values()) == modules
+    assert {stage.name for stage in STAGES} <= set(MODULES)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("stage", MODULES)
+def test_file_loads_and_what_it_says_is_what_the_stage_gets(stage: str, size: str) -> None:
+    settings = loaded(stage, size)
+    said = yaml.safe_load((CONFIGS / f"{stage}_{size}.yaml").read_text(encoding="utf-8"))
+    assert said, "a configuration that says nothing"
+    for name, value in said.items():
+        given = getattr(settings, name)
+        if name == "corpus":
+            assert given == "filings"
+            continue
+        given = list(given) if isinstance(value, list) else given
+        assert given == json.loads(json.dumps(value).replace("{runs}", "runs")), name
+
+
+@pytest.mark.parametrize("path", STAGE_FILES, ids=lambda path: path.stem)
+def test_typo_and_wrong_type_are_named(path: Path, tmp_path: Path) -> None:
+    stage = path.stem.rsplit("_", 1)[0]
+    said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    name = next(name for name, value in said.items() if not isinstance(value, bool))
+    more = ["--corpus", "filings"] if stage == "selfqa" else []
+    faults = (
+        ({f"{name}x": said[name]} | {k: v for k, v in said.items() if k != name}, f"Unknown setting '{name}x'"),
+        (said | {name: {"not": "this"}}, f"Setting '{name}'"),
+    )
+    for content, message in faults:
+        file = tmp_path / "a.yaml"
+        file.write_text(yaml.safe_dump(content), encoding="utf-8")
+        if isinstance(said[name], dict):
+            continue
+        with pytest.raises(UserError, match=message):
+            config.parse(settings_class(stage), "", ["--config", str(file), *more], prog=f"finlm {stage}")
+
+
+# ------------------------------------------------------------------------------------------------ nested sections
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
+def test_lora_section_is_pefts(stage: str, size: str) -> None:
+    """It builds a LoraConfig, and that adapts the layers it says of a model of the right depth, without dropout."""
+    made = config.section("lora", loaded(stage, size).lora, LoraConfig, {"task_type": "CAUSAL_LM"})
+    assert made.lora_dropout == 0.0
+    layers = SMOLLM2_LAYERS if size == "demo" else 30
+    with torch.device("meta"):
+        shape = LlamaConfig(
+            num_hidden_layers=layers, hidden_size=32, intermediate_size=64, num_attention_heads=4, vocab_size=64
+        )
+        adapted = get_peft_model(LlamaForCausalLM(shape), made)
+    names = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    chosen = set(made.layers_to_transform or range(layers))
+    assert {int(name.split(".layers.")[1].split(".")[0]) for name in names} == chosen
+    assert len(names) == len(chosen) * 7 * 2  # seven linear maps a layer, A and B
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("stage", TRAINERS)
+def test_trainer_section_is_trls(stage: str, size: str, tmp_path: Path) -> None:
+    ours = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "report_to": "none"}
+    given = loaded(stage, size).trainer
+    made = config.section("trainer", given, TRAINERS[stage], ours)
+    for name, value in given.items():
+        assert getattr(made, name) == value
+    with pytest.raises(UserError, match=r"Unknown setting 'trainer\.gradient_checkpointin'.*'gradient_checkpointing'"):
+        config.section("trainer", {"gradient_checkpointin": True}, TRAINERS[stage], ours)
+
+
+# ------------------------------------------------------------------------------------------------ what must agree
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_all_stages_of_one_size_agree(size: str) -> None:
+    """A company held out by one stage must not be trained on by another; what is sampled must fit what is learned."""
+    stages = {stage: loaded(stage, size) for stage in ("sft", "respond", "reward", "prompts", "ppo", "evaluate")}
+    shares = {stage: settings.test_share for stage, settings in stages.items() if hasattr(settings, "test_share")}
+    assert set(shares) == {"sft", "reward", "prompts", "evaluate"}
+    assert len(set(shares.values())) == 1, shares
+    assert {settings.seed for settings in stages.values()} == {0}
+    assert len({stages[stage].max_prompt_length for stage in ("respond", "ppo", "evaluate")}) == 1
+    longest = stages["respond"].max_prompt_length + stages["respond"].max_new_tokens
+    assert stages["reward"].max_length >= longest
+    assert stages["ppo"].max_prompt_length + stages["ppo"].response_length <= stages["reward"].max_length
+    kinds = {tuple(stages[stage].kinds) for stage in ("respond", "prompts", "evaluate")}
+    languages = {tuple(stages[stage].languages) for stage in ("respond", "prompts", "evaluate")}
+    assert len(kinds) == len(languages) == 1
+
+
+def test_defaults_of_all_stages_agree() -> None:
+    shares = {
+        stage: next(field.default for field in dataclasses.fields(settings_class(stage)) if field.name == "test_share")
+        for stage in ("sft", "reward", "prompts", "evaluate")
+    }
+    assert len(set(shares.values())) == 1, shares
+
+
+# ------------------------------------------------------------------------------------------------ the others
+
+
+def test_6b_has_the_parameters_of_its_recipe() -> None:
+    """30 layers of width 4096, MLP 11008, 39438 pieces, embeddings untied: counted by hand."""
+    shape = LlamaConfig(**json.loads((CONFIGS / "model" / "6b.json").read_text(encoding="utf-8")))
+    assert shape.max_position_embeddings == 2048
+    layer = 4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096
+    with torch.device("meta"):
+        assert LlamaForCausalLM(shape).num_parameters() == 2 * 39438 * 4096 + 30 * layer + 4096 == 6_394_580_992
+
+
+@pytest.mark.parametrize(("name", "processes"), [("one_process", 1), ("multi_gpu", 8)])
+def test_accelerate_reads_its_files(name: str, processes: int) -> None:
+    found = load_config_from_file(str(CONFIGS / "accelerate" / f"{name}.yaml"))
+    assert found.num_processes == processes
+    assert found.mixed_precision == "no"  # the frozen base has its own dtype, adapters are float32
