@@ -69,6 +69,15 @@ def run_on(answer: str, passage: str, rng: random.Random) -> str | None:
     return f"{answer} {more[:160]}"
 
 
+def stub(answer: str, rng: random.Random) -> str | None:
+    """End the answer before it says anything: its first words, closed as if they were all."""
+    pieces = answer.split(" ") if " " in answer else list(answer)
+    if len(pieces) < 6:
+        return None
+    joint = " " if " " in answer else ""
+    return joint.join(pieces[: rng.randint(1, len(pieces) // 2)]).rstrip(",.") + ("." if joint else "。")
+
+
 def cut_off(answer: str, rng: random.Random) -> str | None:
     """Break the answer off in its second half; it then carries no end token."""
     pieces = answer.split(" ") if " " in answer else list(answer)

@@ -130,6 +130,7 @@ def altered(prompt: Prompt, entities: list[str], rng: random.Random) -> list[Wro
         ("period", alter.other_period(answer, passage, rng)),
         ("entity", alter.other_entity(answer, prompt.group, entities, rng)),
         ("run-on", alter.run_on(answer, passage, rng)),
+        ("missing", alter.stub(answer, rng)),
     ]
     found = [Wrong(text, fault) for fault, text in copies if text and not judge(text, answer, prompt.question).is_right]
     cut = alter.cut_off(answer, rng)

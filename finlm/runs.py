@@ -30,6 +30,8 @@ STATE = "run.json"
 CONFIG = "config.yaml"
 ASIDE = (".tmp", ".writing", ".old", ".deleted")
 """Endings of the hidden names under which things are written or deleted; a killed process may leave them."""
+EXPORTS = ("model", "policy")
+"""What a run that trains makes at its end, and answers for from then on."""
 VERSIONED = ("finlm", "torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
 
 
@@ -190,11 +192,14 @@ def require(path: str | os.PathLike[str], *, what: str, made_by: str) -> Path:
     """Return `path` if it is there.
 
     Raises:
-        MissingInput: It is not; the message names the command that makes it.
+        MissingInput: It is not, or it is a run that has not made its model yet; the message names the command.
     """
     path = Path(path)
     if not path.exists():
         raise MissingInput(f"{what} not found at {path}; make it with: {made_by}")
+    state = read_state(path)
+    if state is not None and state["status"] != "finished" and not any((path / name).is_dir() for name in EXPORTS):
+        raise MissingInput(f"{what} at {path} is not finished; go on with: {made_by}")
     return path
 
 
@@ -270,7 +275,7 @@ class Run:
             UserError: The folder holds something else, or a run with other settings or inputs.
         """
         folder = Path(folder)
-        settings = {name: value for name, value in _plain(config).items() if name not in {"runs", "overwrite"}}
+        settings = {name: value for name, value in _plain(config).items() if name not in {"runs", "overwrite", "threads"}}
         hashes = {name: fingerprint(path) for name, path in inputs.items()}
         if overwrite and (folder / STATE).is_file():
             delete_folder(folder)
