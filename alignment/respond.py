@@ -80,6 +80,8 @@ def main(settings: RespondSettings) -> None:
         torch.set_num_threads(settings.threads)
     out = Path(settings.output)
     runs.require(settings.model, what="The model", made_by="python alignment/sft.py")
+    for path in settings.instructions:
+        runs.require(path, what="Instructions", made_by="python selfqa/generate.py --corpus filings/")
     base, adapter = model.base_of(settings.model)
     inputs = {path: path for path in [*settings.instructions, *settings.prompts]} | {"model": str(adapter or base)}
     run = runs.Run.open(out.with_suffix(""), "respond", settings, inputs=inputs, overwrite=settings.overwrite)

@@ -90,6 +90,18 @@ class SFTSettings:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batch {self.micro_batch}.")
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What is trained and tested on, and what was set aside: instructions, test rows and removals are all there was."""
+
+    train: list[data.Row]
+    """In the order of training, text included; a row may come again."""
+    instructions: int
+    """Different instructions that the training rows are drawn from."""
+    test: list[data.Row]
+    removals: list[Removal]
+
+
 class MixedSFTTrainer(WholeCheckpoints, SFTTrainer):  # type: ignore[misc]
     """TRL's SFTTrainer with checkpoints that are whole or not there, and a loss that is computed where it counts.
 
@@ -134,37 +146,40 @@ def main(settings: SFTSettings) -> None:
     runs.need_disk(out, 1.0)
 
     tokenizer = load_tokenizer(base)
-    train_rows, test_rows, removals = make_rows(settings, tokenizer)
-    jsonl.write(out / "rejected.jsonl", removals)
+    rows = make_rows(settings, tokenizer)
+    jsonl.write(out / "rejected.jsonl", rows.removals)
+    text_rows = sum(row.stream == "text" for row in rows.train)
     console.print(
-        f"SFT: {len(train_rows)} rows ({sum(row.stream == 'text' for row in train_rows)} of text), "
-        f"{len(test_rows)} held out, {len(removals)} set aside"
+        f"SFT: {rows.instructions} instructions, {len(rows.train)} rows ({text_rows} of text), {len(rows.test)} held "
+        f"out, {len(rows.removals)} set aside"
     )
 
-    trainer = make_trainer(settings, base, tokenizer, train_rows, test_rows)
+    trainer = make_trainer(settings, base, tokenizer, rows.train, rows.test)
     metrics = out / "metrics.jsonl"
-    if test_rows and not read_metrics(metrics):
+    if rows.test and not read_metrics(metrics):
         trainer.evaluate()
     trainer.go_on()
-    after = trainer.evaluate()["eval_loss"] if test_rows else None
+    after = trainer.evaluate()["eval_loss"] if rows.test else None
 
     if trainer.accelerator.is_main_process:
         export(trainer, base, out, model.choose_dtype("bfloat16", torch.device("cpu")))
         run.finish(
-            rows=len(train_rows),
-            text_rows=sum(row.stream == "text" for row in train_rows),
-            learned_tokens=sum(row.learned for row in train_rows),
-            held_out_rows=len(test_rows),
-            set_aside=len(removals),
+            instructions=rows.instructions,
+            held_out_rows=len(rows.test),
+            set_aside=len(rows.removals),
+            rows=len(rows.train),
+            text_rows=text_rows,
+            learned_tokens=sum(row.learned for row in rows.train),
             test_loss_before=read_metrics(metrics)[0].get("eval_loss"),
             test_loss=after,
         )
         print(f"SFT: test loss {after:.3f}, model in {out / 'model'}" if after is not None else f"model in {out}")
 
 
-def make_rows(settings: SFTSettings, tokenizer: Any) -> tuple[list[data.Row], list[data.Row], list[Removal]]:
-    """Return the training rows in the order of training, the held-out rows, and what was set aside."""
-    conversations = [c for c in data.read_conversations(settings.instructions) if c.form in settings.forms]
+def make_rows(settings: SFTSettings, tokenizer: Any) -> Rows:
+    """Encode instructions and text, hold companies out, interleave."""
+    found = data.read_conversations(settings.instructions)
+    conversations = [c for c in found if c.form in settings.forms]
     if not conversations:
         raise UserError(f"No instruction in {settings.instructions} has a form among {settings.forms}; change --forms.")
     held_out = [data.is_held_out(c, test_share=settings.test_share, seed=settings.seed) for c in conversations]
@@ -178,13 +193,17 @@ def make_rows(settings: SFTSettings, tokenizer: Any) -> tuple[list[data.Row], li
         tokenizer,
         max_length=settings.max_length,
     )
+    removals += test_removals
+    removals += data.beyond(found, conversations, rule="other-form", reason=f"forms are {settings.forms}")
+    reason = f"{settings.test_rows} held-out rows are tested on"
+    removals += [Removal(record_id=r.record_id, rule="over-limit", reason=reason) for r in test[settings.test_rows :]]
     paragraphs = (
         [paragraph for path in settings.text for paragraph in data.read_text(path)] if settings.text_share else []
     )
     text = data.text_rows(paragraphs, tokenizer, max_length=settings.max_length)
     count = settings.steps * settings.batch_size
     rows = data.interleave(train, text, text_share=settings.text_share, count=count, seed=settings.seed)
-    return rows, test[: settings.test_rows], removals + test_removals
+    return Rows(rows, len(train), test[: settings.test_rows], removals)
 
 
 def make_trainer(

@@ -22,11 +22,15 @@ import torch
 from rich.progress import Progress
 
 from finlm import chat_format, config, data, evaluation, generation, jsonl, likelihood, model, runs, scorer
+from finlm.embedded import EMBEDDED
 from finlm.errors import UserError
 from finlm.evaluation import AnswerRecord
 from finlm.progress import bar
-from finlm.records import ChoiceItem, Prompt
+from finlm.records import ChoiceItem, Prompt, Removal
 from finlm.tokenizer import load_tokenizer
+
+MADE_BY = {"sft": "python alignment/sft.py", "ppo": "accelerate launch alignment/ppo.py"}
+"""The command behind a model's usual name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +70,7 @@ class EvaluateSettings:
     max_new_tokens: int = 512
     """Tokens per answer at most."""
     max_prompt_length: int = 1536
-    """Tokens per prompt at most; longer prompts are left out and counted."""
+    """Tokens per prompt at most; longer prompts are set aside and counted."""
     batch_size: int = 64
     """Answers at once."""
     seed: int = 0
@@ -88,29 +92,34 @@ def main(settings: EvaluateSettings) -> None:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     out = Path(settings.output)
+    for path in settings.instructions:
+        runs.require(path, what="Instructions", made_by="python selfqa/generate.py --corpus filings/")
+    for name, path in settings.models.items():
+        if path != EMBEDDED:
+            runs.require(path, what=f"Model {name!r}", made_by=MADE_BY.get(name, "the stage that writes this folder"))
+    runs.require(settings.reward_model, what="The reward model", made_by="python reward/train.py")
     inputs: dict[str, Any] = {path: path for path in [*settings.instructions, *settings.choices]}
+    inputs["reward_model"] = scorer.reward_folder(settings.reward_model)
     folders = {name: model.resolve_model(path, settings.runs) for name, path in settings.models.items()}
     for name, folder in folders.items():
-        runs.require(
-            folder, what=f"Model {name!r}", made_by="python alignment/sft.py, then accelerate launch alignment/ppo.py"
-        )
-        inputs[name] = model.base_of(folder)[1] or model.base_of(folder)[0]
-    inputs["reward_model"] = scorer.reward_folder(settings.reward_model)
+        base, adapter = model.base_of(folder)
+        inputs[name] = adapter or base
     run = runs.Run.open(out, "evaluation", settings, inputs=inputs, overwrite=settings.overwrite)
     if run.is_finished:
         print(f"{out} is finished; --overwrite true evaluates afresh, --output names another folder.")
         return
 
-    prompts, left_out = held_out_prompts(settings, folders)
+    prompts, removals = held_out_prompts(settings, folders)
     items = [item for path in settings.choices for item in jsonl.read(path, ChoiceItem)]
     with bar() as progress:
         answers, records, right_choices = answer_and_choose(settings, folders, prompts, items, progress)
         records = measure_kl(settings, folders, prompts, answers, records, progress)
         records = score(settings, prompts, records, progress)
+    jsonl.write(out / "rejected.jsonl", removals)
     jsonl.write(out / "answers.jsonl", [record for name in folders for record in records[name]])
     summary = summarise(settings, records, right_choices, items)
     runs.write_json(out / "summary.json", summary)
-    run.finish(prompts=len(prompts), left_out=left_out, choices=len(items))
+    run.finish(prompts=len(prompts), set_aside=len(removals), choices=len(items))
     for name, figures in summary.items():
         print(
             f"{name:>6}: right {figures['right']:.3f}  ended {figures['ended']:.3f}  reward {figures['reward']:+.3f}"
@@ -119,8 +128,8 @@ def main(settings: EvaluateSettings) -> None:
         )
 
 
-def held_out_prompts(settings: EvaluateSettings, folders: dict[str, Path]) -> tuple[list[Prompt], int]:
-    """Return the prompts to ask and how many were too long."""
+def held_out_prompts(settings: EvaluateSettings, folders: dict[str, Path]) -> tuple[list[Prompt], list[Removal]]:
+    """Return the prompts to ask, and the held-out ones set aside: too long, or more than the limit."""
     tokenizer = load_tokenizer(model.base_of(folders[settings.baseline])[0])
     asked = [
         prompt
@@ -135,7 +144,9 @@ def held_out_prompts(settings: EvaluateSettings, folders: dict[str, Path]) -> tu
             f"No held-out prompt in {settings.instructions} (test_share {settings.test_share}, forms {settings.forms}, "
             f"languages {settings.languages}); raise test_share in every stage."
         )
-    return data.spread(fitting, settings.limit, seed=settings.seed), len(asked) - len(fitting)
+    chosen = data.spread(fitting, settings.limit, seed=settings.seed)
+    too_long = data.beyond(asked, fitting, rule="too-long", reason=f"limit is {settings.max_prompt_length} tokens")
+    return chosen, too_long + data.beyond(fitting, chosen, rule="over-limit", reason=f"limit is {settings.limit}")
 
 
 def answer_and_choose(

@@ -97,7 +97,7 @@ def base_of(folder: str | Path) -> tuple[Path, Path | None]:
         MissingInput: There is neither a model nor an adapter.
     """
     folder = Path(folder)
-    for made in ("model", "policy"):
+    for made in runs.EXPORTS:
         if not (folder / "config.json").is_file() and (folder / made).is_dir():
             folder = folder / made
     if (folder / "config.json").is_file():

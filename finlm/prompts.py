@@ -57,6 +57,8 @@ def main(settings: PromptSettings) -> None:
         what="Preferences",
         made_by="finlm annotate push, then finlm annotate pull (or, without people: finlm annotate by-figures)",
     )
+    for path in settings.instructions:
+        runs.require(path, what="Instructions", made_by="python selfqa/generate.py --corpus filings/")
     run = runs.Run.open(
         out.with_suffix(""),
         "prompts",

@@ -26,7 +26,7 @@ from finlm import config, jsonl, model, runs, scorer
 from finlm.checkpoints import FiniteGradients, WholeCheckpoints
 from finlm.errors import UserError
 from finlm.progress import Watch, console
-from finlm.records import Candidates, PreferencePair
+from finlm.records import Candidates, PreferencePair, Removal
 from finlm.tokenizer import check_vocabulary, load_tokenizer, tokenizer_fingerprint
 from reward import evaluate, pairs
 
@@ -130,12 +130,16 @@ def main(settings: RewardSettings) -> None:
         test_share=settings.test_share,
         seed=settings.seed,
     )
+    test = split.test[: settings.test_pairs]
+    reason = f"{settings.test_pairs} held-out pairs are tested on"
+    split.removals.extend(
+        Removal(record_id=pair.pair_id, rule="over-limit", reason=reason) for pair in split.test[settings.test_pairs :]
+    )
     jsonl.write(out / "rejected.jsonl", split.removals)
     if not split.train:
         raise UserError(
             f"{settings.preferences} holds no pair to train on ({len(split.removals)} set aside, see {out})."
         )
-    test = split.test[: settings.test_pairs]
     console.print(f"reward model: {len(split.train)} pairs, {len(test)} held out, {len(split.removals)} set aside")
 
     trainer = make_trainer(settings, base, tokenizer, split.train, test)

@@ -182,6 +182,7 @@ def settings(tiny: Tiny) -> dict[str, dict[str, Any]]:
             "batch_size": 8,
             "learning_rate": 3.0e-3,
             "save_steps": 2,
+            "test_pairs": 24,
             "normalise_on": 24,
             "lora": lora,
         },

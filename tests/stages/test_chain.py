@@ -39,14 +39,17 @@ def test_nothing_is_left_half_written(chain) -> None:
 # ------------------------------------------------------------------------------------------------ SFT
 
 
-def test_sft_counts_add_up(chain) -> None:
+def test_sft_counts_add_up(chain, tiny) -> None:
     counts = state(chain.runs / "sft")["counts"]
     removed = list(jsonl.read(chain.runs / "sft" / "rejected.jsonl", Removal))
-    assert counts["rows"] == 4 * 8  # steps x batch size
-    assert [removal.rule for removal in removed] == ["too-long"]
-    assert counts["set_aside"] == 1
     held_out = [c for c in conversations() if data.is_held_out(c, test_share=TEST_SHARE, seed=0)]
-    assert counts["held_out_rows"] == min(8, len(held_out))
+    assert counts["rows"] == 4 * 8  # steps x batch size
+    assert counts["held_out_rows"] == 8 < len(held_out)
+    assert Counter(removal.rule for removal in removed) == {"too-long": 1, "over-limit": len(held_out) - 8}
+    assert counts["set_aside"] == len(removed)
+    every = {c.id for c in jsonl.read(tiny.instructions, Conversation)}
+    assert counts["instructions"] + counts["held_out_rows"] + counts["set_aside"] == len(every)
+    assert {removal.record_id for removal in removed} < every
 
 
 def test_sft_test_loss_is_that_of_base_and_adapter(chain, tiny) -> None:
@@ -147,8 +150,10 @@ def test_reward_counts_add_up(chain) -> None:
     counts = state(chain.runs / "reward")["counts"]
     pairs = list(jsonl.read(chain.runs / "preferences.jsonl", PreferencePair))
     test = [pair for pair in pairs if data.is_held_out(pair.prompt, test_share=TEST_SHARE, seed=0)]
-    assert counts["pairs"] + counts["set_aside"] + len(test) == len(pairs)
-    assert counts["test_pairs"] == len(test) > 0
+    assert counts["pairs"] + counts["set_aside"] + counts["test_pairs"] == len(pairs)
+    assert counts["test_pairs"] == 24 < len(test)
+    removed = list(jsonl.read(chain.runs / "reward" / "rejected.jsonl", Removal))
+    assert Counter(removal.rule for removal in removed) == {"over-limit": len(test) - 24}
 
 
 def test_reward_report_is_what_the_exported_scorer_says(chain) -> None:
@@ -159,7 +164,7 @@ def test_reward_report_is_what_the_exported_scorer_says(chain) -> None:
         pair
         for pair in jsonl.read(chain.runs / "preferences.jsonl", PreferencePair)
         if data.is_held_out(pair.prompt, test_share=TEST_SHARE, seed=0)
-    ]
+    ][:24]
     chosen, rejected = [], []
     for pair in pairs:
         chosen += judge.score([(pair.prompt.messages, pair.chosen, pair.chosen_ended)])
@@ -277,7 +282,11 @@ def test_evaluation_is_of_held_out_companies_and_recomputes_from_its_answers(cha
         for prompt in data.questions([tiny.instructions], forms=["open-book"], languages=["en"], kinds=["figure"])
         if data.is_held_out(prompt, test_share=TEST_SHARE, seed=0)
     }
-    assert {record.prompt_id for record in records} <= held_out
+    removed = list(jsonl.read(chain.runs / "evaluation" / "rejected.jsonl", Removal))
+    asked = {record.prompt_id for record in records}
+    assert len(asked) == 8
+    assert asked | {removal.record_id for removal in removed} == held_out
+    assert len(asked) + len(removed) == len(held_out)
     by_model = {name: [record for record in records if record.model == name] for name in ("base", "sft", "ppo")}
     assert list(summary) == list(by_model)
     for name, answers in by_model.items():
