@@ -28,6 +28,7 @@ from alignment.roles import Roles, copy_adapter
 from finlm import chat_format, generation, jsonl, likelihood, runs, scorer
 from finlm.errors import UserError
 from finlm.metrics import append_metrics
+from finlm.model import order_targets
 from finlm.progress import bar, console
 from finlm.records import Prompt, Removal, RolloutRecord, content_id
 
@@ -334,6 +335,7 @@ class PPOTrainer:
         """Write the policy's adapter, whole or not at all; `base` is the base's path relative to it."""
         with runs.whole_folder(folder) as aside:
             self.roles.model.peft_config["policy"].base_model_name_or_path = base
+            order_targets(self.roles.model.peft_config["policy"])
             self.roles.model.save_pretrained(aside, selected_adapters=["policy"], save_embedding_layers=False)
             for name in ("adapter_config.json", "adapter_model.safetensors"):
                 (aside / "policy" / name).rename(aside / name)

@@ -15,6 +15,7 @@ from peft import LoraConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 Role = Literal["policy", "critic", "reward", "reference"]
 _State = list[tuple[list[str], bool]]
@@ -85,13 +86,16 @@ class Roles:
 
             return checkpoint(replay, *inputs, use_reentrant=False, **named)
 
-        causal = self.model.get_base_model()
-        causal.gradient_checkpointing_enable()
-        for module in causal.modules():
-            if hasattr(module, "_gradient_checkpointing_func"):
+        def checkpoint_where_gradients_flow(layer: nn.Module, _: Any) -> None:
+            # transformers checkpoints in training mode only, and then takes the cache away, which sampling needs;
+            # nothing here behaves otherwise in that mode (no dropout)
+            layer.training = torch.is_grad_enabled()
+
+        for module in self.model.get_base_model().modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.gradient_checkpointing = True
                 module._gradient_checkpointing_func = replaying
-                # transformers checkpoints only in training mode; nothing here behaves otherwise in it (no dropout)
-                module.training = True
+                module.register_forward_pre_hook(checkpoint_where_gradients_flow)
 
 
 @torch.no_grad()

@@ -182,7 +182,7 @@ def make_rows(settings: SFTSettings, tokenizer: Any) -> Rows:
     conversations = [c for c in found if c.form in settings.forms]
     if not conversations:
         raise UserError(f"No instruction in {settings.instructions} has a form among {settings.forms}; change --forms.")
-    held_out = [data.is_held_out(c, test_share=settings.test_share, seed=settings.seed) for c in conversations]
+    held_out = [data.is_held_out(c, test_share=settings.test_share) for c in conversations]
     train, removals = data.instruction_rows(
         (c for c, is_test in zip(conversations, held_out, strict=True) if not is_test),
         tokenizer,
@@ -269,6 +269,7 @@ def _dataset(rows: list[data.Row]) -> Dataset:
 
 def export(trainer: MixedSFTTrainer, base: Path, out: Path, dtype: torch.dtype) -> None:
     """Write the adapter, and base + adapter merged in float32 as the model that all later stages stand on."""
+    model.order_targets(trainer.model.peft_config["default"])
     with runs.whole_folder(out / "adapter") as aside:
         trainer.model.save_pretrained(aside, save_embedding_layers=False)
         (aside / "README.md").unlink(missing_ok=True)

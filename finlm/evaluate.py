@@ -136,7 +136,7 @@ def held_out_prompts(settings: EvaluateSettings, folders: dict[str, Path]) -> tu
         for prompt in data.questions(
             settings.instructions, forms=settings.forms, languages=settings.languages, kinds=settings.kinds
         )
-        if data.is_held_out(prompt, test_share=settings.test_share, seed=settings.seed)
+        if data.is_held_out(prompt, test_share=settings.test_share)
     ]
     fitting = [p for p in asked if len(chat_format.encode(tokenizer, p.messages).ids) <= settings.max_prompt_length]
     if not fitting:

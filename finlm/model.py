@@ -126,6 +126,15 @@ def load_policy(
     return model.eval(), tokenizer
 
 
+def order_targets(lora: Any) -> None:
+    """Sort an adapter's target modules before it is saved.
+
+    PEFT keeps them as a set, whose order changes from process to process, so equal adapters would have unequal files.
+    """
+    if isinstance(lora.target_modules, set):
+        lora.target_modules = sorted(lora.target_modules)
+
+
 def export_merged(base: Path, adapter: Path, out: Path, *, dtype: torch.dtype) -> None:
     """Write base + adapter as one full model folder: merged once, in float32, then cast to `dtype`."""
     tokenizer = load_tokenizer(base)

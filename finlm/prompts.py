@@ -104,7 +104,7 @@ def new_prompts(settings: PromptSettings) -> list[Prompt]:
 
 def trainable(prompts: Iterable[Prompt], settings: PromptSettings) -> list[Prompt]:
     """Return the prompts whose group is not held out."""
-    return [p for p in prompts if not data.is_held_out(p, test_share=settings.test_share, seed=settings.seed)]
+    return [p for p in prompts if not data.is_held_out(p, test_share=settings.test_share)]
 
 
 if __name__ == "__main__":

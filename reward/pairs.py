@@ -62,7 +62,6 @@ def split_pairs(
     max_length: int,
     min_strength: int,
     test_share: float,
-    seed: int,
 ) -> Split:
     """Encode pairs and split them by group; weak and too long ones are set aside with their reason."""
     split = Split([], [], [])
@@ -77,7 +76,7 @@ def split_pairs(
             reason = f"{longest} tokens, the limit is {max_length}"
             split.removals.append(Removal(record_id=pair.id, rule="too-long", reason=reason))
             continue
-        is_test = data.is_held_out(pair.prompt, test_share=test_share, seed=seed)
+        is_test = data.is_held_out(pair.prompt, test_share=test_share)
         (split.test if is_test else split.train).append(encoded)
     return split
 
@@ -94,13 +93,12 @@ def ended_answers(
     tokenizer: PreTrainedTokenizerBase,
     *,
     test_share: float,
-    seed: int,
     limit: int,
 ) -> list[list[int]]:
     """Return ids of prompt and answer for sampled answers that ended, of groups that are trained on."""
     rows: list[list[int]] = []
     for item in candidates:
-        if data.is_held_out(item.prompt, test_share=test_share, seed=seed):
+        if data.is_held_out(item.prompt, test_share=test_share):
             continue
         prompt = chat_format.encode(tokenizer, item.prompt.messages).ids
         for response in item.responses:

@@ -128,7 +128,6 @@ def main(settings: RewardSettings) -> None:
         max_length=settings.max_length,
         min_strength=settings.min_strength,
         test_share=settings.test_share,
-        seed=settings.seed,
     )
     test = split.test[: settings.test_pairs]
     reason = f"{settings.test_pairs} held-out pairs are tested on"
@@ -263,7 +262,6 @@ def normalisation_rows(
             jsonl.read(settings.candidates, Candidates),
             tokenizer,
             test_share=settings.test_share,
-            seed=settings.seed,
             limit=settings.normalise_on,
         )
         if len(rows) >= 8:

@@ -243,7 +243,7 @@ def make(folder: Path) -> Tiny:
     jsonl.write(tiny.choices, items)
     texts = [message.content for row in rows for message in row.messages] + paragraphs()
     tokenizer = make_tokenizer([f" Human: {text} Assistant:" for text in texts], tiny.base)
-    train = [row for row in rows if not data.is_held_out(row, test_share=TEST_SHARE, seed=0)]
+    train = [row for row in rows if not data.is_held_out(row, test_share=TEST_SHARE)]
     groups = {row.group for row in rows}
     assert 2 <= len(groups - {row.group for row in train}) <= len(groups) // 2, "choose other names or another share"
     make_model(tokenizer, train, tiny.base)

@@ -42,7 +42,7 @@ def test_nothing_is_left_half_written(chain) -> None:
 def test_sft_counts_add_up(chain, tiny) -> None:
     counts = state(chain.runs / "sft")["counts"]
     removed = list(jsonl.read(chain.runs / "sft" / "rejected.jsonl", Removal))
-    held_out = [c for c in conversations() if data.is_held_out(c, test_share=TEST_SHARE, seed=0)]
+    held_out = [c for c in conversations() if data.is_held_out(c, test_share=TEST_SHARE)]
     assert counts["rows"] == 4 * 8  # steps x batch size
     assert counts["held_out_rows"] == 8 < len(held_out)
     assert Counter(removal.rule for removal in removed) == {"too-long": 1, "over-limit": len(held_out) - 8}
@@ -56,7 +56,7 @@ def test_sft_test_loss_is_that_of_base_and_adapter(chain, tiny) -> None:
     """Cross entropy of the held-out answers by torch alone, before and after; their mean over batches of four rows."""
     counts = state(chain.runs / "sft")["counts"]
     tokenizer = AutoTokenizer.from_pretrained(tiny.base)
-    held_out = [c for c in conversations() if data.is_held_out(c, test_share=TEST_SHARE, seed=0)]
+    held_out = [c for c in conversations() if data.is_held_out(c, test_share=TEST_SHARE)]
     rows, _ = data.instruction_rows(held_out, tokenizer, max_length=128)
     adapted = model.load_causal(tiny.base, dtype=torch.float32, device=CPU)
     for name, folder in (("test_loss_before", None), ("test_loss", chain.runs / "sft" / "adapter")):
@@ -149,7 +149,7 @@ def test_preferences_are_marked_as_made_by_rule_and_every_prompt_is_accounted_fo
 def test_reward_counts_add_up(chain) -> None:
     counts = state(chain.runs / "reward")["counts"]
     pairs = list(jsonl.read(chain.runs / "preferences.jsonl", PreferencePair))
-    test = [pair for pair in pairs if data.is_held_out(pair.prompt, test_share=TEST_SHARE, seed=0)]
+    test = [pair for pair in pairs if data.is_held_out(pair.prompt, test_share=TEST_SHARE)]
     assert counts["pairs"] + counts["set_aside"] + counts["test_pairs"] == len(pairs)
     assert counts["test_pairs"] == 24 < len(test)
     removed = list(jsonl.read(chain.runs / "reward" / "rejected.jsonl", Removal))
@@ -163,7 +163,7 @@ def test_reward_report_is_what_the_exported_scorer_says(chain) -> None:
     pairs = [
         pair
         for pair in jsonl.read(chain.runs / "preferences.jsonl", PreferencePair)
-        if data.is_held_out(pair.prompt, test_share=TEST_SHARE, seed=0)
+        if data.is_held_out(pair.prompt, test_share=TEST_SHARE)
     ][:24]
     chosen, rejected = [], []
     for pair in pairs:
@@ -197,7 +197,7 @@ def test_scores_are_normalised_on_the_models_own_ended_answers(chain) -> None:
     answers = [
         (item.prompt.messages, response.text, True)
         for item in jsonl.read(chain.runs / "candidates.jsonl", Candidates)
-        if not data.is_held_out(item.prompt, test_share=TEST_SHARE, seed=0)
+        if not data.is_held_out(item.prompt, test_share=TEST_SHARE)
         for response in item.responses
         if response.ended
     ]
@@ -217,7 +217,7 @@ def test_prompts_leave_out_held_out_companies_and_count_them(chain, tiny) -> Non
     asked = {p.id for p in data.questions([tiny.instructions], forms=["open-book"], languages=["en"], kinds=["figure"])}
     new = {prompt.id for prompt in jsonl.read(tiny.new_prompts, Prompt)}
     assert len({prompt.id for prompt in prompts}) == len(prompts)
-    assert not any(data.is_held_out(prompt, test_share=TEST_SHARE, seed=0) for prompt in prompts)
+    assert not any(data.is_held_out(prompt, test_share=TEST_SHARE) for prompt in prompts)
     assert counts["new"] == counts["from_preferences"] == len({prompt.id for prompt in prompts} & preferred)
     assert {prompt.id for prompt in prompts} | {removal.record_id for removal in removed} == preferred | asked | new
     assert len(prompts) + len(removed) == len(preferred | asked | new)
@@ -280,7 +280,7 @@ def test_evaluation_is_of_held_out_companies_and_recomputes_from_its_answers(cha
     held_out = {
         prompt.id
         for prompt in data.questions([tiny.instructions], forms=["open-book"], languages=["en"], kinds=["figure"])
-        if data.is_held_out(prompt, test_share=TEST_SHARE, seed=0)
+        if data.is_held_out(prompt, test_share=TEST_SHARE)
     }
     removed = list(jsonl.read(chain.runs / "evaluation" / "rejected.jsonl", Removal))
     asked = {record.prompt_id for record in records}
