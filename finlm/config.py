@@ -20,6 +20,7 @@ from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
+from finlm import runs
 from finlm.errors import UserError
 
 PLACES = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
@@ -134,7 +135,8 @@ def parse(
         argv: The arguments.
         prog: The command's name.
         folder: Field that holds the run folder. Where that folder has a `config.yaml` and no --config is given, its
-            settings take the place of the defaults: a run goes on as it was begun.
+            settings take the place of the defaults: a run goes on as it was begun. A start that was refused before it
+            made anything does not count.
 
     Raises:
         UserError: An unknown key, a value of the wrong type, or one that the dataclass refuses.
@@ -149,7 +151,7 @@ def parse(
     found = _parsed(parser, settings, arguments)
     remembered = Path(getattr(found, folder)) / "config.yaml" if folder else None
     is_fresh = getattr(found, "overwrite", False) or any(word.startswith("--config") for word in arguments)
-    if remembered is not None and remembered.is_file() and not is_fresh:
+    if remembered is not None and remembered.is_file() and not is_fresh and runs.has_begun(remembered.parent):
         found = _parsed(parser, settings, [f"--config={remembered}", *arguments])
     return found
 

@@ -275,7 +275,8 @@ class Run:
             UserError: The folder holds something else, or a run with other settings or inputs.
         """
         folder = Path(folder)
-        settings = {name: value for name, value in _plain(config).items() if name not in {"runs", "overwrite", "threads"}}
+        own = _plain(config)
+        settings = {name: own[name] for name in own if name not in {"runs", "overwrite", "threads"}}
         hashes = {name: fingerprint(path) for name, path in inputs.items()}
         if overwrite and (folder / STATE).is_file():
             delete_folder(folder)
@@ -291,7 +292,14 @@ class Run:
             _write_config(folder, config)
             return run
         state = _read_state_of(folder)
-        has_grown = _check_same(folder, stage, state, settings, hashes, grows)
+        try:
+            has_grown = _check_same(folder, stage, state, settings, hashes, grows)
+        except UserError:
+            if state["stage"] != stage or has_begun(folder):
+                raise
+            # an earlier start was refused before it made anything: its settings bind no one
+            delete_folder(folder)
+            return cls.open(folder, stage, config, inputs=inputs, grows=grows)
         if has_grown:
             state |= {"settings": settings, "status": "running"}
         run = cls(folder, stage, state, resumes=True, is_finished=state["status"] == "finished")
@@ -373,6 +381,15 @@ def _check_same(
 def read_state(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Return a run folder's `run.json`, or None if there is none."""
     return _read_state_of(Path(folder)) if (Path(folder) / STATE).is_file() else None
+
+
+def has_begun(folder: str | os.PathLike[str]) -> bool:
+    """True if a run folder holds a finished run, or more than what is written before the work begins."""
+    state = read_state(folder)
+    if state is None or state["status"] == "finished":
+        return state is not None
+    preparing = {STATE, CONFIG, "rejected.jsonl"}
+    return any(path.name not in preparing and path.suffix not in ASIDE for path in Path(folder).iterdir())
 
 
 def _read_state_of(folder: Path) -> dict[str, Any]:

@@ -99,8 +99,10 @@ def test_shipped_configurations_are_found_by_name(root: Path) -> None:
 
 def test_run_folder_remembers_its_settings_unless_a_file_or_a_fresh_start_is_asked_for(tmp_path: Path) -> None:
     begun = parsed("--steps", "9", "--output", "here", folder="output")
-    runs.Run.open(begun.output, "test", begun, inputs={})
+    run = runs.Run.open(begun.output, "test", begun, inputs={})
     at = ("--output", "here")
+    assert parsed(*at, folder="output").steps == 4, "it was refused before it made anything"
+    (run.folder / "metrics.jsonl").write_text("", encoding="utf-8")
     assert parsed(*at, folder="output") == begun
     assert parsed(*at, "--steps", "10", folder="output").steps == 10
     assert parsed(*at, "--overwrite", "true", folder="output").steps == 4
@@ -112,7 +114,7 @@ def test_run_folder_remembers_its_settings_unless_a_file_or_a_fresh_start_is_ask
 def test_fresh_start_is_not_remembered() -> None:
     """The same command without the flag must find the run, not delete it."""
     begun = parsed("--overwrite", "true", folder="output")
-    runs.Run.open(begun.output, "test", begun, inputs={})
+    runs.Run.open(begun.output, "test", begun, inputs={}).finish()
     assert parsed(folder="output").overwrite is False
 
 

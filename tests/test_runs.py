@@ -162,6 +162,7 @@ def test_other_settings_and_inputs_are_refused(tmp_path: Path) -> None:
     folder, source = tmp_path / "stage", tmp_path / "in.txt"
     source.write_text("1", encoding="utf-8")
     opened(folder, inputs={"source": source})
+    (folder / "weights.bin").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match=r"begun with steps = 4, now it is 5; .* --overwrite true"):
         opened(folder, Settings(steps=5), inputs={"source": source})
     with pytest.raises(UserError, match=r"was begun with another source \(.*in\.txt has changed since\)"):
@@ -175,6 +176,24 @@ def test_other_settings_and_inputs_are_refused(tmp_path: Path) -> None:
         opened(folder, inputs={"source": tmp_path / "nowhere"})
 
 
+def test_settings_of_a_start_that_made_nothing_bind_no_one(tmp_path: Path) -> None:
+    """A model that was refused is named rightly the second time: that is no change of a run."""
+    folder = tmp_path / "stage"
+    opened(folder)
+    (folder / "rejected.jsonl").write_text("", encoding="utf-8")
+    (folder / ".weights.bin.4242.tmp").write_text("", encoding="utf-8")
+    assert not runs.has_begun(folder)
+    other = opened(folder, Settings(steps=5))
+    assert not other.resumes
+    assert runs.read_state(folder)["settings"]["steps"] == 5
+    other.finish()
+    assert runs.has_begun(folder)
+    with pytest.raises(UserError, match="begun with steps = 5, now it is 4"):
+        opened(folder)
+    with pytest.raises(UserError, match="holds a run of 'stage', not of 'other'"):
+        Run.open(folder, "other", Settings(), inputs={})
+
+
 def test_place_of_the_run_root_is_no_setting(tmp_path: Path) -> None:
     opened(tmp_path / "stage", Settings(runs="here"))
     assert opened(tmp_path / "stage", Settings(runs="there", overwrite=False)).resumes
@@ -183,6 +202,7 @@ def test_place_of_the_run_root_is_no_setting(tmp_path: Path) -> None:
 def test_growing_field_trains_a_finished_run_on(tmp_path: Path) -> None:
     folder = tmp_path / "stage"
     opened(folder).finish()
+    (folder / "weights.bin").write_text("", encoding="utf-8")
     longer = opened(folder, Settings(steps=8), grows=("steps",))
     assert (longer.resumes, longer.is_finished) == (True, False)
     assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["steps"] == 8
