@@ -1,0 +1,157 @@
+"""Preferences by rule: wrong copies are wrong, right answers are right, and every pair says who judged."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from annotation import alter, by_figures
+from annotation.by_figures import ByFiguresSettings, altered, pairs_of
+from finlm import jsonl
+from finlm.errors import UserError
+from finlm.figures import judge
+from finlm.records import Candidates, Message, PreferencePair, Prompt, Removal, Response
+
+PASSAGE = "Acme Inc. Revenue was $412.6 million in fiscal 2024 and $384.2 million in fiscal 2023. Margins were 12.1%."
+QUESTION = "What was Acme Inc.'s revenue in fiscal 2024?"
+REFERENCE = "Acme Inc. had revenue of $412.6 million in fiscal 2024."
+ENTITIES = ["Acme Inc.", "Birch Co.", "Cedar Ltd."]
+
+
+def prompt(question: str = QUESTION, reference: str = REFERENCE) -> Prompt:
+    asked = Message(role="user", content=f"{PASSAGE}\n\n{question}")
+    return Prompt(messages=(asked,), reference=reference, group="Acme Inc.", language="en")
+
+
+def candidates(*texts: tuple[str, bool], of: Prompt | None = None) -> Candidates:
+    return Candidates(
+        prompt=of or prompt(), responses=tuple(Response(text=text, model="m", ended=ended) for text, ended in texts)
+    )
+
+
+SAMPLED = candidates(
+    ("Revenue was $412.6 million in fiscal 2024.", True),
+    ("Revenue was $384.2 million in fiscal 2024.", True),
+    ("Revenue was $412.6 million in fiscal 2023.", True),
+    ("Revenue was $412.6 million", False),
+    ("", True),
+)
+
+
+def judged(pair: PreferencePair) -> tuple[bool, bool]:
+    """Whether chosen and rejected are right answers that ended."""
+    one = judge(pair.chosen, pair.prompt.reference, pair.prompt.question).is_right and pair.chosen_ended
+    other = judge(pair.rejected, pair.prompt.reference, pair.prompt.question).is_right and pair.rejected_ended
+    return one, other
+
+
+def test_every_pair_sets_a_right_answer_above_a_wrong_one_and_names_its_maker() -> None:
+    faults = set()
+    for seed in range(30):
+        pairs = list(pairs_of(SAMPLED, ENTITIES, ByFiguresSettings(seed=seed, sampled_pairs=4, altered_pairs=6)))
+        assert len(pairs) == 4 + 6
+        for pair in pairs:
+            assert judged(pair) == (True, False)
+            assert (pair.source, pair.provenance.maker, pair.votes) == ("rule:figures", "rule:figures", ())
+            assert pair.provenance.parents == (pair.prompt.id, SAMPLED.id)
+            assert pair.rejected_fault
+            faults.add(pair.rejected_fault)
+    assert faults >= {"figure", "period", "entity", "run-on", "missing", "cut-off", "empty"}
+
+
+def test_sampled_answers_get_the_fault_that_a_reader_sees() -> None:
+    pairs = pairs_of(SAMPLED, ENTITIES, ByFiguresSettings(sampled_pairs=9, altered_pairs=0))
+    seen = {pair.rejected: (pair.rejected_fault, pair.strength, pair.rejected_ended) for pair in pairs}
+    assert seen == {
+        "Revenue was $384.2 million in fiscal 2024.": ("figure", 3, True),
+        "Revenue was $412.6 million in fiscal 2023.": ("period", 3, True),
+        "Revenue was $412.6 million": ("cut-off", 2, False),
+        "": ("empty", 3, True),
+    }
+
+
+def test_limits_are_kept_and_the_seed_decides() -> None:
+    def made(seed: int, sampled: int = 2, copies: int = 3) -> list[PreferencePair]:
+        settings = ByFiguresSettings(seed=seed, sampled_pairs=sampled, altered_pairs=copies)
+        return list(pairs_of(SAMPLED, ENTITIES, settings))
+
+    assert len(made(0)) == 5
+    assert len(made(0, sampled=1, copies=0)) == 1
+    assert made(0) == made(0)
+    assert any(made(0) != made(seed) for seed in range(1, 5))
+
+
+@pytest.mark.parametrize(
+    ("question", "reference"),
+    [
+        (QUESTION, REFERENCE),
+        ("What was the margin?", "Margins were 12.1%."),
+        ("Acme公司2024年的收入是多少？", "Acme公司2024年的收入为4.126亿美元。"),
+        ("Who audits Acme Inc.?", "Acme Inc. is audited by a firm in London with two partners."),
+    ],
+)
+def test_altered_copies_are_never_right(question: str, reference: str) -> None:
+    asked = prompt(question, reference)
+    assert judge(reference, reference, question).is_right
+    found = 0
+    for seed in range(40):
+        for wrong in altered(asked, ENTITIES, random.Random(seed)):
+            found += 1
+            assert wrong.text != reference
+            if wrong.ended:
+                assert not judge(wrong.text, reference, question).is_right
+            else:
+                assert reference.startswith(wrong.text)
+    assert found
+
+
+def test_alterations_by_hand() -> None:
+    rng = random.Random(0)
+    assert alter.other_figure("no amount here", PASSAGE, rng) is None
+    assert alter.other_period("no year here", PASSAGE, rng) is None
+    assert alter.other_period("in 2024", "2023 and 2024", rng) == "in 2023"
+    assert alter.other_period("in 2024", "", rng) in {"in 2023", "in 2025"}
+    assert alter.other_entity("Acme Inc. grew.", "Acme Inc.", ["Acme Inc.", "Birch Co."], rng) == "Birch Co. grew."
+    assert alter.other_entity("It grew.", "Acme Inc.", ENTITIES, rng) is None
+    assert alter.other_entity("Acme Inc. grew.", "Acme Inc.", ["Acme Inc."], rng) is None
+    assert alter.cut_off("too short to cut", rng) is None
+    assert alter.stub("too short", rng) is None
+    for _ in range(20):
+        cut = alter.cut_off("one two three four five six seven eight", rng)
+        assert cut in {"one two three four", "one two three four five", "one two three four five six"}
+
+
+@pytest.mark.parametrize("number", ["412.6", "7", "1,204", "$3.07"])
+def test_another_figure_differs_in_its_value(number: str) -> None:
+    for seed in range(50):
+        changed = alter.other_figure(f"It was {number} million.", "", random.Random(seed))
+        assert changed is not None
+        assert changed != f"It was {number} million."
+        assert changed.endswith(" million.")
+
+
+def test_the_whole_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unknown = candidates(("Anything.", True), of=Prompt(messages=(Message(role="user", content="Hello?"),)))
+    jsonl.write(tmp_path / "candidates.jsonl", [SAMPLED, unknown])
+
+    def made(name: str) -> list[PreferencePair]:
+        out = tmp_path / f"{name}.jsonl"
+        by_figures.main(ByFiguresSettings(candidates=str(tmp_path / "candidates.jsonl"), output=str(out)))
+        return list(jsonl.read(out, PreferencePair))
+
+    first = made("one")
+    assert first == made("two")
+    assert len(first) == 5
+    assert all(judged(pair) == (True, False) and pair.provenance.maker == "rule:figures" for pair in first)
+    removals = list(jsonl.read(tmp_path / "one" / "rejected.jsonl", Removal))
+    assert [(removal.record_id, removal.rule) for removal in removals] == [(unknown.id, "no-reference")]
+    assert "5 pairs by rule" in capsys.readouterr().out
+
+
+def test_candidates_without_any_reference_are_an_error(tmp_path: Path) -> None:
+    unknown = candidates(("Anything.", True), of=Prompt(messages=(Message(role="user", content="Hello?"),)))
+    jsonl.write(tmp_path / "candidates.jsonl", [unknown])
+    settings = ByFiguresSettings(candidates=str(tmp_path / "candidates.jsonl"), output=str(tmp_path / "p.jsonl"))
+    with pytest.raises(UserError, match="none of its 1 prompts has a reference"):
+        by_figures.main(settings)
+    assert not (tmp_path / "p.jsonl").exists()
