@@ -35,8 +35,8 @@ class DemoSettings:
     """Run root: the folder that all stages write below."""
     seed: int = 0
     """Seed of every stage."""
-    threads: int = 2
-    """CPU threads of torch; take 1 on a busy machine, since two beside other work are slower than one."""
+    threads: int = 0
+    """CPU threads of torch; 0 takes two, but one where the machine is busy: two beside other work are slower than one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,12 @@ def main(settings: DemoSettings) -> None:
         raise MissingInput(f"{EXAMPLES} not found: the demo runs from a checkout of the project.")
     root = Path(settings.runs).absolute()
     runs.need_disk(root, 4.0)
+    threads = settings.threads or threads_for_this_machine()
     for number, stage in enumerate(STAGES, 1):
         state = runs.read_state(root / stage.folder)
         verb = "finished before" if state and state["status"] == "finished" else "running"
         console.rule(f"[bold]{number}/{len(STAGES)} {stage.title}[/bold] ({verb})")
-        run_stage(stage, settings, root)
+        run_stage(stage, settings.seed, threads, root)
     summary = demo_report.summarise(root, [(stage.name, stage.folder) for stage in STAGES], settings.seed)
     summary["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6, 2)
     runs.write_json(root / "summary.json", summary)
@@ -88,7 +89,13 @@ def main(settings: DemoSettings) -> None:
     console.print(f"report: {root / 'report.html'}\ntalk to the result: finlm chat --runs {settings.runs}")
 
 
-def run_stage(stage: Stage, settings: DemoSettings, root: Path) -> None:
+def threads_for_this_machine() -> int:
+    """Two threads, or one on a single core or where other programs compute."""
+    is_busy = os.getloadavg()[0] > 1
+    return 1 if is_busy or (os.cpu_count() or 1) < 2 else 2
+
+
+def run_stage(stage: Stage, seed: int, threads: int, root: Path) -> None:
     """Run one stage as a process of its own, from the checkout.
 
     Raises:
@@ -96,13 +103,13 @@ def run_stage(stage: Stage, settings: DemoSettings, root: Path) -> None:
     """
     arguments = ["--config", f"{stage.name}_demo", "--runs", os.path.relpath(root, CHECKOUT)]
     if stage.name != "selfqa":
-        arguments += ["--seed", str(settings.seed)]
+        arguments += ["--seed", str(seed)]
     if stage.uses_torch:
-        arguments += ["--threads", str(settings.threads)]
+        arguments += ["--threads", str(threads)]
     command = list(stage.command)
     if command[:2] == ["-m", "accelerate.commands.launch"]:
         command[2:2] = ["--config_file", str(CHECKOUT / "configs" / "accelerate" / "one_process.yaml")]
-    environment = os.environ | {"OMP_NUM_THREADS": str(settings.threads)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     result = subprocess.run([sys.executable, *command, *arguments], cwd=CHECKOUT, env=environment, check=False)
     if result.returncode:
         raise UserError(
