@@ -33,7 +33,7 @@ from finlm.progress import Watch, console
 from finlm.records import Removal
 from finlm.scorer import last_hidden
 from finlm.tables import as_dataset
-from finlm.tokenizer import load_tokenizer
+from finlm.tokenizer import check_vocabulary, load_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,9 +247,10 @@ def make_trainer(
         },
     )
     lora = config.section("lora", settings.lora, LoraConfig, {"task_type": "CAUSAL_LM"})
-    dtype = model.choose_dtype(settings.dtype, device)
+    causal = model.load_causal(base, dtype=model.choose_dtype(settings.dtype, device), device=device)
+    check_vocabulary(tokenizer, causal.get_input_embeddings().num_embeddings, str(base))
     trainer = MixedSFTTrainer(
-        model=model.load_causal(base, dtype=dtype, device=device),
+        model=causal,
         args=arguments,
         processing_class=tokenizer,
         train_dataset=_dataset(train_rows),

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import AutoConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -20,6 +21,9 @@ from finlm.errors import MissingInput, UserError
 from finlm.tokenizer import check_vocabulary, load_tokenizer
 
 ADAPTER_CONFIG = "adapter_config.json"
+ARCHITECTURE = "llama"
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
+"""What the libraries raise on files that are damaged or do not belong together."""
 
 transformers_logging.disable_progress_bar()
 
@@ -55,9 +59,8 @@ def resolve_model(name: str, run_root: str) -> Path:
     return import_embedded(Path(run_root) / "base") if name == EMBEDDED else Path(name)
 
 
-def _need_memory(folder: Path, dtype: torch.dtype, device: torch.device) -> None:
+def _need_memory(folder: Path, stored: str, dtype: torch.dtype, device: torch.device) -> None:
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    stored = str(AutoConfig.from_pretrained(folder, local_files_only=True).dtype)
     needed = weights * (2 if dtype == torch.float32 and "16" in stored else 1)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     if needed * 1.2 > free:
@@ -72,19 +75,48 @@ def load_causal(folder: str | Path, *, dtype: torch.dtype, device: torch.device)
 
     Raises:
         MissingInput: The folder holds no safetensors model.
-        UserError: The model's configuration cannot be read or the memory does not suffice.
+        UserError: The model is of another architecture, damaged or not whole, or the memory does not suffice.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise MissingInput(f"{folder} holds no model (config.json and *.safetensors); give a model folder.")
-    _need_memory(folder, dtype, device)
     try:
-        model = LlamaForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        stored = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except UNREADABLE as error:
+        raise _unreadable(folder, error) from error
+    if stored.model_type != ARCHITECTURE:
+        raise UserError(f"{folder} is a model of type {stored.model_type!r}; only {ARCHITECTURE!r} models are known.")
+    _need_memory(folder, str(stored.dtype), dtype, device)
+    try:
+        model, report = LlamaForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: the model cannot be loaded: {error}") from error
+    except UNREADABLE as error:
+        raise _unreadable(folder, error) from error
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise UserError(
+            f"{folder}: {len(missing)} weights are missing ({missing[0]} for one), which would be drawn at random; "
+            "copy the model folder again."
+        )
     return model.to(device)
+
+
+def _unreadable(folder: Path, error: BaseException) -> UserError:
+    reason = " ".join(str(error).split())[:200]
+    return UserError(f"{folder}: the model cannot be loaded ({type(error).__name__}: {reason}); copy its folder again.")
+
+
+def _adapted(model: LlamaForCausalLM, adapter: Path) -> PeftModel:
+    try:
+        return PeftModel.from_pretrained(model, adapter, local_files_only=True, use_safetensors=True)
+    except UNREADABLE as error:
+        raise _unreadable(adapter, error) from error
 
 
 def base_of(folder: str | Path) -> tuple[Path, Path | None]:
@@ -122,7 +154,7 @@ def load_policy(
     model = load_causal(base, dtype=dtype, device=device)
     check_vocabulary(tokenizer, model.get_input_embeddings().num_embeddings, str(base))
     if adapter is not None:
-        model = PeftModel.from_pretrained(model, adapter, local_files_only=True, use_safetensors=True)
+        return _adapted(model, adapter).eval(), tokenizer
     return model.eval(), tokenizer
 
 
@@ -139,7 +171,7 @@ def export_merged(base: Path, adapter: Path, out: Path, *, dtype: torch.dtype) -
     """Write base + adapter as one full model folder: merged once, in float32, then cast to `dtype`."""
     tokenizer = load_tokenizer(base)
     model = load_causal(base, dtype=torch.float32, device=torch.device("cpu"))
-    merged: Any = PeftModel.from_pretrained(model, adapter, local_files_only=True, use_safetensors=True)
+    merged: Any = _adapted(model, adapter)
     merged = merged.merge_and_unload().to(dtype)
     runs.need_disk(out, 1.1 * sum(p.numel() * p.element_size() for p in merged.parameters()) / 1e9)
     with runs.whole_folder(out) as aside:

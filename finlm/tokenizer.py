@@ -14,12 +14,18 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 
     Raises:
         MissingInput: The folder holds no tokenizer.
-        UserError: There is no end token, or padding and end share one id.
+        UserError: It is damaged, there is no end token, or padding and end share one id.
     """
     folder = Path(folder)
     if not (folder / "tokenizer_config.json").is_file():
         raise MissingInput(f"{folder} holds no tokenizer (tokenizer_config.json); give a model folder.")
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # damaged files make the library fail in many ways
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"{folder}: the tokenizer cannot be loaded ({type(error).__name__}: {reason}); copy the folder again."
+        ) from error
     check_special_tokens(tokenizer, str(folder))
     tokenizer.padding_side = "left"
     return tokenizer
