@@ -36,7 +36,7 @@ class DemoSettings:
     seed: int = 0
     """Seed of every stage."""
     threads: int = 0
-    """CPU threads of torch; 0 takes two, but one where the machine is busy: two beside other work are slower than one."""
+    """CPU threads of torch; 0 takes two, or one on a busy machine, where two beside other work are slower than one."""
 
 
 @dataclass(frozen=True, slots=True)
