@@ -123,8 +123,10 @@ def load_adapter_weights(model: PeftModel, folder: str | Path, name: str) -> Non
     try:
         result = set_peft_model_state_dict(model, weights, adapter_name=name)
     except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"The reward adapter in {folder} does not fit this base: {str(error).splitlines()[0]}"
+            f"The reward adapter in {folder} does not fit this base ({reason}); train it on the model that PPO starts "
+            "from: python reward/train.py --model <base>."
         ) from error
     missing = [key for key in result.missing_keys if f".{name}." in key]
     if result.unexpected_keys or missing:

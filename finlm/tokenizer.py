@@ -22,7 +22,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # damaged files make the library fail in many ways
-        reason = " ".join(str(error).split())[:120]
+        reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{folder}: the tokenizer cannot be loaded ({type(error).__name__}: {reason}); copy the folder again."
         ) from error
