@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from finlm import runs
 from finlm.errors import UserError
+from finlm.model import order_targets
 from finlm.progress import console
 
 
@@ -38,6 +39,9 @@ class WholeCheckpoints:
             self._load_from_checkpoint(str(checkpoint))  # type: ignore[attr-defined]
             self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
 
+    def create_model_card(self, *given: Any, **named: Any) -> None:
+        """Write none: TRL's names no data of ours and orders its tags by chance."""
+
     def _get_output_dir(self, trial: Any) -> str:
         return self._staging or super()._get_output_dir(trial)  # type: ignore[misc]
 
@@ -48,6 +52,8 @@ class WholeCheckpoints:
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
         self._staging = str(staging)
+        for lora in getattr(model, "peft_config", {}).values():
+            order_targets(lora)
         try:
             super()._save_checkpoint(model, trial)  # type: ignore[misc]
         finally:
