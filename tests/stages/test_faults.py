@@ -36,14 +36,19 @@ def flip(file: Path) -> None:
     file.write_bytes(bytes(content))
 
 
-@pytest.mark.parametrize("harm", [truncate, flip], ids=lambda harm: harm.__name__)
 @pytest.mark.parametrize(
-    ("stage", "operation", "file"),
+    ("stage", "operation", "file", "harm"),
     [
-        ("ppo", "mkdir ppo/.policy.writing", "weights.safetensors"),
-        ("ppo", "mkdir ppo/.policy.writing", "manifest.json"),
-        ("sft", "mkdir sft/.adapter.writing", "optimizer.pt"),
-        ("reward", "mkdir reward/.model.writing", "adapter_model.safetensors"),
+        ("ppo", "mkdir ppo/.policy.writing", "weights.safetensors", flip),
+        ("ppo", "mkdir ppo/.policy.writing", "manifest.json", truncate),
+        ("sft", "mkdir sft/.adapter.writing", "optimizer.pt", truncate),
+        ("reward", "mkdir reward/.model.writing", "adapter_model.safetensors", flip),
+        pytest.param("ppo", "mkdir ppo/.policy.writing", "weights.safetensors", truncate, marks=pytest.mark.slow),
+        pytest.param("ppo", "mkdir ppo/.policy.writing", "manifest.json", flip, marks=pytest.mark.slow),
+        pytest.param("sft", "mkdir sft/.adapter.writing", "optimizer.pt", flip, marks=pytest.mark.slow),
+        pytest.param(
+            "reward", "mkdir reward/.model.writing", "adapter_model.safetensors", truncate, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_damaged_newest_checkpoint_is_passed_over(
@@ -87,9 +92,9 @@ def test_all_checkpoints_damaged_begins_again(chain: Chain, warm: Warm, tiny: Ti
         ("ppo", "mkdir checkpoints/.checkpoint-2.writing"),
         ("ppo", "mkdir ppo/.policy.writing"),
         ("sft", "mkdir .staging/checkpoint-4"),
-        ("sft", "mkdir sft/.model.writing"),
-        ("reward", "mkdir .staging/checkpoint-4"),
         ("reward", "mkdir reward/.model.writing"),
+        pytest.param("sft", "mkdir sft/.model.writing", marks=pytest.mark.slow),
+        pytest.param("reward", "mkdir .staging/checkpoint-4", marks=pytest.mark.slow),
         ("respond", "mkdir runs/candidates"),
     ],
 )

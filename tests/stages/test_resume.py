@@ -11,7 +11,10 @@ from warm import Done, Warm
 
 POINTS = {
     "sft": [("replace sft/.run.json.tmp", 1), ("optimizer step", 3), ("rename .staging/checkpoint-4", 1)],
-    "respond": [("replace candidates/.answered.jsonl.tmp", 2), ("replace runs/.candidates.jsonl.tmp", 1)],
+    "respond": [
+        ("replace candidates/.answered.jsonl.tmp", 2), ("replace runs/.candidates.jsonl.tmp", 1),
+        ("replace candidates/.run.json.tmp", 2),
+    ],
     "by_figures": [("replace runs/.preferences.jsonl.tmp", 1)],
     "reward": [
         ("optimizer step", 4), ("replace checkpoint-2/.manifest.json.tmp", 1), ("rename reward/.model.writing", 1),
