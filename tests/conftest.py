@@ -1,9 +1,7 @@
 """Fixtures that several tests share."""
 
 import os
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 # before anything imports them: nothing here asks a server, and two cores serve several tests
@@ -12,29 +10,10 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
-from warm import Done, Warm
+from chain import STAGES, Chain
+from warm import Warm
 
 ROOT = Path(__file__).parent.parent
-STAGES = {
-    "sft": "alignment.sft",
-    "respond": "alignment.respond",
-    "by_figures": "annotation.by_figures",
-    "reward": "reward.train",
-    "prompts": "finlm.prompts",
-    "ppo": "alignment.ppo",
-    "evaluate": "finlm.evaluate",
-}
-"""The stages of the tiny loop in their order, with their modules."""
-MADE = {
-    "sft": ("sft",),
-    "respond": ("candidates", "candidates.jsonl"),
-    "by_figures": ("preferences", "preferences.jsonl"),
-    "reward": ("reward",),
-    "prompts": ("prompts", "prompts.jsonl"),
-    "ppo": ("ppo",),
-    "evaluate": ("evaluation",),
-}
-"""What each stage writes below the run root."""
 
 
 @pytest.fixture(scope="session")
@@ -70,29 +49,6 @@ def warm() -> Iterator[Warm]:
     """Runs entries in processes of their own, without their imports' time (tests/warm.py)."""
     with Warm() as server:
         yield server
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """The tiny loop, run once from its first stage to its last."""
-
-    folder: Path
-    """Where the stages were run; their outputs lie in its `runs`."""
-    done: dict[str, Done]
-
-    @property
-    def runs(self) -> Path:
-        return self.folder / "runs"
-
-    def before(self, stage: str, folder: Path) -> Path:
-        """Copy what lies in `runs` before a stage into a new folder to run it in."""
-        folder.mkdir(parents=True)
-        for earlier in list(STAGES)[: list(STAGES).index(stage)]:
-            for name in MADE[earlier]:
-                copy = shutil.copytree if (self.runs / name).is_dir() else shutil.copy2
-                (folder / "runs").mkdir(exist_ok=True)
-                copy(self.runs / name, folder / "runs" / name)
-        return folder
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from conftest import STAGES, Chain
+from chain import STAGES, Chain
 from pypdf import PdfWriter
 from safetensors.torch import load_file, save_file
 from tiny import Tiny

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import STAGES, Chain
+from chain import STAGES, Chain
 from stages.outcome import differences, outcome
 from tiny import Tiny
 from warm import ENVIRONMENT, Done, Warm

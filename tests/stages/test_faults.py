@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Chain
+from chain import Chain
 from outcome import outcome
 from safetensors.torch import load_file, save_file
 from test_resume import number_of, start, unlike

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import MADE, STAGES, Chain
+from chain import MADE, STAGES, Chain
 from outcome import differences, outcome
 from tiny import Tiny
 from warm import Done, Warm
