@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from finlm import runs
 from finlm.errors import UserError
@@ -30,6 +30,8 @@ class WholeCheckpoints:
         checkpoint, complaints = runs.newest_whole(Path(self.args.output_dir), "checkpoint-*")
         for complaint in complaints:
             console.print(f"[yellow]skipped a damaged checkpoint: {complaint}")
+        # what was evaluated before, and by which start, must not decide what training draws (dropout, for one)
+        set_seed(self.args.seed)
         if checkpoint is None:
             self.train()  # type: ignore[attr-defined]
         elif int(checkpoint.name.rpartition("-")[2]) < self.args.max_steps:

@@ -10,7 +10,7 @@ from tiny import Tiny
 from warm import Done, Warm
 
 POINTS = {
-    "sft": [("replace sft/.run.json.tmp", 1), ("optimizer step", 3), ("rename .staging/checkpoint-4", 1)],
+    "sft": [("optimizer step", 2), ("optimizer step", 3), ("rename .staging/checkpoint-4", 1)],
     "respond": [
         ("replace candidates/.answered.jsonl.tmp", 2), ("replace runs/.candidates.jsonl.tmp", 1),
         ("replace candidates/.run.json.tmp", 2),
@@ -63,7 +63,11 @@ def test_every_stage_has_its_points() -> None:
 
 @pytest.mark.parametrize(
     ("stage", "name", "nth"),
-    [pytest.param(stage, *point, id=f"{stage}-{point[0]}") for stage, points in POINTS.items() for point in points],
+    [
+        pytest.param(stage, *point, id=f"{stage}-{point[0]}-{point[1]}")
+        for stage, points in POINTS.items()
+        for point in points
+    ],
 )
 def test_killed_once(chain: Chain, warm: Warm, tiny: Tiny, stage: str, name: str, nth: int, tmp_path: Path) -> None:
     at = number_of(chain.done[stage].operations, name, nth)
