@@ -36,6 +36,11 @@ def save(
         for name, optimizer in optimizers.items():
             save_file(_moments(optimizer), aside / f"{name}_optimizer.safetensors")
         (aside / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+    tidy(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Delete all but the newest two checkpoints; at a run's end too, for one that was killed before it came to this."""
     runs.keep_newest(folder / CHECKPOINTS, "checkpoint-*", 2)
 
 

@@ -156,6 +156,8 @@ class PPOTrainer:
                     completed=update,
                     note=f"score {metrics['objective/scores']:+.2f} KL {metrics['objective/kl']:.2f}",
                 )
+        if is_main:
+            ppo_state.tidy(self.folder)
         return metrics
 
     @property

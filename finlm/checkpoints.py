@@ -40,6 +40,8 @@ class WholeCheckpoints:
             # asked to resume at its last step, a Trainer takes another one
             self._load_from_checkpoint(str(checkpoint))  # type: ignore[attr-defined]
             self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+            if self.args.should_save:
+                runs.keep_newest(Path(self.args.output_dir), "checkpoint-*", self.kept)
 
     def create_model_card(self, *given: Any, **named: Any) -> None:
         """Write none: TRL's names no data of ours and orders its tags by chance."""

@@ -20,7 +20,10 @@ POINTS = {
         ("optimizer step", 4), ("replace checkpoint-2/.manifest.json.tmp", 1), ("rename reward/.model.writing", 1),
     ],
     "prompts": [("replace runs/.prompts.jsonl.tmp", 1)],
-    "ppo": [("optimizer step", 6), ("rename checkpoints/.checkpoint-2.writing", 1), ("unlink weights.safetensors", 1)],
+    "ppo": [
+        ("optimizer step", 6), ("rename checkpoints/.checkpoint-2.writing", 1), ("unlink weights.safetensors", 1),
+        ("rename checkpoints/checkpoint-1", 1),
+    ],
     "evaluate": [("replace evaluation/.summary.json.tmp", 1)],
 }  # fmt: skip
 """Points of the fast tier: the n-th operation of this name."""
