@@ -193,6 +193,7 @@ class PPOTrainer:
         """Step 2: policy, reference, critic and reward model read the answers."""
         measured = []
         for batch in rollout.micro_batches(
+            self.roles,
             prompts,
             answers,
             size=self.args.per_device_train_batch_size,

@@ -17,6 +17,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from finlm.trunk import Trunk
+
 Role = Literal["policy", "critic", "reward", "reference"]
 _State = list[tuple[list[str], bool]]
 
@@ -26,6 +28,7 @@ class Roles:
 
     Attributes:
         model: The PEFT model with the adapters `policy`, `critic` and `reward`.
+        trunk: The layers below all three, which every role shares.
     """
 
     def __init__(self, base: nn.Module, policy: LoraConfig, critic: LoraConfig, reward: LoraConfig) -> None:
@@ -42,6 +45,7 @@ class Roles:
             for parameter in self.adapter(name).values():
                 parameter.requires_grad_(True)
         self.model.eval()
+        self.trunk = Trunk(self.model)
         self._layers = [layer for layer in self.model.modules() if isinstance(layer, BaseTunerLayer)]
 
     def adapter(self, name: str) -> dict[str, nn.Parameter]:

@@ -18,7 +18,7 @@ class MicroBatch:
     numbers to the bit.
 
     Example:
-        MicroBatch(index=(4, 0), ids_BT=…, is_token_BT=…, before_BA=…, answer_BA=…, is_answer_BA=…)
+        MicroBatch(index=(4, 0), ids_BT=…, is_token_BT=…, lower_BTD=None, before_BA=…, answer_BA=…, is_answer_BA=…)
     """
 
     index: tuple[int, ...]
@@ -26,6 +26,8 @@ class MicroBatch:
     ids_BT: Tensor
     """Prompt and answer, padded on the right."""
     is_token_BT: Tensor
+    lower_BTD: Tensor | None
+    """States below every adapter, the same in all roles; None where adapters begin at the first layer."""
     before_BA: Tensor
     """Position in T of the token before each answer token: the state in which it was chosen."""
     answer_BA: Tensor
@@ -35,7 +37,13 @@ class MicroBatch:
 
 
 def micro_batches(
-    prompts: Sequence[Sequence[int]], answers: Sequence[Answer], *, size: int, pad: int, device: torch.device
+    roles: Roles,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Answer],
+    *,
+    size: int,
+    pad: int,
+    device: torch.device,
 ) -> list[MicroBatch]:
     """Group answers of similar length into micro-batches of `size`."""
     lengths = [len(prompt) + len(answer.ids) for prompt, answer in zip(prompts, answers, strict=True)]
@@ -48,13 +56,21 @@ def micro_batches(
         first_B1 = torch.tensor([[len(prompts[i]) - 1] for i in index], device=device)
         before_BA = first_B1 + torch.arange(answer_BA.shape[1], device=device)
         before_BA = before_BA.clamp(max=ids_BT.shape[1] - 1)
-        batches.append(MicroBatch(tuple(index), ids_BT, is_token_BT, before_BA, answer_BA, is_answer_BA))
+        lower_BTD = roles.trunk.states(ids_BT, is_token_BT) if roles.trunk.depth else None
+        batches.append(MicroBatch(tuple(index), ids_BT, is_token_BT, lower_BTD, before_BA, answer_BA, is_answer_BA))
     return batches
+
+
+def _hidden(roles: Roles, batch: MicroBatch) -> Tensor:
+    """Hidden states (B, T, D) in the role that is on."""
+    if batch.lower_BTD is None:
+        return last_hidden(roles.model, batch.ids_BT, batch.is_token_BT)
+    return roles.trunk.finish(batch.lower_BTD, batch.is_token_BT)
 
 
 def _states(roles: Roles, batch: MicroBatch) -> Tensor:
     """Hidden states (B, A, D) in which the answer tokens were chosen, in the role that is on."""
-    hidden_BTD = last_hidden(roles.model, batch.ids_BT, batch.is_token_BT)
+    hidden_BTD = _hidden(roles, batch)
     return hidden_BTD.gather(1, batch.before_BA.unsqueeze(-1).expand(-1, -1, hidden_BTD.shape[-1]))
 
 
@@ -77,7 +93,7 @@ def values(roles: Roles, batch: MicroBatch, head: Head) -> Tensor:
 def scores(roles: Roles, batch: MicroBatch, head: Head) -> Tensor:
     """Return the reward model's score at each answer's last token, (B,), float32."""
     with roles("reward"):
-        hidden_BTD = last_hidden(roles.model, batch.ids_BT, batch.is_token_BT)
+        hidden_BTD = _hidden(roles, batch)
     last_B = batch.is_token_BT.sum(dim=1) - 1
     score_B: Tensor = head(hidden_BTD[torch.arange(len(last_B), device=last_B.device), last_B])
     return score_B

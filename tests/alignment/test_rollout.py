@@ -35,17 +35,18 @@ def tokenizer(tiny: Any) -> PreTrainedTokenizerBase:
     return load_tokenizer(tiny.base)
 
 
-def lora() -> LoraConfig:
-    return LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+def lora(layers: list[int] | None = None) -> LoraConfig:
+    modules = ["q_proj", "v_proj", "down_proj"] if layers else "all-linear"
+    return LoraConfig(r=4, lora_alpha=8, target_modules=modules, layers_to_transform=layers, task_type="CAUSAL_LM")
 
 
 @pytest.fixture(scope="module")
 def reward_model(
     tiny: Any, base: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """An untrained reward model: a new adapter and a drawn head."""
+    """An untrained reward model on the upper layer: a new adapter and a drawn head."""
     folder = tmp_path_factory.mktemp("reward")
-    model = PeftModel(copy.deepcopy(base), lora())
+    model = PeftModel(copy.deepcopy(base), lora([1]))
     model.peft_config["default"].base_model_name_or_path = os.path.relpath(tiny.base, folder)
     model.save_pretrained(folder, save_embedding_layers=False)
     weight = torch.randn(base.config.hidden_size, generator=torch.Generator().manual_seed(3)) * 0.2
@@ -62,7 +63,9 @@ def make(
 ) -> Maker:
     """Makes trainers that begin with equal weights."""
 
-    def trainer(texts: Sequence[str] = ("One.", "Two two two.", "Three?"), **settings: Any) -> PPOTrainer:
+    def trainer(
+        texts: Sequence[str] = ("One.", "Two two two.", "Three?"), layers: list[int] | None = None, **settings: Any
+    ) -> PPOTrainer:
         settings = {
             "output_dir": str(tmp_path_factory.mktemp("ppo")),
             "total_episodes": 8,
@@ -84,7 +87,7 @@ def make(
             ref_model=None,
             reward_model=reward_model,
             train_dataset=rows,
-            peft_config=lora(),
+            peft_config=lora(layers),
         )
         generator = torch.Generator().manual_seed(12)
         with torch.no_grad():
@@ -117,8 +120,8 @@ def spread_out(numbers: Sequence[Any], batches: Sequence[rollout.MicroBatch]) ->
     }
 
 
-def test_micro_batches_hold_every_answer_once() -> None:
-    batches = rollout.micro_batches(PROMPTS, ANSWERS, size=3, pad=0, device=CPU)
+def test_micro_batches_hold_every_answer_once(make: Maker) -> None:
+    batches = rollout.micro_batches(make().roles, PROMPTS, ANSWERS, size=3, pad=0, device=CPU)
     assert sorted(index for batch in batches for index in batch.index) == list(range(8))
     assert [len(batch.index) for batch in batches] == [3, 3, 2]
     for batch in batches:
@@ -134,7 +137,7 @@ def test_micro_batches_hold_every_answer_once() -> None:
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_log_probs_equal_the_softmax_of_the_logits(make: Maker, temperature: float) -> None:
     trainer = make()
-    batches = rollout.micro_batches(PROMPTS, ANSWERS, size=4, pad=0, device=CPU)
+    batches = rollout.micro_batches(trainer.roles, PROMPTS, ANSWERS, size=4, pad=0, device=CPU)
     with torch.no_grad(), trainer.roles("policy"):
         found = [rollout.log_probs(trainer.roles, batch, trainer.head_VD, temperature=temperature) for batch in batches]
         logp, entropy = (spread_out(numbers, batches) for numbers in zip(*found, strict=True))
@@ -152,7 +155,7 @@ def test_an_answer_does_not_feel_its_neighbours(make: Maker) -> None:
     with torch.no_grad():
         found = []
         for size in (1, 8):
-            batches = rollout.micro_batches(PROMPTS, ANSWERS, size=size, pad=0, device=CPU)
+            batches = rollout.micro_batches(trainer.roles, PROMPTS, ANSWERS, size=size, pad=0, device=CPU)
             with trainer.roles("policy"):
                 logp = [rollout.log_probs(trainer.roles, b, trainer.head_VD, temperature=1.0)[0] for b in batches]
             value = [rollout.values(trainer.roles, batch, trainer.critic_head) for batch in batches]
@@ -168,7 +171,7 @@ def test_an_answer_does_not_feel_its_neighbours(make: Maker) -> None:
 
 def test_the_score_is_read_at_the_last_token_and_values_before_each(make: Maker) -> None:
     trainer = make()
-    (batch,) = rollout.micro_batches(PROMPTS[:1], ANSWERS[:1], size=1, pad=0, device=CPU)
+    (batch,) = rollout.micro_batches(trainer.roles, PROMPTS[:1], ANSWERS[:1], size=1, pad=0, device=CPU)
     with torch.no_grad():
         with trainer.roles("reward"):
             hidden = scorer.last_hidden(trainer.roles.model, batch.ids_BT, batch.is_token_BT)[0]
@@ -215,11 +218,13 @@ def test_advantages_are_whitened_over_the_whole_rollout(make: Maker) -> None:
     assert float(every.var(correction=0)) == pytest.approx(1, abs=1e-4)
 
 
-def stepped(trainer: PPOTrainer) -> dict[str, torch.Tensor]:
+def stepped(trainer: PPOTrainer, *, is_shared: bool = True) -> dict[str, torch.Tensor]:
     """Move the policy off the measured one, so that ratios matter, then take one step; return what it learned with."""
     measured: list[Measured] = [
         replace(item, old_BA=item.old_BA - 0.1 * item.batch.is_answer_BA) for item in trainer.measure(PROMPTS, ANSWERS)
     ]
+    if not is_shared:
+        measured = [replace(item, batch=replace(item.batch, lower_BTD=None)) for item in measured]
     gradients: dict[str, torch.Tensor] = {}
     trainer._update = lambda name, rate: gradients.update(  # type: ignore[method-assign]
         {f"{name} {n}": p.grad.clone() for n, p in enumerate(trainer.optimizers[name].param_groups[0]["params"])}
@@ -243,6 +248,17 @@ def test_one_by_one_equals_eight_at_once(make: Maker, checkpointing: bool) -> No
         torch.testing.assert_close(
             eight[name], number, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name} {text}"
         )
+
+
+def test_a_step_on_shared_lower_layers_is_the_step_on_all_of_them(make: Maker) -> None:
+    shared, whole = stepped(make(layers=[1])), stepped(make(layers=[1]), is_shared=False)
+    assert {name for name, number in shared.items() if not torch.equal(number, whole[name])} == set()
+
+
+def test_lower_states_are_kept_only_where_there_are_layers_below(make: Maker) -> None:
+    for layers, is_kept in (([1], True), (None, False)):
+        measured = make(layers=layers).measure(PROMPTS, ANSWERS)
+        assert all((item.batch.lower_BTD is not None) is is_kept for item in measured)
 
 
 def test_learning_moves_policy_and_critic_and_nothing_else(make: Maker) -> None:
