@@ -94,13 +94,13 @@ def main(settings: PPOSettings) -> None:
         train_dataset=list(jsonl.read(settings.prompts, Prompt)),
         peft_config=config.section("lora", settings.lora, LoraConfig, {"task_type": "CAUSAL_LM"}),
     )
-    jsonl.write(out / "rejected.jsonl", trainer.removals)
+    jsonl.write(out / "rejected.jsonl", trainer.prompts.removals)
     console.print(f"PPO: {len(trainer.prompts)} prompts, {trainer.total_updates} updates on {device}")
     trainer.train()
 
     if trainer.accelerator.is_main_process:
         trainer.save_policy(out / "policy", base=os.path.relpath(base, out / "policy"))
-        run.finish(prompts=len(trainer.prompts), set_aside=len(trainer.removals), updates=trainer.total_updates)
+        run.finish(prompts=len(trainer.prompts), set_aside=len(trainer.prompts.removals), updates=trainer.total_updates)
         print(f"PPO: {trainer.total_updates} updates, policy in {out / 'policy'}; talk to it: finlm chat --model {out}")
 
 

@@ -11,7 +11,7 @@ reference is the base without adapters and the critic begins as a copy of the re
 import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,39 +22,26 @@ from peft import LoraConfig
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from alignment import objective, ppo_state, rollout
+from alignment import objective, ppo_log, ppo_state, rollout
 from alignment.ppo_config import PPOConfig
+from alignment.processes import Processes
+from alignment.prompt_stream import PromptStream
 from alignment.roles import Roles, copy_adapter
-from finlm import chat_format, generation, jsonl, likelihood, runs, scorer
+from finlm import generation, jsonl, likelihood, runs, scorer
 from finlm.errors import UserError
 from finlm.metrics import append_metrics
 from finlm.model import order_targets
 from finlm.progress import bar, console
-from finlm.records import Prompt, Removal, RolloutRecord, content_id
+from finlm.records import Prompt, content_id
 
 __all__ = ["PPOConfig", "PPOTrainer"]
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One micro-batch of a rollout with what was measured before learning; (B, A) unless said otherwise."""
-
-    batch: rollout.MicroBatch
-    old_BA: Tensor
-    """Log-probabilities of the policy that sampled, by the training path."""
-    ref_BA: Tensor
-    """Log-probabilities of the reference."""
-    value_BA: Tensor
-    entropy_BA: Tensor
-    score_B: Tensor
-    """Score with clipping and penalty, (B,)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
     """One micro-batch ready to learn from."""
 
-    measured: Measured
+    measured: rollout.Measured
     advantage_BA: Tensor
     return_BA: Tensor
 
@@ -96,6 +83,7 @@ class PPOTrainer:
         self.args = args
         self.tokenizer = processing_class
         self.accelerator = Accelerator()
+        self.processes = Processes(self.accelerator)
         self.device = self.accelerator.device
         self.folder = Path(args.output_dir)
         scorer.check_same_tokenizer(reward_model, processing_class)
@@ -114,7 +102,7 @@ class PPOTrainer:
             "policy": self._adamw(self._policy_parameters(), args.learning_rate),
             "critic": self._adamw(self._critic_parameters(), args.critic_learning_rate),
         }
-        self.prompts, self.removals = self._fitting(train_dataset)
+        self.prompts = PromptStream(train_dataset, processing_class, max_length=args.max_prompt_length, seed=args.seed)
 
     # ------------------------------------------------------------------------------------------ the loop
 
@@ -131,23 +119,30 @@ class PPOTrainer:
         for complaint in complaints:
             console.print(f"[yellow]skipped a damaged checkpoint: {complaint}")
         metrics: dict[str, float] = {}
-        is_main = self.accelerator.is_main_process
+        is_main = self.processes.is_main
         with bar(is_shown=is_main) as shown:
             task = shown.add_task("PPO", total=self.total_updates, completed=progress.update, note="")
             while progress.update < self.total_updates:
                 began = time.perf_counter()
                 update = progress.update + 1
-                prompts = self._prompts_of(update)
+                prompts = self.prompts_of(update)
                 answers = self.sample(prompts, update)
                 measured = self.measure(prompts, answers)
                 lessons = self.credit(measured)
                 learned = self.learn(lessons, update)
-                progress = ppo_state.Progress(update, progress.episode + self.args.local_batch_size * self.processes)
+                progress = ppo_state.Progress(update, progress.episode + self.batch_size)
 
-                metrics = self._summary(measured, answers) | learned
+                metrics = learned | ppo_log.summary(
+                    measured,
+                    answers,
+                    self.processes,
+                    kl_coef=self.args.kl_coef,
+                    kl_estimator=self.args.kl_estimator,
+                )
                 metrics |= {"episode": progress.episode, "eps": len(answers) / (time.perf_counter() - began)}
                 if is_main:
-                    self._keep(update, prompts, answers, measured)
+                    kept = ppo_log.records(update, prompts, answers, measured, self.tokenizer, self.prompts.name)
+                    jsonl.write(self.folder / "rollouts" / f"update-{update:05d}.jsonl", kept)
                     append_metrics(self.folder / "metrics.jsonl", update, metrics)
                     if update % self.args.save_steps == 0 or update == self.total_updates:
                         ppo_state.save(self.folder, progress, self.roles, self.critic_head, self.optimizers)
@@ -161,14 +156,19 @@ class PPOTrainer:
         return metrics
 
     @property
-    def processes(self) -> int:
-        """Number of processes."""
-        return int(self.accelerator.num_processes)
-
-    @property
     def total_updates(self) -> int:
         """Rollouts until `total_episodes` answers were seen."""
-        return -(-self.args.total_episodes // (self.args.local_batch_size * self.processes))
+        return -(-self.args.total_episodes // self.batch_size)
+
+    @property
+    def batch_size(self) -> int:
+        """Answers of one rollout, over all processes."""
+        return self.args.local_batch_size * self.processes.count
+
+    def prompts_of(self, update: int) -> list[list[int]]:
+        """Return the token ids of this process's prompts of an update."""
+        local = self.args.local_batch_size
+        return self.prompts.take((update - 1) * self.batch_size + self.processes.index * local, local)
 
     # ------------------------------------------------------------------------------------------ the four steps
 
@@ -177,7 +177,7 @@ class PPOTrainer:
         sampling = generation.Sampling(
             max_new_tokens=self.args.response_length, temperature=self.args.temperature, top_p=1.0
         )
-        seed = self._seed("sample", update, int(self.accelerator.process_index))
+        seed = self._seed("sample", update, self.processes.index)
         with self.roles("policy"):
             return generation.sample(
                 self.roles.model,
@@ -189,7 +189,7 @@ class PPOTrainer:
             )
 
     @torch.no_grad()
-    def measure(self, prompts: Sequence[Sequence[int]], answers: Sequence[generation.Answer]) -> list[Measured]:
+    def measure(self, prompts: Sequence[Sequence[int]], answers: Sequence[generation.Answer]) -> list[rollout.Measured]:
         """Step 2: policy, reference, critic and reward model read the answers."""
         measured = []
         for batch in rollout.micro_batches(
@@ -216,15 +216,15 @@ class PPOTrainer:
                 score_B = score_B.clamp(-self.args.score_clip, self.args.score_clip)
             was_cut_B = torch.tensor([not answers[index].ended for index in batch.index], device=self.device)
             score_B = score_B - self.args.missing_eos_penalty * was_cut_B
-            measured.append(Measured(batch, old_BA, ref_BA, value_BA, entropy_BA, score_B))
+            measured.append(rollout.Measured(batch, old_BA, ref_BA, value_BA, entropy_BA, score_B))
         return measured
 
-    def credit(self, measured: Sequence[Measured]) -> list[Lesson]:
+    def credit(self, measured: Sequence[rollout.Measured]) -> list[Lesson]:
         """Step 3: rewards per token, advantages, whitening over all processes."""
         rewards = [
             objective.token_rewards(
                 item.score_B,
-                self._kl(item),
+                objective.kl_estimate(item.old_BA, item.ref_BA, self.args.kl_estimator),
                 item.batch.is_answer_BA,
                 kl_coef=self.args.kl_coef,
             )
@@ -232,7 +232,7 @@ class PPOTrainer:
         ]
         masks = [item.batch.is_answer_BA for item in measured]
         if self.args.whiten_rewards:
-            over = self._moments(rewards, masks)
+            over = self.processes.moments(rewards, masks)
             rewards = [
                 objective.whiten(reward, mask, over, shift_mean=False)
                 for reward, mask in zip(rewards, masks, strict=True)
@@ -241,7 +241,7 @@ class PPOTrainer:
             objective.advantages(reward, item.value_BA, mask, gamma=self.args.gamma, lam=self.args.lam)
             for reward, item, mask in zip(rewards, measured, masks, strict=True)
         ]
-        over = self._moments([estimate.advantage_BA for estimate in estimates], masks)
+        over = self.processes.moments([estimate.advantage_BA for estimate in estimates], masks)
         return [
             Lesson(item, objective.whiten(estimate.advantage_BA, mask, over), estimate.return_BA)
             for item, estimate, mask in zip(measured, estimates, masks, strict=True)
@@ -264,7 +264,7 @@ class PPOTrainer:
 
     def _step(self, lessons: Sequence[Lesson], update: int) -> dict[str, float]:
         """One optimizer step of policy and critic over a mini-batch, normalised by all its answer tokens."""
-        tokens = self._sum(sum(float(lesson.measured.batch.is_answer_BA.sum()) for lesson in lessons))
+        tokens = self.processes.sum(sum(float(lesson.measured.batch.is_answer_BA.sum()) for lesson in lessons))
         sums = dict.fromkeys(
             ("policy", "value", "clipped", "value_clipped", "approxkl", "entropy", "ratio", "ratio2"), 0.0
         )
@@ -291,7 +291,7 @@ class PPOTrainer:
             sums["entropy"] += float(entropy_BA[mask_BA].sum())
             sums["ratio"] += float(ratio_N.sum())
             sums["ratio2"] += float(ratio_N.double().square().sum())
-        means = {name: self._sum(total) / tokens for name, total in sums.items()}
+        means = {name: self.processes.sum(total) / tokens for name, total in sums.items()}
         norms = {
             "policy": self._gradient_norm("policy", self._policy_parameters()),
             "critic": self._gradient_norm("critic", self._critic_parameters()),
@@ -314,9 +314,7 @@ class PPOTrainer:
 
     def _gradient_norm(self, name: str, parameters: list[torch.nn.Parameter]) -> float:
         """Sum the gradients over processes, clip and check them; return the norm before clipping."""
-        if self.processes > 1:
-            for parameter in parameters:
-                parameter.grad = self.accelerator.reduce(parameter.grad, reduction="sum")
+        self.processes.sum_gradients(parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.args.max_grad_norm or float("inf")))
         if norm != norm or norm == float("inf"):
             raise UserError(
@@ -345,9 +343,6 @@ class PPOTrainer:
             shutil.rmtree(aside / "policy")
             (aside / "README.md").unlink(missing_ok=True)
 
-    def _kl(self, item: Measured) -> Tensor:
-        return objective.kl_estimate(item.old_BA, item.ref_BA, self.args.kl_estimator)
-
     def _log_probs(self, batch: rollout.MicroBatch) -> tuple[Tensor, Tensor]:
         return rollout.log_probs(self.roles, batch, self.head_VD, temperature=self.args.temperature)
 
@@ -365,96 +360,3 @@ class PPOTrainer:
 
     def _seed(self, *parts: object) -> int:
         return int(content_id(self.args.seed, *parts), 16) % 2**31
-
-    def _sum(self, number: float) -> float:
-        if self.processes == 1:
-            return number
-        return float(self.accelerator.reduce(torch.tensor(number, device=self.device).double(), reduction="sum"))
-
-    def _moments(self, numbers: Sequence[Tensor], masks: Sequence[Tensor]) -> objective.Moments:
-        parts = [objective.moments(number, mask) for number, mask in zip(numbers, masks, strict=True)]
-        local = [torch.stack(column).sum() for column in zip(*parts, strict=True)]
-        return objective.Moments(*(self.accelerator.reduce(part, reduction="sum") for part in local))
-
-    def _fitting(self, dataset: Sequence[Prompt | dict[str, Any]]) -> tuple[list[tuple[str, list[int]]], list[Removal]]:
-        fitting: list[tuple[str, list[int]]] = []
-        removals = []
-        for row in dataset:
-            if isinstance(row, Prompt):
-                name, ids = row.id, list(chat_format.encode(self.tokenizer, row.messages).ids)
-            else:
-                ids = list(row["input_ids"])
-                name = content_id(ids)
-            if len(ids) <= self.args.max_prompt_length:
-                fitting.append((name, ids))
-            else:
-                reason = f"{len(ids)} tokens, the limit is {self.args.max_prompt_length}"
-                removals.append(Removal(record_id=name, rule="too-long", reason=reason))
-        if not fitting:
-            raise UserError(
-                f"None of {len(removals)} prompts has at most {self.args.max_prompt_length} tokens; "
-                "raise max_prompt_length or give shorter prompts."
-            )
-        return fitting, removals
-
-    def _prompts_of(self, update: int) -> list[list[int]]:
-        """This process's prompts of an update: the data is gone through in a new seeded order again and again."""
-        local, first = self.args.local_batch_size, (update - 1) * self.args.local_batch_size * self.processes
-        start = first + int(self.accelerator.process_index) * local
-        return [self.prompts[index][1] for index in self._order(start, local)]
-
-    def _order(self, start: int, count: int) -> Iterator[int]:
-        size = len(self.prompts)
-        orders: dict[int, list[int]] = {}
-        for place in range(start, start + count):
-            epoch, within = divmod(place, size)
-            if epoch not in orders:
-                orders[epoch] = random.Random(self._seed("prompts", epoch)).sample(range(size), size)
-            yield orders[epoch][within]
-
-    def _summary(self, measured: Sequence[Measured], answers: Sequence[generation.Answer]) -> dict[str, float]:
-        """What the rollout itself says, over all processes."""
-        count = self._sum(float(len(answers)))
-        kl = sum(float(((i.old_BA - i.ref_BA) * i.batch.is_answer_BA).sum()) for i in measured)
-        penalty = self._sum(sum(float((self._kl(i) * i.batch.is_answer_BA).sum()) for i in measured)) / count
-        scores = sum(float(i.score_B.sum()) for i in measured)
-        entropy = sum(float((i.entropy_BA * i.batch.is_answer_BA).sum()) for i in measured)
-        kl, scores, entropy = self._sum(kl) / count, self._sum(scores) / count, self._sum(entropy) / count
-        squares = self._sum(sum(float(i.score_B.double().square().sum()) for i in measured)) / count
-        ended = self._sum(float(sum(answer.ended for answer in answers)))
-        return {
-            "objective/kl": kl,
-            "objective/entropy": entropy,
-            "objective/non_score_reward": -self.args.kl_coef * penalty,
-            "objective/rlhf_reward": scores - self.args.kl_coef * penalty,
-            "objective/scores": scores,
-            "rollout/score_std": max(0.0, squares - scores**2) ** 0.5,
-            "val/num_eos_tokens": ended,
-            "rollout/ended_share": ended / count,
-            "rollout/answer_tokens": self._sum(float(sum(len(answer.ids) for answer in answers))) / count,
-        }
-
-    def _keep(
-        self,
-        update: int,
-        prompts: Sequence[Sequence[int]],
-        answers: Sequence[generation.Answer],
-        measured: Sequence[Measured],
-    ) -> None:
-        """Write this process's answers as records, one file per update."""
-        names = {tuple(ids): name for name, ids in self.prompts}
-        kept: dict[int, RolloutRecord] = {}
-        for item in measured:
-            kl_B = ((item.old_BA - item.ref_BA) * item.batch.is_answer_BA).sum(dim=1)
-            for row, index in enumerate(item.batch.index):
-                kept[index] = RolloutRecord(
-                    update=update,
-                    prompt_id=names[tuple(prompts[index])],
-                    prompt=self.tokenizer.decode(prompts[index]),
-                    response=answers[index].text(self.tokenizer),
-                    score=round(float(item.score_B[row]), 4),
-                    kl_nats=round(float(kl_B[row]), 4),
-                    tokens=len(answers[index].ids),
-                    ended=answers[index].ended,
-                )
-        jsonl.write(self.folder / "rollouts" / f"update-{update:05d}.jsonl", [kept[index] for index in sorted(kept)])

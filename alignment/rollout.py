@@ -36,6 +36,21 @@ class MicroBatch:
     """True on answer tokens, end token included."""
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One micro-batch of a rollout with what was measured before learning; (B, A) unless said otherwise."""
+
+    batch: MicroBatch
+    old_BA: Tensor
+    """Log-probabilities of the policy that sampled, by the training path."""
+    ref_BA: Tensor
+    """Log-probabilities of the reference."""
+    value_BA: Tensor
+    entropy_BA: Tensor
+    score_B: Tensor
+    """Score with clipping and penalty, (B,)."""
+
+
 def micro_batches(
     roles: Roles,
     prompts: Sequence[Sequence[int]],

@@ -4,7 +4,8 @@ Prompts are left-padded in batches of similar length. The whole distribution is 
 `generate` would cut it to the fifty likeliest tokens by default.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,11 +100,26 @@ def sample(
         for start in range(0, len(by_length), batch_size):
             indices = by_length[start : start + batch_size]
             ids_BP, is_token_BP = pad_left([prompts[index] for index in indices], tokenizer.pad_token_id, device)
-            out_BT = model.generate(input_ids=ids_BP, attention_mask=is_token_BP.long(), generation_config=settings)
+            with _contiguous_states_for(model.get_output_embeddings()):
+                out_BT = model.generate(input_ids=ids_BP, attention_mask=is_token_BP.long(), generation_config=settings)
             for index, ids in zip(indices, out_BT[:, ids_BP.shape[1] :].tolist(), strict=True):
                 answers[index] = _cut(ids, tokenizer.eos_token_id)
             on_batch(len(indices))
     return [answers[index] for index in range(len(prompts))]
+
+
+@contextmanager
+def _contiguous_states_for(head: torch.nn.Module) -> Iterator[None]:
+    """Give the output head contiguous states for the `with` block.
+
+    `generate` hands it a slice of the prompt's states; torch then copies the whole head once per row of the batch, which
+    on a CPU takes a quarter of the time of a short answer.
+    """
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _cut(ids: list[int], end: int) -> Answer:

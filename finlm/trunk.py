@@ -37,7 +37,7 @@ class Trunk:
         """Return the hidden states (B, T, D) after the final norm, under whatever adapter is on."""
         return self._run(self._upper, is_token_BT, inputs_embeds=states_BTD)
 
-    def _run(self, part: nn.Module, is_token_BT: Tensor, **inputs: Tensor) -> Tensor:
+    def _run(self, part: LlamaModel, is_token_BT: Tensor, **inputs: Tensor) -> Tensor:
         hidden: Tensor = part(attention_mask=is_token_BT.long(), use_cache=False, **inputs).last_hidden_state
         return hidden
 
@@ -55,7 +55,7 @@ def _has_adapter(module: nn.Module) -> bool:
     return any(isinstance(part, BaseTunerLayer) for part in module.modules())
 
 
-def _part(llama: Any, which: slice, *, norm: nn.Module) -> nn.Module:
+def _part(llama: Any, which: slice, *, norm: nn.Module) -> LlamaModel:
     """Return a model of some of the layers: the same modules, not copies."""
     layers = llama.layers[which]
     config = copy.deepcopy(llama.config)

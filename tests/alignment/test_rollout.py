@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from alignment import rollout
-from alignment.ppo_trainer import Measured, PPOConfig, PPOTrainer
+from alignment.ppo_trainer import PPOConfig, PPOTrainer
 from finlm import scorer
 from finlm.generation import Answer
 from finlm.model import load_causal
@@ -220,7 +220,7 @@ def test_advantages_are_whitened_over_the_whole_rollout(make: Maker) -> None:
 
 def stepped(trainer: PPOTrainer, *, is_shared: bool = True) -> dict[str, torch.Tensor]:
     """Move the policy off the measured one, so that ratios matter, then take one step; return what it learned with."""
-    measured: list[Measured] = [
+    measured: list[rollout.Measured] = [
         replace(item, old_BA=item.old_BA - 0.1 * item.batch.is_answer_BA) for item in trainer.measure(PROMPTS, ANSWERS)
     ]
     if not is_shared:
@@ -278,12 +278,12 @@ def test_learning_moves_policy_and_critic_and_nothing_else(make: Maker) -> None:
 def test_prompts_too_long_are_set_aside_and_counted(make: Maker) -> None:
     trainer = make(texts=["Short.", "Long " * 60], max_prompt_length=32)
     assert len(trainer.prompts) == 1
-    assert [removal.rule for removal in trainer.removals] == ["too-long"]
+    assert [removal.rule for removal in trainer.prompts.removals] == ["too-long"]
 
 
 def test_each_prompt_comes_once_before_any_comes_again(make: Maker) -> None:
     trainer = make(texts=[f"Number {n}." for n in range(12)])
-    drawn = [tuple(ids) for update in (1, 2, 3) for ids in trainer._prompts_of(update)]
+    drawn = [tuple(ids) for update in (1, 2, 3) for ids in trainer.prompts_of(update)]
     assert len(set(drawn[:12])) == len(set(drawn[12:])) == 12
     assert drawn[:12] != drawn[12:]
 
@@ -303,7 +303,7 @@ def test_ppo_learns_to_write_what_is_paid_for(make: Maker, monkeypatch: pytest.M
         critic_learning_rate=1e-2,
         kl_coef=0.01,
     )
-    prompt = trainer.prompts[0][1]
+    prompt = trainer.prompts.take(0, 1)[0]
     with torch.no_grad(), trainer.roles("policy"):
         begun = torch.softmax(trainer.roles.model(input_ids=torch.tensor([prompt])).logits[0, -1], dim=-1)
     paid = int(begun.argsort(descending=True)[2])

@@ -1,0 +1,51 @@
+"""Numbers that all processes must agree on: one process per GPU, each with its own answers."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from alignment import objective
+
+
+class Processes:
+    """Sums over processes; with a single one they cost nothing."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+
+    @property
+    def count(self) -> int:
+        """Number of processes."""
+        return int(self._accelerator.num_processes)
+
+    @property
+    def index(self) -> int:
+        """Number of this process, from 0."""
+        return int(self._accelerator.process_index)
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one process that writes files."""
+        return bool(self._accelerator.is_main_process)
+
+    def sum(self, number: float) -> float:
+        """Return the sum of a number over processes, in float64."""
+        if self.count == 1:
+            return number
+        here = torch.tensor(number, device=self._accelerator.device).double()
+        return float(self._accelerator.reduce(here, reduction="sum"))
+
+    def moments(self, numbers: Sequence[Tensor], masks: Sequence[Tensor]) -> objective.Moments:
+        """Return the moments of the counted numbers of all micro-batches of all processes."""
+        parts = [objective.moments(number, mask) for number, mask in zip(numbers, masks, strict=True)]
+        local = [torch.stack(column).sum() for column in zip(*parts, strict=True)]
+        return objective.Moments(*(self._accelerator.reduce(part, reduction="sum") for part in local))
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Replace each gradient by its sum over processes; losses are divided by the tokens of all of them before."""
+        if self.count == 1:
+            return
+        for parameter in parameters:
+            parameter.grad = self._accelerator.reduce(parameter.grad, reduction="sum")
