@@ -112,8 +112,8 @@ def sample(
 def _contiguous_states_for(head: torch.nn.Module) -> Iterator[None]:
     """Give the output head contiguous states for the `with` block.
 
-    `generate` hands it a slice of the prompt's states; torch then copies the whole head once per row of the batch, which
-    on a CPU takes a quarter of the time of a short answer.
+    `generate` hands it a slice of the prompt's states; torch then copies the whole head once per row of the batch.
+    On a CPU that takes a quarter of the time of a short answer.
     """
     hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
     try:
