@@ -21,15 +21,15 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import PrinterCallback, ProgressCallback, set_seed
+from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
-from finlm import config, data, jsonl, model, runs
-from finlm.checkpoints import FiniteGradients, WholeCheckpoints
+from finlm import config, data, jsonl, model, runs, trainers
+from finlm.checkpoints import WholeCheckpoints
 from finlm.errors import UserError
 from finlm.likelihood import token_log_probs
 from finlm.metrics import read_metrics
-from finlm.progress import Watch, console
+from finlm.progress import console
 from finlm.records import Removal
 from finlm.scorer import last_hidden
 from finlm.tables import as_dataset
@@ -211,40 +211,14 @@ def make_trainer(
 ) -> MixedSFTTrainer:
     """Assemble TRL's trainer: our rows as they are, in their order."""
     device = model.device_of_this_process()
-    processes = PartialState().num_processes
-    if settings.batch_size % (settings.micro_batch * processes):
-        raise UserError(
-            f"batch_size {settings.batch_size} must be a multiple of micro_batch {settings.micro_batch} x "
-            f"{processes} processes."
-        )
-    out = Path(settings.output)
-    # TensorBoard would begin in the working folder, and in another one at each start
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "tensorboard"))
-    arguments = config.section(
-        "trainer",
-        {"logging_steps": 1, "gradient_checkpointing": device.type == "cuda", "report_to": "tensorboard"}
-        | settings.trainer,
+    arguments = trainers.arguments(
         SFTConfig,
-        {
-            "output_dir": str(out / "checkpoints"),
-            "max_steps": settings.steps,
-            "per_device_train_batch_size": settings.micro_batch,
-            "per_device_eval_batch_size": settings.micro_batch,
-            "gradient_accumulation_steps": settings.batch_size // (settings.micro_batch * processes),
-            "learning_rate": settings.learning_rate,
-            "lr_scheduler_type": "cosine",
-            "warmup_steps": settings.steps // 20,
-            "save_strategy": "steps",
-            "save_steps": settings.save_steps,
-            "seed": settings.seed,
-            "bf16": False,
-            "use_cpu": device.type == "cpu",
-            "max_length": None,
-            "shuffle_dataset": False,
-            "train_sampling_strategy": "sequential",
-            "dataset_kwargs": {"skip_prepare_dataset": True},
-            "dataloader_pin_memory": device.type == "cuda",
-        },
+        settings,
+        device,
+        lr_scheduler_type="cosine",
+        shuffle_dataset=False,
+        train_sampling_strategy="sequential",
+        dataset_kwargs={"skip_prepare_dataset": True},
     )
     lora = config.section("lora", settings.lora, LoraConfig, {"task_type": "CAUSAL_LM"})
     causal = model.load_causal(base, dtype=model.choose_dtype(settings.dtype, device), device=device)
@@ -257,10 +231,7 @@ def make_trainer(
         eval_dataset=_dataset(test_rows) if test_rows else None,
         peft_config=lora,
     )
-    trainer.remove_callback(ProgressCallback)
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(FiniteGradients())
-    trainer.add_callback(Watch("SFT", out / "metrics.jsonl"))
+    trainers.watch(trainer, "SFT", Path(settings.output))
     return trainer
 
 

@@ -1,4 +1,4 @@
-"""Wrong copies of right answers: one figure, period or entity changed, run on, or cut off.
+"""Wrong copies of right answers: one figure, scale, period or entity changed, run on, or cut off.
 
 Each returns None where the answer offers nothing to change. Whether a copy is really wrong is for the figure checker.
 """
@@ -8,6 +8,7 @@ import re
 
 from finlm.figures import Figure, find_figures
 
+SCALE = re.compile(r"\b(?:thousand|million|billion)\b", re.IGNORECASE)
 YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 
 
@@ -33,6 +34,16 @@ def other_figure(answer: str, passage: str, rng: random.Random) -> str | None:
     wrong = number.group() if number else _misread(digits.group(), rng)
     changed = figure.text[: digits.start()] + wrong + figure.text[digits.end() :]
     return answer[: figure.start] + changed + answer[figure.end :]
+
+
+def other_scale(answer: str, rng: random.Random) -> str | None:
+    """Make an amount a thousand times larger or smaller: another word of scale in place of its own, or none."""
+    scales = [found for figure in _amounts(answer) if (found := SCALE.search(answer, figure.start, figure.end))]
+    if not scales:
+        return None
+    scale = rng.choice(scales)
+    wrong = rng.choice([word for word in ("thousand", "million", "billion", "") if word != scale.group().lower()])
+    return answer[: scale.start()].rstrip() + (f" {wrong}" if wrong else "") + answer[scale.end() :]
 
 
 def _misread(number: str, rng: random.Random) -> str:

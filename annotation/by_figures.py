@@ -126,13 +126,17 @@ def altered(prompt: Prompt, entities: list[str], rng: random.Random) -> list[Wro
     """Return altered copies of the known right answer that the checker finds wrong, in random order."""
     answer, passage = prompt.reference, prompt.passage
     copies = [
+        # a wrong figure is what a small model gets wrong most, so it is offered more than once
         ("figure", alter.other_figure(answer, passage, rng)),
+        ("figure", alter.other_figure(answer, passage, rng)),
+        ("figure", alter.other_scale(answer, rng)),
         ("period", alter.other_period(answer, passage, rng)),
         ("entity", alter.other_entity(answer, prompt.group, entities, rng)),
         ("run-on", alter.run_on(answer, passage, rng)),
         ("missing", alter.stub(answer, rng)),
     ]
-    found = [Wrong(text, fault) for fault, text in copies if text and not judge(text, answer, prompt.question).is_right]
+    wrong = {text: fault for fault, text in copies if text and not judge(text, answer, prompt.question).is_right}
+    found = [Wrong(text, fault) for text, fault in wrong.items()]
     cut = alter.cut_off(answer, rng)
     if cut:
         found.append(Wrong(cut, "cut-off", ended=False))

@@ -51,6 +51,13 @@ class ChatSettings:
     threads: int = 0
     """CPU threads of torch; 0 leaves torch's default."""
 
+    def __post_init__(self) -> None:
+        if self.max_new_tokens >= self.max_length:
+            raise ValueError(
+                f"max_new_tokens is {self.max_new_tokens}; it must be below max_length ({self.max_length}), which "
+                "holds the conversation too."
+            )
+
 
 def main(settings: ChatSettings) -> None:
     """Read a line, stream the answer, remember both."""
@@ -67,8 +74,13 @@ def main(settings: ChatSettings) -> None:
         if line == "/new":
             turns = list(opening)
             continue
-        turns.append(Message(role="user", content=line))
-        turns = forget(turns, tokenizer, settings)
+        turns = forget([*turns, Message(role="user", content=line)], tokenizer, settings)
+        if is_too_long(turns, tokenizer, settings):
+            print(
+                f"(that is longer than {settings.max_length} tokens with its answer; say it shorter)", file=sys.stderr
+            )
+            turns = turns[:-1]
+            continue
         answer = stream(policy, tokenizer, turns, settings)
         # an empty answer is no turn: the model then sees the next line as a first one
         turns = [*turns, Message(role="assistant", content=answer)] if answer else turns[:-1]
@@ -95,11 +107,15 @@ def read_line() -> str:
         return ""
 
 
+def is_too_long(turns: list[Message], tokenizer: PreTrainedTokenizerBase, settings: ChatSettings) -> bool:
+    """True if the conversation leaves no room for a whole answer."""
+    return len(chat_format.encode(tokenizer, turns).ids) > settings.max_length - settings.max_new_tokens
+
+
 def forget(turns: list[Message], tokenizer: PreTrainedTokenizerBase, settings: ChatSettings) -> list[Message]:
     """Drop the oldest question and answer until the conversation leaves room for an answer."""
-    limit = settings.max_length - settings.max_new_tokens
     first = 1 if turns[0].role == "system" else 0
-    while len(chat_format.encode(tokenizer, turns).ids) > limit and len(turns) > first + 2:
+    while is_too_long(turns, tokenizer, settings) and len(turns) > first + 2:
         turns = turns[:first] + turns[first + 2 :]
         print(f"(the oldest turn is forgotten: {settings.max_length} tokens are full)", file=sys.stderr)
     return turns
@@ -112,16 +128,21 @@ def stream(policy: Any, tokenizer: PreTrainedTokenizerBase, turns: list[Message]
     )
     ids_BP = torch.tensor([chat_format.encode(tokenizer, turns).ids], device=next(policy.parameters()).device)
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    writing = Thread(
-        target=policy.generate,
-        kwargs={
-            "input_ids": ids_BP,
-            "attention_mask": torch.ones_like(ids_BP),
-            "generation_config": sampling.generation_config(tokenizer),
-            "streamer": streamer,
-        },
-        daemon=True,
-    )
+    faults: list[Exception] = []
+
+    def write() -> None:
+        try:
+            policy.generate(
+                input_ids=ids_BP,
+                attention_mask=torch.ones_like(ids_BP),
+                generation_config=sampling.generation_config(tokenizer),
+                streamer=streamer,
+            )
+        except Exception as fault:
+            faults.append(fault)
+            streamer.end()  # the reader below would wait for ever
+
+    writing = Thread(target=write, daemon=True)
     writing.start()
     print("Assistant:", end="", flush=True)
     pieces = []
@@ -130,6 +151,8 @@ def stream(policy: Any, tokenizer: PreTrainedTokenizerBase, turns: list[Message]
         pieces.append(piece)
     writing.join()
     print()
+    if faults:
+        raise faults[0]
     return "".join(pieces).strip()
 
 

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from peft import LoraConfig
-from transformers import LlamaForSequenceClassification, PrinterCallback, ProgressCallback, set_seed
+from transformers import LlamaForSequenceClassification, set_seed
 from trl import RewardConfig, RewardTrainer
 
-from finlm import config, jsonl, model, runs, scorer
-from finlm.checkpoints import FiniteGradients, WholeCheckpoints
+from finlm import config, jsonl, model, runs, scorer, trainers
+from finlm.checkpoints import WholeCheckpoints
 from finlm.errors import UserError
-from finlm.progress import Watch, console
+from finlm.progress import console
 from finlm.records import Candidates, PreferencePair, Removal
 from finlm.tokenizer import check_vocabulary, load_tokenizer, tokenizer_fingerprint
 from reward import evaluate, pairs
@@ -161,38 +161,7 @@ def make_trainer(
 ) -> WholeRewardTrainer:
     """Assemble TRL's trainer on the frozen base with a float32 head."""
     device = model.device_of_this_process()
-    processes = PartialState().num_processes
-    if settings.batch_size % (settings.micro_batch * processes):
-        raise UserError(
-            f"batch_size {settings.batch_size} must be a multiple of micro_batch {settings.micro_batch} x "
-            f"{processes} processes."
-        )
-    # TensorBoard would begin in the working folder, and in another one at each start
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(settings.output) / "tensorboard"))
-    arguments = config.section(
-        "trainer",
-        {"logging_steps": 1, "gradient_checkpointing": device.type == "cuda", "report_to": "tensorboard"}
-        | settings.trainer,
-        RewardConfig,
-        {
-            "output_dir": str(Path(settings.output) / "checkpoints"),
-            "max_steps": settings.steps,
-            "per_device_train_batch_size": settings.micro_batch,
-            "per_device_eval_batch_size": settings.micro_batch,
-            "gradient_accumulation_steps": settings.batch_size // (settings.micro_batch * processes),
-            "learning_rate": settings.learning_rate,
-            "warmup_steps": settings.steps // 20,
-            "center_rewards_coefficient": settings.center_rewards,
-            "save_strategy": "steps",
-            "save_steps": settings.save_steps,
-            "seed": settings.seed,
-            "bf16": False,
-            "use_cpu": device.type == "cpu",
-            # pairs are encoded and checked for length before; TRL would drop long ones without a word
-            "max_length": None,
-            "dataloader_pin_memory": device.type == "cuda",
-        },
-    )
+    arguments = trainers.arguments(RewardConfig, settings, device, center_rewards_coefficient=settings.center_rewards)
     lora = config.section("lora", settings.lora, LoraConfig, {"task_type": "SEQ_CLS", "modules_to_save": ["score"]})
     trainer = WholeRewardTrainer(
         model=load_classifier(base, tokenizer, model.choose_dtype(settings.dtype, device), device),
@@ -202,10 +171,7 @@ def make_trainer(
         eval_dataset=pairs.dataset(test) if test else None,
         peft_config=lora,
     )
-    trainer.remove_callback(ProgressCallback)
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(FiniteGradients())
-    trainer.add_callback(Watch("reward model", Path(settings.output) / "metrics.jsonl"))
+    trainers.watch(trainer, "reward model", Path(settings.output))
     return trainer
 
 

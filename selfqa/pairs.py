@@ -69,6 +69,7 @@ def verb(metric: str) -> str:
         r"|excluding|available|declared|paid|under|with|arising|outstanding|related)\b",
         metric,
     )[0].strip()
+    head = re.sub(r"\s(?:payable|receivable)$", "", head)  # accounts payable are several accounts
     last = head.split(" ")[-1].lower() if head else ""
     is_plural = bool(re.search(r"(?<![su])s$", last)) and last not in {"goodwill", "gross"}
     return "were" if is_plural or re.search(r"\band cash equivalents\b|liabilities and\b", metric) else "was"

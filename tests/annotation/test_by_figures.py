@@ -48,8 +48,9 @@ def judged(pair: PreferencePair) -> tuple[bool, bool]:
 def test_every_pair_sets_a_right_answer_above_a_wrong_one_and_names_its_maker() -> None:
     faults = set()
     for seed in range(30):
-        pairs = list(pairs_of(SAMPLED, ENTITIES, ByFiguresSettings(seed=seed, sampled_pairs=4, altered_pairs=6)))
-        assert len(pairs) == 4 + 6
+        pairs = list(pairs_of(SAMPLED, ENTITIES, ByFiguresSettings(seed=seed, sampled_pairs=4, altered_pairs=8)))
+        # six kinds of copies, and up to two more wrong figures where they differ from the first
+        assert 4 + 6 <= len(pairs) <= 4 + 8
         for pair in pairs:
             assert judged(pair) == (True, False)
             assert (pair.source, pair.provenance.maker, pair.votes) == ("rule:figures", "rule:figures", ())
@@ -128,6 +129,16 @@ def test_another_figure_differs_in_its_value(number: str) -> None:
         assert changed is not None
         assert changed != f"It was {number} million."
         assert changed.endswith(" million.")
+
+
+def test_another_scale_keeps_the_digits_and_changes_the_value() -> None:
+    found = {alter.other_scale("It was $412.6 million in 2024.", random.Random(seed)) for seed in range(30)}
+    assert found == {
+        "It was $412.6 thousand in 2024.",
+        "It was $412.6 billion in 2024.",
+        "It was $412.6 in 2024.",
+    }
+    assert alter.other_scale("It was 12.1% in 2024, of a million readers.", random.Random(0)) is None
 
 
 def test_the_whole_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,30 @@
+"""Sentences that a template writes: a reader of English must not stumble."""
+
+import pytest
+
+from selfqa.pairs import possessive, verb
+
+
+@pytest.mark.parametrize(
+    ("metric", "wanted"),
+    [
+        ("revenue", "was"),
+        ("net sales", "were"),
+        ("accounts payable", "were"),
+        ("net accounts receivable", "were"),
+        ("income taxes payable", "were"),
+        ("interest payable", "was"),
+        ("goodwill", "was"),
+        ("cost of goods sold", "was"),
+        ("loans held for sale", "were"),
+        ("cash and cash equivalents", "were"),
+        ("total stockholders' equity", "was"),
+        ("gross profit", "was"),
+    ],
+)
+def test_the_verb_agrees_with_the_head_of_the_metric(metric: str, wanted: str) -> None:
+    assert verb(metric) == wanted
+
+
+def test_possessives() -> None:
+    assert [possessive(name) for name in ("Apple Inc.", "Alder Foods")] == ["Apple Inc.'s", "Alder Foods'"]
