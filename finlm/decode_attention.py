@@ -7,8 +7,7 @@ nothing beyond the filled part; elsewhere a mask does.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +23,7 @@ NAME = "finlm_slots"
 _BLOCK = 64
 
 
-@dataclass(frozen=True, slots=True)
-class LayerSlots:
+class LayerSlots(NamedTuple):
     """One layer's cache, both (slots, key-value heads, capacity, head width)."""
 
     keys: Tensor
@@ -130,8 +128,8 @@ def _by_kernel(
     query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, length_B: Tensor, scaling: float
 ) -> Tensor:
     rows, heads, width = query.shape
-    query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
-    out = torch.empty_like(query)
+    query, key, value = (part if part.stride(2) == 1 else part.contiguous() for part in (query, key, value))
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
     _decode_kernel[(rows, heads)](
         query,
         key,
@@ -141,8 +139,10 @@ def _by_kernel(
         length_B,
         out,
         scaling * math.log2(math.e),
-        keys.stride(0),
-        keys.stride(1),
+        *query.stride()[:2],
+        *key.stride()[:2],
+        *value.stride()[:2],
+        *keys.stride()[:2],
         heads,
         heads // keys.shape[1],
         WIDTH=width,
@@ -165,6 +165,12 @@ if triton is not None:
         length,
         out,
         scale,
+        query_row,
+        query_head,
+        key_row,
+        key_head,
+        value_row,
+        value_head,
         slot_stride,
         head_stride,
         heads,
@@ -180,11 +186,9 @@ if triton is not None:
         places = tl.arange(0, BLOCK)
         filled = tl.load(length + row)
         base = row * slot_stride + shared * head_stride
-        mine = (row * heads + head) * WIDTH + columns
-        theirs = (row * (heads // group) + shared) * WIDTH + columns
-        q = tl.load(query + mine).to(tl.float32) * scale
-        new_k = tl.load(key + theirs)
-        new_v = tl.load(value + theirs)
+        q = tl.load(query + row * query_row + head * query_head + columns).to(tl.float32) * scale
+        new_k = tl.load(key + row * key_row + shared * key_head + columns)
+        new_v = tl.load(value + row * value_row + shared * value_head + columns)
         if head % group == 0:  # one of the heads that share them writes them
             tl.store(keys + base + filled * WIDTH + columns, new_k)
             tl.store(values + base + filled * WIDTH + columns, new_v)
@@ -206,4 +210,4 @@ if triton is not None:
             mean = mean * shrink + tl.sum(weight[:, None] * v.to(tl.float32), axis=0)
             total = total * shrink + tl.sum(weight, axis=0)
             top = higher
-        tl.store(out + mine, (mean / total).to(out.dtype.element_ty))
+        tl.store(out + (row * heads + head) * WIDTH + columns, (mean / total).to(out.dtype.element_ty))
