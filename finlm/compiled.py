@@ -284,7 +284,7 @@ class CompiledEngine:
     def _capture(self, state: _Slots, sampling: Sampling) -> torch.cuda.CUDAGraph:
         """Compile and capture one step; what it does to the slots meanwhile is undone."""
         kept = [getattr(state, name).clone() for name in state.__slots__]
-        aside = torch.cuda.Stream()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(3):

@@ -6,6 +6,7 @@ rounds away of the update is measured.
 """
 
 import copy
+from typing import cast
 
 import torch
 from peft import PeftModel
@@ -42,7 +43,7 @@ class SamplingCopy:
         shell.training = original.training
         for name, part in original.named_children():
             if isinstance(part, LoraLinear) and self._merge:
-                own = _empty_like(part.get_base_layer())
+                own = _empty_like(cast(nn.Linear, part.get_base_layer()))
                 self._pairs.append((part, own))
                 setattr(shell, name, own)
             elif isinstance(part, LoraLinear) or not any(True for _ in part.children()):
@@ -70,7 +71,7 @@ class SamplingCopy:
         return float(torch.stack(along).double().sum()) / size if size else 1.0
 
 
-def _empty_like(linear: nn.Module) -> nn.Linear:
+def _empty_like(linear: nn.Linear) -> nn.Linear:
     """Return a linear map of the same shape with weights yet to be written; a bias is shared."""
     own = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
     own.weight = nn.Parameter(torch.empty_like(linear.weight), requires_grad=False)
