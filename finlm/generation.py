@@ -63,6 +63,8 @@ class Answer:
     ids: tuple[int, ...]
     """Token ids, the end token included where the model wrote one."""
     ended: bool
+    log_probs: tuple[float, ...] = ()
+    """Log-probability of each token where it was sampled, where the engine tells; training takes its own."""
 
     def text(self, tokenizer: PreTrainedTokenizerBase) -> str:
         """The answer as text, without the end token."""
