@@ -8,6 +8,10 @@ import re
 
 from finlm.figures import Figure, find_figures
 
+PERIOD = re.compile(
+    r"\s(?:in|as of|at|for|during) (?:the \w+ (?:months|weeks|quarters?) ended )?"
+    r"(?:fiscal (?:19|20)\d\d|[A-Z][a-z]+ \d{1,2}, (?:19|20)\d\d|(?:19|20)\d\d)(?=[.,]|$)"
+)
 SCALE = re.compile(r"\b(?:thousand|million|billion)\b", re.IGNORECASE)
 YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 
@@ -63,6 +67,12 @@ def other_period(answer: str, passage: str, rng: random.Random) -> str | None:
     others = sorted({found for found in YEAR.findall(passage) if found != year})
     wrong = rng.choice(others) if others else str(int(year) + rng.choice((-1, 1)))
     return answer.replace(year, wrong)
+
+
+def no_period(answer: str) -> str | None:
+    """Leave out when it was: a figure without its period is of little use to a reader."""
+    left = PERIOD.sub("", answer, count=1)
+    return left if left != answer else None
 
 
 def other_entity(answer: str, entity: str, entities: list[str], rng: random.Random) -> str | None:

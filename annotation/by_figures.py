@@ -22,6 +22,7 @@ from pathlib import Path
 from annotation import alter
 from finlm import config, jsonl, runs
 from finlm.errors import UserError
+from finlm.figure_grammar import periods_in
 from finlm.figures import judge
 from finlm.records import Candidates, PreferencePair, Prompt, Provenance, Removal, content_id
 
@@ -101,10 +102,10 @@ def pairs_of(item: Candidates, entities: list[str], settings: ByFiguresSettings)
     sampled: dict[str, Wrong] = {}
     for response in item.responses:
         verdict = judge(response.text, prompt.reference, prompt.question)
-        if verdict.is_right and response.ended:
+        if verdict.is_right and response.ended and not is_vague(response.text, prompt.reference):
             right.append(response.text)
         else:
-            fault = verdict.fault or "cut-off"
+            fault = verdict.fault or ("vague" if response.ended else "cut-off")
             sampled.setdefault(response.text, Wrong(response.text, fault, response.ended))
     wrong = rng.sample(list(sampled.values()), min(len(sampled), settings.sampled_pairs))
     wrong += altered(prompt, entities, rng)[: settings.altered_pairs]
@@ -122,8 +123,13 @@ def pairs_of(item: Candidates, entities: list[str], settings: ByFiguresSettings)
         )
 
 
+def is_vague(text: str, reference: str) -> bool:
+    """True if a right answer names no period where the known one does; a reader would ask which year it was."""
+    return any(periods_in(reference)) and not any(periods_in(text))
+
+
 def altered(prompt: Prompt, entities: list[str], rng: random.Random) -> list[Wrong]:
-    """Return altered copies of the known right answer that the checker finds wrong, in random order."""
+    """Return altered copies of the known right answer that are wrong, vague or cut off, in random order."""
     answer, passage = prompt.reference, prompt.passage
     copies = [
         # a wrong figure is what a small model gets wrong most, so it is offered more than once
@@ -137,6 +143,9 @@ def altered(prompt: Prompt, entities: list[str], rng: random.Random) -> list[Wro
     ]
     wrong = {text: fault for fault, text in copies if text and not judge(text, answer, prompt.question).is_right}
     found = [Wrong(text, fault) for text, fault in wrong.items()]
+    undated = alter.no_period(answer)
+    if undated and is_vague(undated, answer):
+        found.append(Wrong(undated, "vague"))
     cut = alter.cut_off(answer, rng)
     if cut:
         found.append(Wrong(cut, "cut-off", ended=False))
