@@ -132,10 +132,9 @@ def altered(prompt: Prompt, entities: list[str], rng: random.Random) -> list[Wro
     """Return altered copies of the known right answer that are wrong, vague or cut off, in random order."""
     answer, passage = prompt.reference, prompt.passage
     copies = [
-        # a wrong figure is what a small model gets wrong most, so it is offered more than once
+        # figures are what a small model gets wrong most, so they are offered twice
         ("figure", alter.other_figure(answer, passage, rng)),
-        ("figure", alter.other_figure(answer, passage, rng)),
-        ("figure", alter.other_scale(answer, rng)),
+        ("figure", alter.other_scale(answer, rng) if rng.random() < 0.3 else alter.other_figure(answer, passage, rng)),
         ("period", alter.other_period(answer, passage, rng)),
         ("entity", alter.other_entity(answer, prompt.group, entities, rng)),
         ("run-on", alter.run_on(answer, passage, rng)),
