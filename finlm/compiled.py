@@ -26,7 +26,7 @@ from finlm.decode_attention import LayerSlots
 from finlm.errors import UserError
 from finlm.generation import Answer, Sampling, pad_right
 from finlm.merged import SamplingCopy
-from finlm.token_choice import answer_key, choose
+from finlm.token_choice import answer_key, choose, token_strides
 
 LOOK_EVERY = 8
 """Steps between looks at which answers are finished."""
@@ -121,6 +121,7 @@ class CompiledEngine:
         self._graphs: dict[tuple[int, Sampling], torch.cuda.CUDAGraph] = {}
         self._compiled_layer = torch.compile(_call_layer) if self._is_captured else _call_layer
         self._compiled_choose = torch.compile(choose) if self._is_captured else choose
+        self._stride_V = token_strides(self._model.config.vocab_size, self._device)
         self.retained = 1.0
 
     def refresh(self, adapter: str = "policy") -> None:
@@ -329,6 +330,7 @@ class CompiledEngine:
             logits_BV,
             state.key_B[at],
             step_B,
+            self._stride_V,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
         )

@@ -39,16 +39,24 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ ((x >> 31) & (2**33 - 1))
 
 
-def exponentials(key_B: Tensor, step_B: Tensor, size: int) -> Tensor:
+def token_strides(size: int, device: torch.device) -> Tensor:
+    """Return v times SplitMix64's increment for every token v, (V,), int64.
+
+    Made outside of what is compiled: torch 2.11's compiler takes 0 to V for 32-bit numbers and cannot multiply them.
+    """
+    return torch.arange(size, device=device) * _GOLDEN
+
+
+def exponentials(key_B: Tensor, step_B: Tensor, stride_V: Tensor) -> Tensor:
     """Return standard exponential numbers (B, V), float32, that only key and step decide.
 
     Args:
         key_B: Key of each answer, int64.
         step_B: Place of the token in its answer, int64.
-        size: V.
+        stride_V: What `token_strides` returns.
     """
     start_B1 = _mix(key_B + _mix(step_B * _GOLDEN)).unsqueeze(1)
-    bits_BV = _mix(start_B1 + torch.arange(size, device=key_B.device) * _GOLDEN)
+    bits_BV = _mix(start_B1 + stride_V)
     # 32 bits as a number in (0, 1): small ones, which win the race, keep all their digits in float32
     uniform_BV = (((bits_BV >> 32) & (2**32 - 1)).float() + 0.5) * 2**-32
     return -torch.log1p(-uniform_BV)
@@ -76,7 +84,14 @@ def keep_likeliest(logits_BV: Tensor, *, top_k: int, top_p: float) -> Tensor:
 
 
 def choose(
-    logits_BV: Tensor, key_B: Tensor, step_B: Tensor, *, temperature: float, top_k: int = 0, top_p: float = 1.0
+    logits_BV: Tensor,
+    key_B: Tensor,
+    step_B: Tensor,
+    stride_V: Tensor,
+    *,
+    temperature: float,
+    top_k: int = 0,
+    top_p: float = 1.0,
 ) -> Choice:
     """Choose each row's next token.
 
@@ -84,6 +99,7 @@ def choose(
         logits_BV: Logits of the next token.
         key_B: Key of each answer, int64.
         step_B: Place of the token in its answer, int64.
+        stride_V: What `token_strides` returns.
         temperature: Divides the logits; 0 takes the likeliest token.
         top_k: See `keep_likeliest`.
         top_p: See `keep_likeliest`.
@@ -91,7 +107,7 @@ def choose(
     logits_BV = logits_BV.float()
     if temperature:
         logits_BV = keep_likeliest(logits_BV / temperature, top_k=top_k, top_p=top_p)
-        token_B = (logits_BV - exponentials(key_B, step_B, logits_BV.shape[1]).log()).argmax(dim=1)
+        token_B = (logits_BV - exponentials(key_B, step_B, stride_V).log()).argmax(dim=1)
     else:
         token_B = logits_BV.argmax(dim=1)
     logp_B = logits_BV.gather(1, token_B.unsqueeze(1)).squeeze(1) - logits_BV.logsumexp(dim=1)

@@ -5,7 +5,11 @@ import math
 import pytest
 import torch
 
-from finlm.token_choice import answer_key, choose, exponentials, keep_likeliest
+from finlm.token_choice import answer_key, choose, exponentials, keep_likeliest, token_strides
+
+
+def strides(size: int) -> torch.Tensor:
+    return token_strides(size, torch.device("cpu"))
 
 
 def test_the_mixer_is_splitmix64() -> None:
@@ -21,7 +25,7 @@ def test_the_mixer_is_splitmix64() -> None:
 
 
 def test_the_numbers_are_exponential() -> None:
-    drawn = exponentials(torch.arange(64), torch.arange(64) % 7, 5000).flatten().double()
+    drawn = exponentials(torch.arange(64), torch.arange(64) % 7, strides(5000)).flatten().double()
     assert torch.isfinite(drawn).all()
     assert float(drawn.min()) > 0
     count = len(drawn)
@@ -33,8 +37,8 @@ def test_the_numbers_are_exponential() -> None:
 
 
 def test_neighbouring_keys_places_and_tokens_are_unrelated() -> None:
-    one = exponentials(torch.arange(200), torch.zeros(200, dtype=torch.long), 200).double()
-    other_place = exponentials(torch.arange(200), torch.ones(200, dtype=torch.long), 200).double()
+    one = exponentials(torch.arange(200), torch.zeros(200, dtype=torch.long), strides(200)).double()
+    other_place = exponentials(torch.arange(200), torch.ones(200, dtype=torch.long), strides(200)).double()
     for a, b in ((one[:-1], one[1:]), (one, other_place), (one[:, :-1], one[:, 1:])):
         pair = torch.stack([a.flatten(), b.flatten()])
         assert abs(float(torch.corrcoef(pair)[0, 1])) < 4 / math.sqrt(a.numel())
@@ -44,7 +48,9 @@ def test_neighbouring_keys_places_and_tokens_are_unrelated() -> None:
 def test_tokens_come_as_often_as_the_softmax_says(temperature: float) -> None:
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -4.0, 1.5])
     count = 40_000
-    choice = choose(logits.repeat(count, 1), torch.arange(count), torch.full((count,), 3), temperature=temperature)
+    choice = choose(
+        logits.repeat(count, 1), torch.arange(count), torch.full((count,), 3), strides(6), temperature=temperature
+    )
     wanted = torch.softmax(logits.double() / temperature, dim=0)
     found = torch.bincount(choice.token_B, minlength=6).double()
     chi2 = float(((found - count * wanted) ** 2 / (count * wanted)).sum())
@@ -55,15 +61,15 @@ def test_tokens_come_as_often_as_the_softmax_says(temperature: float) -> None:
 def test_a_row_does_not_depend_on_the_others() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, keys, steps = torch.randn(8, 300, generator=generator), torch.arange(8) * 77, torch.arange(8)
-    whole = choose(logits, keys, steps, temperature=1.0)
+    whole = choose(logits, keys, steps, strides(300), temperature=1.0)
     order = torch.tensor([5, 2, 7])
-    some = choose(logits[order], keys[order], steps[order], temperature=1.0)
+    some = choose(logits[order], keys[order], steps[order], strides(300), temperature=1.0)
     assert torch.equal(some.token_B, whole.token_B[order])
 
 
 def test_greedy_takes_the_likeliest() -> None:
-    logits = torch.tensor([[0.0, 3.0, 1.0], [5.0, 3.0, 1.0]])
-    choice = choose(logits, torch.zeros(2, dtype=torch.long), torch.zeros(2, dtype=torch.long), temperature=0.0)
+    logits, zeros = torch.tensor([[0.0, 3.0, 1.0], [5.0, 3.0, 1.0]]), torch.zeros(2, dtype=torch.long)
+    choice = choose(logits, zeros, zeros, strides(3), temperature=0.0)
     assert choice.token_B.tolist() == [1, 0]
 
 
