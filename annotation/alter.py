@@ -1,4 +1,4 @@
-"""Wrong copies of right answers: one figure, scale, period or entity changed, run on, or cut off.
+"""Wrong copies of right answers: one figure, period or entity changed, run on, or cut off.
 
 Each returns None where the answer offers nothing to change. Whether a copy is really wrong is for the figure checker.
 """
@@ -8,11 +8,6 @@ import re
 
 from finlm.figures import Figure, find_figures
 
-PERIOD = re.compile(
-    r"\s(?:in|as of|at|for|during) (?:the \w+ (?:months|weeks|quarters?) ended )?"
-    r"(?:fiscal (?:19|20)\d\d|[A-Z][a-z]+ \d{1,2}, (?:19|20)\d\d|(?:19|20)\d\d)(?=[.,]|$)"
-)
-SCALE = re.compile(r"\b(?:thousand|million|billion)\b", re.IGNORECASE)
 YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 
 
@@ -40,16 +35,6 @@ def other_figure(answer: str, passage: str, rng: random.Random) -> str | None:
     return answer[: figure.start] + changed + answer[figure.end :]
 
 
-def other_scale(answer: str, rng: random.Random) -> str | None:
-    """Make an amount a thousand times larger or smaller: another word of scale in place of its own, or none."""
-    scales = [found for figure in _amounts(answer) if (found := SCALE.search(answer, figure.start, figure.end))]
-    if not scales:
-        return None
-    scale = rng.choice(scales)
-    wrong = rng.choice([word for word in ("thousand", "million", "billion", "") if word != scale.group().lower()])
-    return answer[: scale.start()].rstrip() + (f" {wrong}" if wrong else "") + answer[scale.end() :]
-
-
 def _misread(number: str, rng: random.Random) -> str:
     """Change one digit, as a careless reader would."""
     places = [place for place, char in enumerate(number) if char.isdigit()]
@@ -67,12 +52,6 @@ def other_period(answer: str, passage: str, rng: random.Random) -> str | None:
     others = sorted({found for found in YEAR.findall(passage) if found != year})
     wrong = rng.choice(others) if others else str(int(year) + rng.choice((-1, 1)))
     return answer.replace(year, wrong)
-
-
-def no_period(answer: str) -> str | None:
-    """Leave out when it was: a figure without its period is of little use to a reader."""
-    left = PERIOD.sub("", answer, count=1)
-    return left if left != answer else None
 
 
 def other_entity(answer: str, entity: str, entities: list[str], rng: random.Random) -> str | None:

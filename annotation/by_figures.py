@@ -22,7 +22,6 @@ from pathlib import Path
 from annotation import alter
 from finlm import config, jsonl, runs
 from finlm.errors import UserError
-from finlm.figure_grammar import periods_in
 from finlm.figures import judge
 from finlm.records import Candidates, PreferencePair, Prompt, Provenance, Removal, content_id
 
@@ -102,10 +101,10 @@ def pairs_of(item: Candidates, entities: list[str], settings: ByFiguresSettings)
     sampled: dict[str, Wrong] = {}
     for response in item.responses:
         verdict = judge(response.text, prompt.reference, prompt.question)
-        if verdict.is_right and response.ended and not is_vague(response.text, prompt.reference):
+        if verdict.is_right and response.ended:
             right.append(response.text)
         else:
-            fault = verdict.fault or ("vague" if response.ended else "cut-off")
+            fault = verdict.fault or "cut-off"
             sampled.setdefault(response.text, Wrong(response.text, fault, response.ended))
     wrong = rng.sample(list(sampled.values()), min(len(sampled), settings.sampled_pairs))
     wrong += altered(prompt, entities, rng)[: settings.altered_pairs]
@@ -123,28 +122,17 @@ def pairs_of(item: Candidates, entities: list[str], settings: ByFiguresSettings)
         )
 
 
-def is_vague(text: str, reference: str) -> bool:
-    """True if a right answer names no period where the known one does; a reader would ask which year it was."""
-    return any(periods_in(reference)) and not any(periods_in(text))
-
-
 def altered(prompt: Prompt, entities: list[str], rng: random.Random) -> list[Wrong]:
-    """Return altered copies of the known right answer that are wrong, vague or cut off, in random order."""
+    """Return altered copies of the known right answer that the checker finds wrong, in random order."""
     answer, passage = prompt.reference, prompt.passage
     copies = [
-        # figures are what a small model gets wrong most, so they are offered twice
         ("figure", alter.other_figure(answer, passage, rng)),
-        ("figure", alter.other_scale(answer, rng) if rng.random() < 0.3 else alter.other_figure(answer, passage, rng)),
         ("period", alter.other_period(answer, passage, rng)),
         ("entity", alter.other_entity(answer, prompt.group, entities, rng)),
         ("run-on", alter.run_on(answer, passage, rng)),
         ("missing", alter.stub(answer, rng)),
     ]
-    wrong = {text: fault for fault, text in copies if text and not judge(text, answer, prompt.question).is_right}
-    found = [Wrong(text, fault) for text, fault in wrong.items()]
-    undated = alter.no_period(answer)
-    if undated and is_vague(undated, answer):
-        found.append(Wrong(undated, "vague"))
+    found = [Wrong(text, fault) for fault, text in copies if text and not judge(text, answer, prompt.question).is_right]
     cut = alter.cut_off(answer, rng)
     if cut:
         found.append(Wrong(cut, "cut-off", ended=False))

@@ -39,20 +39,17 @@ SAMPLED = candidates(
 
 
 def judged(pair: PreferencePair) -> tuple[bool, bool]:
-    """Whether chosen and rejected are right answers that ended and say when."""
-
-    def is_good(text: str, ended: bool) -> bool:
-        return judge(text, pair.prompt.reference, pair.prompt.question).is_right and ended and "20" in text
-
-    return is_good(pair.chosen, pair.chosen_ended), is_good(pair.rejected, pair.rejected_ended)
+    """Whether chosen and rejected are right answers that ended."""
+    one = judge(pair.chosen, pair.prompt.reference, pair.prompt.question).is_right and pair.chosen_ended
+    other = judge(pair.rejected, pair.prompt.reference, pair.prompt.question).is_right and pair.rejected_ended
+    return one, other
 
 
 def test_every_pair_sets_a_right_answer_above_a_wrong_one_and_names_its_maker() -> None:
     faults = set()
     for seed in range(30):
-        pairs = list(pairs_of(SAMPLED, ENTITIES, ByFiguresSettings(seed=seed, sampled_pairs=4, altered_pairs=8)))
-        # seven kinds of copies, and another wrong figure where it differs from the first
-        assert 4 + 7 <= len(pairs) <= 4 + 8
+        pairs = list(pairs_of(SAMPLED, ENTITIES, ByFiguresSettings(seed=seed, sampled_pairs=4, altered_pairs=6)))
+        assert len(pairs) == 4 + 6
         for pair in pairs:
             assert judged(pair) == (True, False)
             assert (pair.source, pair.provenance.maker, pair.votes) == ("rule:figures", "rule:figures", ())
@@ -71,14 +68,6 @@ def test_sampled_answers_get_the_fault_that_a_reader_sees() -> None:
         "Revenue was $412.6 million": ("cut-off", 2, False),
         "": ("empty", 3, True),
     }
-
-
-def test_a_right_answer_without_its_period_is_slightly_worse_and_never_the_better_one() -> None:
-    item = candidates(("Revenue was $412.6 million.", True))
-    for seed in range(20):
-        for pair in pairs_of(item, ENTITIES, ByFiguresSettings(seed=seed, sampled_pairs=1, altered_pairs=0)):
-            assert (pair.chosen, pair.rejected) == (REFERENCE, "Revenue was $412.6 million.")
-            assert (pair.rejected_fault, pair.strength) == ("vague", 1)
 
 
 def test_limits_are_kept_and_the_seed_decides() -> None:
@@ -109,9 +98,7 @@ def test_altered_copies_are_never_right(question: str, reference: str) -> None:
         for wrong in altered(asked, ENTITIES, random.Random(seed)):
             found += 1
             assert wrong.text != reference
-            if wrong.fault == "vague":
-                assert "2024" not in wrong.text
-            elif wrong.ended:
+            if wrong.ended:
                 assert not judge(wrong.text, reference, question).is_right
             else:
                 assert reference.startswith(wrong.text)
@@ -127,10 +114,6 @@ def test_alterations_by_hand() -> None:
     assert alter.other_entity("Acme Inc. grew.", "Acme Inc.", ["Acme Inc.", "Birch Co."], rng) == "Birch Co. grew."
     assert alter.other_entity("It grew.", "Acme Inc.", ENTITIES, rng) is None
     assert alter.other_entity("Acme Inc. grew.", "Acme Inc.", ["Acme Inc."], rng) is None
-    assert alter.no_period("It was $1.2 million in fiscal 2024.") == "It was $1.2 million."
-    assert alter.no_period("It was 3 as of May 3, 2024, the bank says.") == "It was 3, the bank says."
-    assert alter.no_period("It was $5 in the three months ended June 30, 2025.") == "It was $5."
-    assert alter.no_period("It was in the black.") is None
     assert alter.cut_off("too short to cut", rng) is None
     assert alter.stub("too short", rng) is None
     for _ in range(20):
@@ -145,16 +128,6 @@ def test_another_figure_differs_in_its_value(number: str) -> None:
         assert changed is not None
         assert changed != f"It was {number} million."
         assert changed.endswith(" million.")
-
-
-def test_another_scale_keeps_the_digits_and_changes_the_value() -> None:
-    found = {alter.other_scale("It was $412.6 million in 2024.", random.Random(seed)) for seed in range(30)}
-    assert found == {
-        "It was $412.6 thousand in 2024.",
-        "It was $412.6 billion in 2024.",
-        "It was $412.6 in 2024.",
-    }
-    assert alter.other_scale("It was 12.1% in 2024, of a million readers.", random.Random(0)) is None
 
 
 def test_the_whole_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
