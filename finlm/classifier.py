@@ -46,30 +46,36 @@ class Sorted:
             raise ValueError("the sub-field '*' stands for all others in a mixture; give another name or none")
 
 
-def classify(prompts: Sequence[Prompt], command: str, *, kept: Path, timeout_seconds: float) -> list[Prompt]:
+def classify(
+    prompts: Sequence[Prompt], command: str, *, kept: Path, timeout_seconds: float, before: Sequence[str] = ()
+) -> list[Prompt]:
     """Return the prompts with the category and sub-field that the command gives them.
 
     Args:
         prompts: The prompts.
-        command: A program with its arguments; no shell reads it.
+        command: A program with its arguments; no shell reads it. Empty asks nobody: prompts without an answer from
+            before stay as they are.
         kept: File of the answers so far; a prompt that is in it is not asked again.
         timeout_seconds: Longest wait for the next answer.
+        before: More files of answers.
 
     Raises:
         UserError: The command cannot be started, dies, answers too few or too many lines or none in time, or writes a
             line that is no answer.
     """
-    answers = {answer.id: answer for answer in jsonl.read(kept, Sorted)} if kept.is_file() else {}
+    files = [*map(Path, before), *([kept] if kept.is_file() else [])]
+    answers = {answer.id: answer for path in files for answer in jsonl.read(path, Sorted)}
     waiting = [prompt for prompt in prompts if prompt.id not in answers]
-    if waiting:
+    if waiting and command:
         try:
             _ask(waiting, command, answers, kept, timeout_seconds)
         finally:
             jsonl.write(kept, answers.values())
-    return [
-        replace(prompt, category=answers[prompt.id].category, subfield=answers[prompt.id].subfield)
-        for prompt in prompts
-    ]
+    return [_sorted(prompt, answers.get(prompt.id)) for prompt in prompts]
+
+
+def _sorted(prompt: Prompt, answer: Sorted | None) -> Prompt:
+    return prompt if answer is None else replace(prompt, category=answer.category, subfield=answer.subfield)
 
 
 def _ask(

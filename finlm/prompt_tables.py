@@ -65,16 +65,14 @@ def _limits(filtered: Filtered) -> Table:
 
 def _decisions(decisions: Sequence[Decision]) -> Table:
     table = Table(title="next mixture")
-    for name in ("category", "sub-field", "gain", "", "agreement", "", "share", "before", "after"):
-        table.add_column(name, justify="right" if name in ("gain", "agreement", "before", "after") else "left")
+    for name in ("category", "sub-field", "gain", "agreement", "share", "before", "after"):
+        table.add_column(name, justify="right" if name in ("before", "after") else "left")
     for one in decisions:
         table.add_row(
             one.category,
             one.subfield,
-            "–" if one.gain is None else f"{one.gain:+.3f}",
-            one.gain_grade,
-            "–" if one.agreement is None else f"{one.agreement:.3f}",
-            one.agreement_grade,
+            one.gain_grade if one.gain is None else f"{one.gain:+.3f} {one.gain_grade}",
+            one.agreement_grade if one.agreement is None else f"{one.agreement:.3f} {one.agreement_grade}",
             one.change,
             f"{one.before:.3f}",
             f"{one.after:.3f}",

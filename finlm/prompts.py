@@ -82,6 +82,8 @@ class PromptSettings(confidence.ConfidenceSettings, mixture_rounds.RoundSettings
     """Command that sorts prompts into category and sub-field, JSON lines in and out; empty takes the records' own."""
     classifier_timeout: float = 600.0
     """Seconds to wait for its next answer."""
+    sorted_before: list[str] = field(default_factory=list)
+    """Files of its earlier answers (sorted.jsonl in a run folder); it is not asked about those prompts again."""
     shares: dict[str, Any] = field(default_factory=dict)
     """Category -> share, or category -> sub-field -> share, 1 together; empty takes prompts as they are."""
     mixture: str = ""
@@ -136,11 +138,12 @@ def main(settings: PromptSettings) -> None:
             if settings.split == "train"
             else f"{settings.preferences} and the new prompts give no held-out prompt; raise test_share in every stage."
         )
-    if settings.classifier:
+    if settings.classifier or settings.sorted_before:
         kept = classifier.classify(
             kept,
             settings.classifier,
             kept=run.folder / "sorted.jsonl",
+            before=settings.sorted_before,
             timeout_seconds=settings.classifier_timeout,
         )
     filtered = filter_by_confidence(kept, settings, run.folder)
@@ -197,9 +200,7 @@ def inputs_of(settings: PromptSettings) -> dict[str, Any]:
     """Name -> path of everything that is read."""
     paths = [settings.preferences, *settings.instructions, *settings.new]
     inputs: dict[str, Any] = {path: path for path in paths}
-    for path in (settings.scores, settings.mixture):
-        if path:
-            inputs[path] = path
+    inputs |= {path: path for path in (settings.scores, settings.mixture, *settings.sorted_before) if path}
     if settings.score_with:
         inputs |= {settings.candidates: settings.candidates, "reward_model": scorer.reward_folder(settings.score_with)}
     if settings.mixture_from:

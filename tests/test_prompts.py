@@ -318,6 +318,15 @@ def test_classifier_sorts_each_prompt_once(folder: Path) -> None:
     assert len(ids) == len(set(ids)) == 120
 
 
+def test_earlier_answers_sort_without_a_command(folder: Path) -> None:
+    collect("--classifier", command(SORTS))
+    Path("runs/prompts/sorted.jsonl").rename("before.jsonl")
+    lines = Path("before.jsonl").read_text().splitlines()
+    Path("before.jsonl").write_text("\n".join(lines[:100]))
+    again, _, _ = collect("--sorted_before", '["before.jsonl"]', "--new_per_preference", "9", "--overwrite", "true")
+    assert sum(one.subfield in ("tax", "law") for one in again) == 100
+
+
 def test_classifier_is_not_asked_again(tmp_path: Path) -> None:
     pool = many(CELLS[0], 9)
     kept, log = tmp_path / "sorted.jsonl", tmp_path / "log"
