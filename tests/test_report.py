@@ -94,7 +94,7 @@ def test_text_never_becomes_live_html() -> None:
     assert "script" not in reader.tags
     assert "img" not in reader.tags
     assert not [name for name, _ in reader.attributes if name.startswith("on")]
-    # head 3, figures 3, curves 5, table 3, funnel 3, samples 5, notes 1, browser 11 (title, order, group 2, measure twice,
+    # head 3, figures 3, curves 5, table 3, funnel 3, samples 5, notes 1, browser 11 (title, order, group 2, measure 2,
     # the prompt's ending and the whole 3, answer, remark): what went in stands there unchanged
     assert reader.text.count(ATTACK) == 34
 
