@@ -132,11 +132,12 @@ def main(settings: PromptSettings) -> None:
     read = len(preferred) + len(fresh) + len(removals)
     kept, too_early = usable([*preferred, *fresh], settings)
     removals += too_early
-    if not kept:
+    from_preferences = {prompt.id for prompt in preferred}
+    if not settings.total and not any(prompt.id in from_preferences for prompt in kept):
+        groups = "outside the held-out groups" if settings.split == "train" else "of a held-out group"
         raise UserError(
-            f"{settings.preferences} gives no prompt outside the held-out groups; lower test_share."
-            if settings.split == "train"
-            else f"{settings.preferences} and the new prompts give no held-out prompt; raise test_share in every stage."
+            f"{settings.preferences} gives no prompt {groups} ({told(removals)}), and new ones are counted by those; "
+            "change test_share in every stage, or set total."
         )
     if settings.classifier or settings.sorted_before:
         kept = classifier.classify(
@@ -148,7 +149,6 @@ def main(settings: PromptSettings) -> None:
         )
     filtered = filter_by_confidence(kept, settings, run.folder)
     removals += filtered.removals
-    from_preferences = {prompt.id for prompt in preferred}
     drawn = draw_both(filtered, from_preferences, mixture, settings)
     removals += [removal for one in drawn for removal in one.removals]
     known, added = (one.prompts for one in drawn)
