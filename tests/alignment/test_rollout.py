@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from alignment import rollout
 from alignment.ppo_trainer import PPOConfig, PPOTrainer
-from finlm import scorer
+from finlm import likelihood, scorer
 from finlm.generation import Answer
 from finlm.model import load_causal
 from finlm.tokenizer import load_tokenizer, tokenizer_fingerprint
@@ -139,7 +139,12 @@ def test_log_probs_equal_the_softmax_of_the_logits(make: Maker, temperature: flo
     trainer = make()
     batches = rollout.micro_batches(trainer.roles, PROMPTS, ANSWERS, size=4, pad=0, device=CPU)
     with torch.no_grad(), trainer.roles("policy"):
-        found = [rollout.log_probs(trainer.roles, batch, trainer.head_VD, temperature=temperature) for batch in batches]
+        found = [
+            rollout.log_probs(
+                trainer.roles, batch, likelihood.output_head(trainer.roles.model), temperature=temperature
+            )
+            for batch in batches
+        ]
         logp, entropy = (spread_out(numbers, batches) for numbers in zip(*found, strict=True))
         for place, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
             ids = list(answer.ids)
@@ -157,7 +162,10 @@ def test_an_answer_does_not_feel_its_neighbours(make: Maker) -> None:
         for size in (1, 8):
             batches = rollout.micro_batches(trainer.roles, PROMPTS, ANSWERS, size=size, pad=0, device=CPU)
             with trainer.roles("policy"):
-                logp = [rollout.log_probs(trainer.roles, b, trainer.head_VD, temperature=1.0)[0] for b in batches]
+                logp = [
+                    rollout.log_probs(trainer.roles, b, likelihood.output_head(trainer.roles.model), temperature=1.0)[0]
+                    for b in batches
+                ]
             value = [rollout.values(trainer.roles, batch, trainer.critic_head) for batch in batches]
             score = [rollout.scores(trainer.roles, batch, trainer.reward_head) for batch in batches]
             scores = {
@@ -188,7 +196,8 @@ def test_before_learning_every_ratio_is_one_to_the_bit(make: Maker) -> None:
     measured = trainer.measure(PROMPTS, ANSWERS)
     for item in measured:
         with trainer.roles("policy"):
-            again, _ = trainer._log_probs(item.batch)  # this time with a graph
+            head = likelihood.output_head(trainer.roles.model)
+            again, _ = rollout.log_probs(trainer.roles, item.batch, head, temperature=1.0)  # this time with a graph
         assert torch.equal(again.detach(), item.old_BA)
     metrics = trainer._step(trainer.credit(measured), update=1)
     assert metrics["val/ratio"] == 1.0
