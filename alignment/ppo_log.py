@@ -24,10 +24,9 @@ COUNTED = ("rollout/policy_steps", "rollout/skipped_steps")
 
 
 def summary(
-    lessons: Sequence[Lesson], answers: Sequence[Answer], processes: Processes, *, kl_coef: float, kl_estimator: str
+    measured: Sequence[Measured], answers: Sequence[Answer], processes: Processes, *, kl_coef: float, kl_estimator: str
 ) -> dict[str, float]:
     """Return what the rollout itself says, over all processes."""
-    measured = [lesson.measured for lesson in lessons]
 
     def tokens_of(number: Callable[[Measured], Tensor]) -> float:
         return sum(float((number(item) * item.batch.is_answer_BA).sum()) for item in measured)
@@ -47,9 +46,6 @@ def summary(
     }
     total = dict(zip(local, processes.sum_all(list(local.values())), strict=True))
     mean = {name: number / total["answers"] for name, number in total.items()}
-    masks = [item.batch.is_answer_BA for item in measured]
-    returns = processes.moments([lesson.return_BA for lesson in lessons], masks)
-    errors = processes.moments([lesson.return_BA - lesson.measured.value_BA for lesson in lessons], masks)
     return {
         "objective/kl": mean["kl"],
         "objective/entropy": mean["entropy"],
@@ -65,6 +61,15 @@ def summary(
         "rollout/kl_coef": kl_coef,
         "rollout/kl_k1": total["kl"] / total["tokens"],
         "rollout/kl_k3": total["kl_k3"] / total["tokens"],
+    }
+
+
+def of_critic(lessons: Sequence[Lesson], processes: Processes) -> dict[str, float]:
+    """Return what the rollout says of the critic that valued it, over all processes."""
+    masks = [lesson.measured.batch.is_answer_BA for lesson in lessons]
+    returns = processes.moments([lesson.return_BA for lesson in lessons], masks)
+    errors = processes.moments([lesson.return_BA - lesson.measured.value_BA for lesson in lessons], masks)
+    return {
         "rollout/return_mean": float(returns.total / returns.number),
         "rollout/return_var": objective.variance_of(returns),
         "rollout/explained_variance": objective.explained_variance(returns, errors),

@@ -163,8 +163,9 @@ class PPOTrainer:
             raise
 
         metrics = learned | ppo_log.summary(
-            lessons, answers, self.processes, kl_coef=self.kl_coef, kl_estimator=self.args.kl_estimator
+            measured, answers, self.processes, kl_coef=self.kl_coef, kl_estimator=self.args.kl_estimator
         )
+        metrics |= ppo_log.of_critic(lessons, self.processes)
         metrics |= {"episode": before.episode + self.batch_size, "eps": len(answers) / clock.total_seconds}
         tokens = metrics["rollout/answer_tokens"] * self.batch_size
         metrics |= clock.metrics(tokens=tokens, splits=self.reader.splits + self.gradients.splits)
