@@ -417,8 +417,12 @@ class PPOTrainer:
             try:
                 return sampled()
             except RuntimeError as error:
-                if not is_out_of_memory(error) or self._rows_at_once == 1:
+                if not is_out_of_memory(error):
                     raise
+                if self._rows_at_once == 1:
+                    raise UserError(
+                        "Out of memory while sampling a single answer; lower response_length or max_prompt_length."
+                    ) from None
             self._rows_at_once = -(-self._rows_at_once // 2)
             release()
             console.print(f"[yellow]out of memory while sampling: from now on {self._rows_at_once} rows at once")
