@@ -14,8 +14,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from alignment.lessons import Lesson
+from alignment.processes import Processes
 from alignment.rollout import Measured, MicroBatch
 from finlm import jsonl
+from finlm.errors import UserError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +45,56 @@ class FaultyAnswer:
     """Empty where the fault came before they were computed."""
 
 
-def is_finite(measured: Measured) -> bool:
-    """True if every number that was measured on the answers is finite."""
-    return all(bool(torch.isfinite(numbers).all()) for _, numbers in _numbers(measured))
+def refuse_measured(measured: Sequence[Measured], processes: Processes, folder: Path, *, update: int) -> None:
+    """Stop all processes if one of them measured a number that is not finite.
+
+    Raises:
+        UserError: On every process; those that measured it say where it is kept.
+    """
+    faulty = next((item for item in measured if said_of(item) is not None), None)
+    if not processes.any(faulty is not None):
+        return
+    what = (said_of(faulty) if faulty else None) or "Another process measured a number that is not finite"
+    where = _kept(folder, faulty, reason=what, update=update, process=processes.index)
+    raise UserError(
+        f"{what}; no step was taken. Look for damaged weights in the reward model or in the policy's base.{where}"
+    )
 
 
-def _numbers(measured: Measured) -> list[tuple[str, Tensor]]:
+def refuse_step(what: str, lesson: Lesson | None, processes: Processes, folder: Path, *, update: int) -> None:
+    """Stop before an optimizer step.
+
+    Args:
+        what: What is not finite.
+        lesson: The micro-batch of this process that it came from; None where it came from another process.
+        processes: All of them.
+        folder: The run's folder.
+        update: The update's number.
+
+    Raises:
+        UserError: Always.
+    """
+    learned = {"advantage_BA": lesson.advantage_BA, "return_BA": lesson.return_BA} if lesson else {}
+    measured = lesson.measured if lesson else None
+    where = _kept(folder, measured, reason=what, update=update, process=processes.index, learned=learned)
+    raise UserError(
+        f"{what}; no step was taken and the weights keep their last values. Lower the learning rate or look at the "
+        f"last rollouts.{where}"
+    )
+
+
+def said_of_figures(figures: Mapping[str, float]) -> str | None:
+    """Say which figure of a step is not finite, gradients first; None if all are."""
+    named = {"policy's gradient norm": "policy/grad_norm", "critic's gradient norm": "val/grad_norm"}
+    named |= {name: name for name in figures}
+    for words, name in named.items():
+        if not math.isfinite(figures[name]):
+            return f"The {words} is {figures[name]}"
+    return None
+
+
+def said_of(measured: Measured) -> str | None:
+    """Say which number that was measured is not finite, whose it is and what it is; None if all are finite."""
     named = (
         ("The reward model scores an answer", measured.raw_B),
         ("The policy gives a token the log-probability", measured.old_BA),
@@ -55,16 +102,28 @@ def _numbers(measured: Measured) -> list[tuple[str, Tensor]]:
         ("The critic values an answer", measured.value_BA),
         ("The critic values an answer's end", measured.after_B),
     )
-    return [(words, numbers) for words, numbers in named if numbers is not None]
+    for words, numbers in named:
+        if numbers is not None:
+            unusable_N = numbers[torch.isfinite(numbers).logical_not()]
+            if len(unusable_N):
+                return f"{words} {float(unusable_N[0])}"
+    return None
 
 
-def said_of(measured: Measured) -> str:
-    """Say which number is not finite, whose it is and what it is."""
-    for words, numbers in _numbers(measured):
-        unusable_N = numbers[torch.isfinite(numbers).logical_not()]
-        if len(unusable_N):
-            return f"{words} {float(unusable_N[0])}"
-    raise ValueError("all numbers are finite")
+def _kept(
+    folder: Path,
+    measured: Measured | None,
+    *,
+    reason: str,
+    update: int,
+    process: int,
+    learned: Mapping[str, Tensor] | None = None,
+) -> str:
+    """Write a faulty micro-batch down; return a sentence that says where."""
+    if measured is None:
+        return ""
+    path = keep(folder, measured, reason=reason, update=update, process=process, learned=learned)
+    return f" The micro-batch with answers {', '.join(map(str, measured.batch.index))} of the rollout is in {path}."
 
 
 def keep(

@@ -8,10 +8,9 @@ The roles live on one base: `model` is the frozen base, `reward_model` the folde
 reference is the base without adapters and the critic begins as a copy of the reward model.
 """
 
-import math
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from alignment import faults, objective, ppo_log, ppo_state, ptx, reward_shaping, rollout, schedule
 from alignment.gradients import Gradients, norm
-from alignment.halving import is_out_of_memory, release
 from alignment.kl_control import next_coefficient
 from alignment.lessons import Lesson
 from alignment.perf import Phases
@@ -33,6 +31,7 @@ from alignment.processes import Processes
 from alignment.prompt_stream import PromptStream
 from alignment.reading import Reader
 from alignment.roles import Roles, copy_adapter
+from alignment.sampling import Sampler
 from alignment.stopping import Stopped, StopSignal
 from finlm import generation, jsonl, likelihood, runs, scorer
 from finlm.errors import UserError
@@ -93,10 +92,11 @@ class PPOTrainer:
         self.critic_head = scorer.load_head(reward_model).to(self.device)
         if args.gradient_checkpointing:
             self.roles.checkpoint_gradients()
-        head_VD, pad = likelihood.output_head(model), processing_class.pad_token_id
+        self.head_VD, pad = likelihood.output_head(model), processing_class.pad_token_id
         heads = {"critic_head": self.critic_head, "reward_head": self.reward_head}
-        self.reader = Reader(self.roles, args, **heads, head_VD=head_VD, pad=pad)
-        self.gradients = Gradients(self.roles, args, critic_head=self.critic_head, head_VD=head_VD, pad=pad)
+        self.sampler = Sampler(self.roles.model, processing_class, args)
+        self.reader = Reader(self.roles, args, **heads, head_VD=self.head_VD, pad=pad)
+        self.gradients = Gradients(self.roles, args, critic_head=self.critic_head, head_VD=self.head_VD, pad=pad)
         self.optimizers = {
             "policy": self._adamw(self.gradients.policy, args.learning_rate),
             "critic": self._adamw(self.gradients.critic, args.critic_learning_rate),
@@ -105,7 +105,6 @@ class PPOTrainer:
         self.mixture = ptx.Mixture.read(args, processing_class) if args.ptx_coef else None
         self.progress = ppo_state.Progress()
         self.stop = StopSignal()
-        self._rows_at_once = args.local_rollout_forward_batch_size
 
     # ------------------------------------------------------------------------------------------ the loop
 
@@ -208,33 +207,17 @@ class PPOTrainer:
 
     def sample(self, prompts: Sequence[Sequence[int]], update: int) -> list[generation.Answer]:
         """Step 1: the policy answers."""
-        sampling = generation.Sampling(
-            max_new_tokens=self.args.response_length,
-            temperature=self.args.temperature,
-            top_p=self.args.top_p,
-            top_k=self.args.top_k,
-        )
-
-        def sampled() -> list[generation.Answer]:
-            self.stop.poll()
-            with self.roles("policy"):
-                return generation.sample(
-                    self.roles.model,
-                    self.tokenizer,
-                    prompts,
-                    sampling,
-                    seed=self._seed("sample", update, self.processes.index),
-                    batch_size=self._rows_at_once,
-                    on_batch=lambda _: self.stop.poll(),
-                )
-
-        return self.stop.together(self.processes, lambda: self._in_fewer_rows(sampled))
+        seed = self._seed("sample", update, self.processes.index)
+        with self.roles("policy"):
+            return self.stop.together(
+                self.processes, lambda: self.sampler.sample(prompts, seed=seed, poll=self.stop.poll)
+            )
 
     @torch.no_grad()
     def measure(self, prompts: Sequence[Sequence[int]], answers: Sequence[generation.Answer]) -> list[rollout.Measured]:
         """Step 2: policy, reference, critic and reward model read the answers; scores become what is paid."""
         read = self.stop.together(self.processes, lambda: self.reader.read(prompts, answers, poll=self.stop.poll))
-        self._refuse_what_is_not_finite(read)
+        faults.refuse_measured(read, self.processes, self.folder, update=self.progress.update + 1)
         if self.args.score_normalisation != "none":
             raw = [item.raw_B for item in read]
             over = self.processes.moments(raw, [torch.ones_like(raw_B, dtype=torch.bool) for raw_B in raw])
@@ -314,7 +297,7 @@ class PPOTrainer:
         # both norms are known before either steps, so that a fault of one leaves the other's weights alone too
         figures["policy/grad_norm"] = self._gradient_norm(self.gradients.policy) if policy_learns else 0.0
         figures["val/grad_norm"] = self._gradient_norm(self.gradients.critic)
-        self._refuse_a_fault(figures, lessons, update, answer_tokens)
+        self._refuse_a_fault(figures, lessons, answer_tokens)
         is_taken = not self._is_far(figures)
         is_skipped = is_taken and policy_learns and 0 < self.args.ratio_limit < figures["val/ratio"]
         if is_taken and policy_learns and not is_skipped:
@@ -367,65 +350,15 @@ class PPOTrainer:
 
     # ------------------------------------------------------------------------------------------ what may go wrong
 
-    def _refuse_what_is_not_finite(self, measured: Sequence[rollout.Measured]) -> None:
-        """Stop all processes if one of them measured a number that is not finite."""
-        faulty = next((item for item in measured if not faults.is_finite(item)), None)
-        if not self.processes.any(faulty is not None):
+    def _refuse_a_fault(self, figures: dict[str, float], lessons: Sequence[Lesson], answer_tokens: float) -> None:
+        """Stop before a step if a figure is not finite; all processes know the same figures."""
+        what = faults.said_of_figures(figures)
+        if what is None:
             return
-        what = "Another process measured a number that is not finite" if faulty is None else faults.said_of(faulty)
-        raise UserError(
-            f"{what}; no step was taken. Look for damaged weights in the reward model or in the policy's base."
-            + self._kept(faulty, what)
-        )
-
-    def _refuse_a_fault(
-        self, figures: dict[str, float], lessons: Sequence[Lesson], update: int, answer_tokens: float
-    ) -> None:
-        """Stop before a step if a loss or a gradient is not finite; all processes know the same figures."""
-        named = {"policy's gradient norm": "policy/grad_norm", "critic's gradient norm": "val/grad_norm"}
-        named |= {name: name for name in figures}
-        fault = next((name for name, figure in named.items() if not math.isfinite(figures[figure])), None)
-        if fault is None:
-            return
-        what = f"The {fault} is {figures[named[fault]]}"
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         lesson = self.gradients.first_not_finite(lessons, answer_tokens=answer_tokens)
-        raise UserError(
-            f"{what}; no step was taken and the weights keep their last values. Lower the learning rate or look at the "
-            "last rollouts." + self._kept(lesson.measured if lesson else None, what, lesson)
-        )
-
-    def _kept(self, measured: rollout.Measured | None, reason: str, lesson: Lesson | None = None) -> str:
-        """Write a faulty micro-batch down; return a sentence that says where."""
-        if measured is None:
-            return ""
-        learned = {"advantage_BA": lesson.advantage_BA, "return_BA": lesson.return_BA} if lesson else {}
-        path = faults.keep(
-            self.folder,
-            measured,
-            reason=reason,
-            update=self.progress.update + 1,
-            process=self.processes.index,
-            learned=learned,
-        )
-        return f" The micro-batch with answers {', '.join(map(str, measured.batch.index))} of the rollout is in {path}."
-
-    def _in_fewer_rows(self, sampled: Callable[[], list[generation.Answer]]) -> list[generation.Answer]:
-        """Sample; where memory is short, again with half as many rows at once, and so from then on."""
-        while True:
-            try:
-                return sampled()
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                if self._rows_at_once == 1:
-                    raise UserError(
-                        "Out of memory while sampling a single answer; lower response_length or max_prompt_length."
-                    ) from None
-            self._rows_at_once = -(-self._rows_at_once // 2)
-            release()
-            console.print(f"[yellow]out of memory while sampling: from now on {self._rows_at_once} rows at once")
+        faults.refuse_step(what, lesson, self.processes, self.folder, update=self.progress.update + 1)
 
     def _leave(self) -> str:
         """Write the checkpoint that a stopped run goes on from; return what there is to say."""

@@ -11,7 +11,7 @@ from answers import ANSWERS, PROMPTS, Maker
 from safetensors.torch import load_file
 
 from alignment import objective, rollout
-from alignment.faults import FaultyAnswer
+from alignment.faults import FaultyAnswer, refuse_measured
 from alignment.ppo_trainer import PPOTrainer
 from finlm import jsonl
 from finlm.errors import UserError
@@ -120,8 +120,8 @@ def test_a_log_ratio_beyond_all_numbers_is_a_fault_too(make: Maker, tmp_path: Pa
 
 
 def test_a_fault_elsewhere_stops_this_process_too(make: Maker, tmp_path: Path) -> None:
-    trainer = make(output_dir=str(tmp_path))
-    trainer.processes.any = lambda is_here: True  # type: ignore[method-assign]
-    with pytest.raises(UserError, match=r"Another process measured a number that is not finite"):
-        trainer._refuse_what_is_not_finite([])
+    processes = make(output_dir=str(tmp_path)).processes
+    processes.any = lambda is_here: True  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"Another process measured a number that is not finite; no step was taken"):
+        refuse_measured([], processes, tmp_path, update=1)
     assert not (tmp_path / "faults").exists()
