@@ -281,8 +281,8 @@ def test_notation_has_every_axis() -> None:
 
 
 def test_notation_has_only_metrics_that_are_logged() -> None:
-    named = set(re.findall(r"`((?:objective|rollout|loss|policy|val)/\w+)`", text_of("docs/notation.md")))
-    source = text_of("alignment/ppo_trainer.py") + text_of("alignment/ppo_log.py")
+    named = set(re.findall(r"`((?:objective|rollout|loss|policy|val|perf)/\w+)`", text_of("docs/notation.md")))
+    source = "".join(text_of(f"alignment/{name}.py") for name in ("ppo_trainer", "ppo_log", "perf"))
     assert len(named) > 15
     assert [name for name in sorted(named) if f'"{name}"' not in source] == []
 
