@@ -15,13 +15,12 @@ from typing import Any, Protocol
 
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from alignment import rollout
 from alignment.processes import Processes
 from alignment.roles import Roles
-from finlm import chat_format, generation, jsonl
+from finlm import chat_format, generation, jsonl, likelihood
 from finlm.errors import UserError
 from finlm.evaluation import AnswerRecord, is_right
 from finlm.records import Message, Prompt, content_id
@@ -107,7 +106,6 @@ class Learner(Protocol):
     tokenizer: PreTrainedTokenizerBase
     roles: Roles
     reward_head: Head
-    head_VD: Tensor
     processes: Processes
 
 
@@ -119,13 +117,19 @@ class HeldOut:
         prompts: Held-out prompts; none may be one that it trains on.
         config: Settings.
         anchor: A second reward model, trained on other data.
+        sampling: How to sample; left out, the trainer's response length and temperature over the whole vocabulary.
 
     Raises:
         UserError: There are no prompts, or one is longer than the trainer's `max_prompt_length`.
     """
 
     def __init__(
-        self, trainer: Learner, prompts: Sequence[Prompt], config: HeldOutConfig, anchor: Anchor | None = None
+        self,
+        trainer: Learner,
+        prompts: Sequence[Prompt],
+        config: HeldOutConfig,
+        anchor: Anchor | None = None,
+        sampling: generation.Sampling | None = None,
     ) -> None:
         if config.every and not prompts:
             raise UserError("There are no held-out prompts to evaluate on; give some, or set every to 0.")
@@ -133,6 +137,9 @@ class HeldOut:
         self._trainer = trainer
         self._prompts = list(prompts)
         self._anchor = anchor
+        self._sampling = sampling or generation.Sampling(
+            max_new_tokens=trainer.args.response_length, temperature=trainer.args.temperature
+        )
         self._ids = [list(chat_format.encode(trainer.tokenizer, prompt.messages).ids) for prompt in prompts]
         longest = max(map(len, self._ids), default=0)
         if longest > trainer.args.max_prompt_length:
@@ -165,9 +172,9 @@ class HeldOut:
         processes = self._trainer.processes
         mine = range(processes.index, len(self._prompts), processes.count)
         here = self._measure(update, mine)
-        by_place: dict[int, AnswerRecord] = dict(gather_object(list(zip(mine, here, strict=True))))
-        answers = [by_place[place] for place in sorted(by_place)]
-        record = self._summary(update, answers)
+        everywhere = sorted(gather_object(list(zip(mine, here, self._anchored(mine, here), strict=True))), key=_place)
+        answers = [answer for _, answer, _ in everywhere]
+        record = self._summary(update, answers, [score for _, _, score in everywhere if score is not None])
         if processes.is_main:
             # the answers come first: a record without them would never be evaluated again
             jsonl.write(self._trainer.folder / ANSWERS / f"update-{update:05d}.jsonl", answers)
@@ -180,15 +187,12 @@ class HeldOut:
         if not places:
             return []
         ids = [self._ids[place] for place in places]
-        sampling = generation.Sampling(
-            max_new_tokens=trainer.args.response_length, temperature=trainer.args.temperature, top_p=1.0
-        )
         with trainer.roles("policy"):
             answers = generation.sample(
                 trainer.roles.model,
                 trainer.tokenizer,
                 ids,
-                sampling,
+                self._sampling,
                 seed=int(content_id(self.config.seed, "held-out", trainer.processes.index), 16) % 2**31,
                 batch_size=self.config.batch_size,
             )
@@ -214,15 +218,18 @@ class HeldOut:
             )
         return made
 
-    def _summary(self, update: int, answers: Sequence[AnswerRecord]) -> HeldOutRecord:
+    def _anchored(self, places: Sequence[int], answers: Sequence[AnswerRecord]) -> Sequence[float | None]:
+        """Score the answers by the second reward model, if there is one."""
+        if self._anchor is None or not answers:
+            return [None] * len(answers)
+        asked = [(self._prompts[p].messages, a.text, a.ended) for p, a in zip(places, answers, strict=True)]
+        return self._anchor.score(asked, batch_size=self._trainer.args.per_device_train_batch_size)
+
+    def _summary(self, update: int, answers: Sequence[AnswerRecord], anchored: Sequence[float]) -> HeldOutRecord:
         penalty = self._trainer.args.missing_eos_penalty
         costs = [0.0 if answer.ended else penalty for answer in answers]
         rewards = tuple(answer.score - cost for answer, cost in zip(answers, costs, strict=True))
-        anchors: tuple[float, ...] = ()
-        if self._anchor is not None:
-            asked = [(p.messages, a.text, a.ended) for p, a in zip(self._prompts, answers, strict=True)]
-            scores = self._anchor.score(asked, batch_size=self._trainer.args.per_device_train_batch_size)
-            anchors = tuple(score - cost for score, cost in zip(scores, costs, strict=True))
+        anchors = tuple(score - cost for score, cost in zip(anchored, costs, strict=True)) if anchored else ()
         rights = tuple(answer.is_right for answer in answers if answer.reference)
         count = len(answers)
         return HeldOutRecord(
@@ -269,13 +276,17 @@ def best_update(records: Sequence[HeldOutRecord], config: HeldOutConfig) -> int:
     return max([record for record in records if keeps(record)] or [first], key=lambda r: (r.reward, -r.update)).update
 
 
+def _place(measured: tuple[int, AnswerRecord, float | None]) -> int:
+    return measured[0]
+
+
 @torch.no_grad()
 def _scores_and_kl(
     trainer: Learner, prompts: Sequence[Sequence[int]], answers: Sequence[generation.Answer]
 ) -> tuple[list[float], list[float]]:
     """Return the reward model's score and the KL to the reference, nats, of each answer."""
     scores, kl = [0.0] * len(answers), [0.0] * len(answers)
-    temperature = trainer.args.temperature
+    temperature, head_VD = trainer.args.temperature, likelihood.output_head(trainer.roles.model)
     for batch in rollout.micro_batches(
         trainer.roles,
         prompts,
@@ -285,9 +296,9 @@ def _scores_and_kl(
         device=trainer.device,
     ):
         with trainer.roles("policy"):
-            logp_BA, _ = rollout.log_probs(trainer.roles, batch, trainer.head_VD, temperature=temperature)
+            logp_BA, _ = rollout.log_probs(trainer.roles, batch, head_VD, temperature=temperature)
         with trainer.roles("reference"):
-            ref_BA, _ = rollout.log_probs(trainer.roles, batch, trainer.head_VD, temperature=temperature)
+            ref_BA, _ = rollout.log_probs(trainer.roles, batch, head_VD, temperature=temperature)
         kl_B = ((logp_BA - ref_BA) * batch.is_answer_BA).double().sum(dim=1)
         score_B = rollout.scores(trainer.roles, batch, trainer.reward_head)
         for row, index in enumerate(batch.index):

@@ -1,6 +1,9 @@
 """In-loop evaluation through a real trainer: what is measured is what the models say, and nothing is done twice."""
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -218,6 +221,60 @@ def test_training_does_not_feel_an_evaluation(make: Maker, prompts: list[Prompt]
 
     with_it, without = weights("with", is_evaluated=True), weights("without", is_evaluated=False)
     assert all(torch.equal(one, other) for one, other in zip(with_it, without, strict=True))
+
+
+TWO = """
+import os, sys
+from pathlib import Path
+import small, torch
+from alignment.held_out import HeldOut, HeldOutConfig
+from finlm import jsonl
+from finlm.model import load_causal
+from finlm.records import Prompt
+from finlm.tokenizer import load_tokenizer
+from test_held_out import Constant
+
+torch.set_num_threads(1)
+base, prompts, folder = map(Path, sys.argv[1:])
+trainer = small.trainer(
+    load_causal(base, dtype=torch.float32, device=torch.device("cpu")), load_tokenizer(base), [[5, 6, 7]],
+    folder / os.environ["RANK"], adapter=small.lora(4), adapter_scale=0.1, total_episodes=8,
+    per_device_train_batch_size=4, response_length=12, max_prompt_length=64, output_dir=str(folder / "run"),
+)
+assert trainer.processes.count == 2
+held_out = HeldOut(trainer, list(jsonl.read(prompts, Prompt)), HeldOutConfig(every=1), Constant())
+record = held_out.after(0)
+trainer.accelerator.wait_for_everyone()
+assert held_out.records == [record], "the processes do not agree"
+assert held_out.after(0) is None
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_prompts(tiny: Any, prompts: list[Prompt], tmp_path: Path, root: Path) -> None:
+    jsonl.write(tmp_path / "prompts.jsonl", prompts)
+    (tmp_path / "two.py").write_text(TWO, encoding="utf-8")
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0",
+            str(tmp_path / "two.py"), str(tiny.base), str(tmp_path / "prompts.jsonl"), str(tmp_path),
+        ],
+        env=os.environ
+        | {
+            "PYTHONPATH": os.pathsep.join(map(str, (root, root / "tests", root / "tests" / "alignment"))),
+            "ACCELERATE_USE_CPU": "1",
+            "OMP_NUM_THREADS": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    answers = list(jsonl.read(tmp_path / "run" / "held_out" / "update-00000.jsonl", AnswerRecord))
+    assert [answer.prompt_id for answer in answers] == [prompt.id for prompt in prompts]
+    (record,) = read_records(tmp_path / "run")
+    costs = [0.0 if answer.ended else 1.0 for answer in answers]  # missing_eos_penalty's default
+    assert record.anchors == pytest.approx([len(a.text) / 10 - cost for a, cost in zip(answers, costs, strict=True)])
 
 
 def test_after_a_roll_back_later_evaluations_are_forgotten(make: Maker, prompts: list[Prompt]) -> None:
