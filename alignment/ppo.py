@@ -23,6 +23,7 @@ from peft import LoraConfig
 from transformers import set_seed
 
 from alignment.ppo_trainer import PPOConfig, PPOTrainer
+from alignment.stopping import EXIT_CODE, Stopped
 from finlm import config, jsonl, model, runs
 from finlm.progress import console
 from finlm.records import Prompt
@@ -47,6 +48,10 @@ class PPOSettings(PPOConfig):
     """Frozen weights: auto, bfloat16 or float32."""
     threads: int = 0
     """CPU threads of torch; 0 leaves torch's default."""
+    ptx_instructions: list[str] = field(default_factory=lambda: ["{runs}/selfqa/instructions.jsonl"])
+    """Files of Conversation records to mix in."""
+    ptx_text: list[str] = field(default_factory=lambda: ["{runs}/selfqa/documents.jsonl"])
+    """Plain-text files (paragraphs between blank lines) or files of Document records to mix in."""
     lora: dict[str, Any] = field(default_factory=lambda: {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"})
     """Fields of peft.LoraConfig for the policy."""
     overwrite: bool = False
@@ -62,14 +67,18 @@ def main(settings: PPOSettings) -> None:
     runs.require(settings.model, what="The fine-tuned model", made_by="python alignment/sft.py")
     runs.require(settings.reward_model, what="The reward model", made_by="python reward/train.py")
     runs.require(settings.prompts, what="Prompts", made_by="finlm prompts")
+    mixed_in = [*settings.ptx_instructions, *settings.ptx_text] if settings.ptx_coef else []
+    for path in mixed_in:
+        runs.require(path, what="What ptx_coef mixes in", made_by="python selfqa/generate.py --corpus filings/")
     base, _ = model.base_of(settings.model)
     reward = Path(settings.reward_model) / "model"
+    inputs: dict[str, str | Path] = {"model": base, "reward_model": reward, "prompts": settings.prompts}
     with PartialState().main_process_first():
         run = runs.Run.open(
             out,
             "ppo",
             settings,
-            inputs={"model": base, "reward_model": reward, "prompts": settings.prompts},
+            inputs=inputs | {path: path for path in mixed_in},
             grows=("total_episodes",),
             overwrite=settings.overwrite and PartialState().is_main_process,
         )
@@ -94,9 +103,14 @@ def main(settings: PPOSettings) -> None:
         train_dataset=list(jsonl.read(settings.prompts, Prompt)),
         peft_config=config.section("lora", settings.lora, LoraConfig, {"task_type": "CAUSAL_LM"}),
     )
-    jsonl.write(out / "rejected.jsonl", trainer.prompts.removals)
+    jsonl.write(out / "rejected.jsonl", trainer.removals)
     console.print(f"PPO: {len(trainer.prompts)} prompts, {trainer.total_updates} updates on {device}")
-    trainer.train()
+    try:
+        trainer.train()
+    except Stopped as stopped:
+        if trainer.accelerator.is_main_process:
+            print(stopped, file=sys.stderr)
+        sys.exit(EXIT_CODE)
 
     if trainer.accelerator.is_main_process:
         trainer.save_policy(out / "policy", base=os.path.relpath(base, out / "policy"))

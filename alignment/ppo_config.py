@@ -1,6 +1,9 @@
 """The settings of PPO, under the names of TRL 1.12's `PPOConfig` where it had them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from alignment.reward_shaping import NORMALISATIONS, Shaping
+from alignment.schedule import SHAPES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,28 +34,62 @@ class PPOConfig:
     """Tokens per prompt at most; longer prompts are set aside and counted."""
     temperature: float = 1.0
     """Divides the logits, in sampling and in every log-probability."""
+    top_p: float = 1.0
+    """Sample from the smallest set of tokens with this probability mass; 1 keeps all. Ratios and KL are then those of
+    the distributions restricted to the set that the policy had when it sampled."""
+    top_k: int = 0
+    """Sample from this many likeliest tokens; 0 keeps all. Ratios and KL as with top_p."""
+    score_normalisation: str = "none"
+    """none, std (scores are divided by their running standard deviation) or mean_std (their running mean is taken off
+    before); over all rollouts and processes."""
+    score_clip: float = 5.0
+    """Scores are held within +- this many units, after the normalisation and before the penalties; 0 leaves them."""
+    length_penalty: float = 0.0
+    """Taken off the score for each token beyond `length_penalty_from`, score units per token."""
+    length_penalty_from: int = 0
+    """Tokens of an answer that cost nothing."""
     missing_eos_penalty: float = 1.0
     """Taken off the score of an answer that was cut off at `response_length`, in units of the score."""
-    score_clip: float = 5.0
-    """Scores are held within +- this many units, before the penalty; 0 leaves them."""
+    bootstrap_truncated: bool = False
+    """Take the critic's value after its last token for the future of a cut-off answer, in place of its score; false
+    takes the cut for an end. Penalties stay; missing_eos_penalty 0 makes a cut neutral."""
     learning_rate: float = 2e-5
     """Learning rate of the policy's LoRA weights (the recipe's 5e-7 is a rate for full fine-tuning)."""
     critic_learning_rate: float = 5e-5
     """Learning rate of the critic's LoRA weights and head."""
     warmup_updates: int = 3
-    """Rollouts over which both learning rates rise linearly from zero."""
+    """Rollouts over which both learning rates rise linearly from zero; the policy's after critic_warmup_updates."""
+    anneal: str = "none"
+    """none, linear or cosine: how both learning rates fall from then on to the last update that total_episodes allows.
+    A run that is trained on follows the longer run's curve from there: its rate rises again."""
+    anneal_floor: float = 0.0
+    """Share of the learning rate that it falls to, 0 to 1."""
+    critic_warmup_updates: int = 0
+    """Rollouts at the beginning from which only the critic learns."""
     adam_epsilon: float = 1e-5
     """AdamW's epsilon, as in OpenAI's PPO."""
     max_grad_norm: float = 1.0
     """Gradient norm that policy and critic are each clipped to."""
     kl_coef: float = 0.05
-    """beta: score units per nat of KL to the reference."""
+    """beta: score units per nat of KL to the reference; with adaptive_kl_target, beta of the first rollout."""
     kl_estimator: str = "k1"
     """k1, k2 or k3."""
+    adaptive_kl_target: float = 0.0
+    """KL to the reference, in nats per answer, that beta is steered towards after each rollout; 0 leaves beta fixed."""
+    adaptive_kl_horizon: int = 10_000
+    """Answers over which beta can change by a fifth."""
     cliprange: float = 0.2
     """Ratios beyond 1 +- this earn nothing more."""
+    cliprange_high: float = 0.0
+    """Ratios above 1 + this earn nothing more; 0 takes cliprange for both sides."""
+    dual_clip: float = 0.0
+    """Where the advantage is negative, a token counts at most as if its ratio were this, above 1; 0 is off."""
+    ratio_limit: float = 10.0
+    """The policy skips an optimizer step whose mean ratio is beyond this; 0 never skips."""
+    entropy_coef: float = 0.0
+    """Weight of the mean entropy per token, which is added to what the policy maximises."""
     cliprange_value: float = 0.2
-    """Values may move this far from the rollout's without penalty."""
+    """Values may move this far from the rollout's without penalty; 0 is the plain squared error."""
     vf_coef: float = 1.0
     """Weight of the critic's loss."""
     gamma: float = 1.0
@@ -62,7 +99,23 @@ class PPOConfig:
     whiten_rewards: bool = False
     """Scale rewards to variance 1, keeping their mean."""
     target_kl: float = 0.0
-    """Stop the epochs of a rollout once the policy has moved this many nats per token from its start; 0 never stops."""
+    """Learn no more from a rollout once the policy has moved this many nats per token from the one that sampled:
+    checked before each optimizer step, which is then not taken; 0 never stops."""
+    ptx_coef: float = 0.0
+    """PPO-ptx: weight of the mean negative log-likelihood of mixed-in text and instructions, per learned token, in the
+    policy's loss; 0 mixes nothing in and reads none of the files below."""
+    ptx_instructions: list[str] = field(default_factory=list)
+    """Files of Conversation records to mix in."""
+    ptx_text: list[str] = field(default_factory=list)
+    """Plain-text files (paragraphs between blank lines) or files of Document records to mix in."""
+    ptx_text_share: float = 0.2
+    """Share of text among all mixed-in tokens, 0 to 1."""
+    ptx_test_share: float = 0.2
+    """Share of groups (companies) held out from what is mixed in, as in `finlm sft`."""
+    ptx_rows: int = 32
+    """Mixed-in rows per optimizer step, over all processes."""
+    ptx_max_length: int = 1024
+    """Tokens per mixed-in row; longer instructions are set aside, longer text continues in another row."""
     save_steps: int = 20
     """Updates between checkpoints."""
     seed: int = 0
@@ -71,7 +124,7 @@ class PPOConfig:
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
     def __post_init__(self) -> None:
-        for name in (
+        at_least_one = (
             "total_episodes",
             "per_device_train_batch_size",
             "gradient_accumulation_steps",
@@ -79,17 +132,66 @@ class PPOConfig:
             "num_ppo_epochs",
             "local_rollout_forward_batch_size",
             "response_length",
+            "adaptive_kl_horizon",
+            "ptx_rows",
+            "ptx_max_length",
             "save_steps",
-        ):
+        )
+        for name in at_least_one:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}; PPO samples, so it must be above 0.")
-        if self.kl_estimator not in {"k1", "k2", "k3"}:
-            raise ValueError(f"kl_estimator is {self.kl_estimator!r}; it must be k1, k2 or k3.")
-        for name in ("gamma", "lam"):
+        for name, known in (
+            ("kl_estimator", ("k1", "k2", "k3")),
+            ("score_normalisation", NORMALISATIONS),
+            ("anneal", SHAPES),
+        ):
+            if getattr(self, name) not in known:
+                choices = f"{', '.join(known[:-1])} or {known[-1]}"
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {choices}.")
+        for name in ("gamma", "lam", "anneal_floor", "ptx_text_share", "ptx_test_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 to 1.")
+        not_negative = (
+            "top_k",
+            "score_clip",
+            "length_penalty",
+            "length_penalty_from",
+            "missing_eos_penalty",
+            "warmup_updates",
+            "critic_warmup_updates",
+            "adaptive_kl_target",
+            "cliprange_high",
+            "cliprange_value",
+            "ratio_limit",
+            "entropy_coef",
+            "target_kl",
+            "ptx_coef",
+        )
+        for name in not_negative:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 (off) or more.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
+        for name in ("dual_clip", "ratio_limit"):
+            if 0 < getattr(self, name) <= 1 or getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 1, or 0 for off.")
+        if self.ptx_coef and not self.ptx_instructions:
+            raise ValueError(
+                f"ptx_coef is {self.ptx_coef}, but ptx_instructions names no file; give one or set it to 0."
+            )
+
+    @property
+    def shaping(self) -> Shaping:
+        """What is done to a score before it is paid."""
+        return Shaping(
+            normalisation=self.score_normalisation,
+            clip=self.score_clip,
+            length_penalty=self.length_penalty,
+            length_penalty_from=self.length_penalty_from,
+            missing_eos_penalty=self.missing_eos_penalty,
+        )
 
     @property
     def local_batch_size(self) -> int:

@@ -1,13 +1,16 @@
 """PPO's state on disk: everything a killed run needs to go on bit by bit where it was, in safetensors and JSON."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from alignment.reward_shaping import RunningMoments
 from alignment.roles import Roles
 from finlm import runs
 from finlm.scorer import Head
@@ -17,14 +20,29 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is. Sampling and shuffling draw from (seed, update), so no random state needs keeping.
+    """How far a run is. Sampling, shuffling and mixing draw from (seed, update, step) and learning rates are a function
+    of the update, so no random state and no schedule need keeping.
 
     Example:
-        Progress(update=20, episode=2560)
+        Progress(update=20, episode=2560, kl_coef=0.047, scores=RunningMoments(2560.0, 0.3, 2400.0), steps=40)
     """
 
     update: int = 0
     episode: int = 0
+    kl_coef: float | None = None
+    """beta of the next rollout, score units per nat; None: the setting's."""
+    scores: RunningMoments = field(default_factory=RunningMoments)
+    """Moments of all raw scores so far; empty where scores are not normalised."""
+    steps: int = 0
+    """Optimizer steps of the policy so far."""
+    skipped_steps: int = 0
+    """Optimizer steps of the policy that its ratios forbade, so far."""
+
+    @classmethod
+    def read(cls, path: Path) -> "Progress":
+        """Read what `save` wrote."""
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**{**stored, "scores": RunningMoments(**stored.get("scores", {}))})
 
 
 def save(
@@ -61,7 +79,32 @@ def load(
             tensor.copy_(stored[name])
     for name, optimizer in optimizers.items():
         _restore_moments(optimizer, load_file(newest / f"{name}_optimizer.safetensors"))
-    return Progress(**json.loads((newest / "progress.json").read_text(encoding="utf-8"))), complaints
+    return Progress.read(newest / "progress.json"), complaints
+
+
+class Snapshot(NamedTuple):
+    """Copies of everything that a step changes, on the devices where it lies."""
+
+    weights: dict[str, Tensor]
+    moments: dict[str, dict[str, Tensor]]
+    """Optimizer's name -> its state."""
+
+
+def snapshot(roles: Roles, head: Head, optimizers: Mapping[str, torch.optim.Optimizer]) -> Snapshot:
+    """Return what `roll_back` needs to undo all steps from here on."""
+    weights = {name: tensor.detach().clone() for name, tensor in _trained(roles, head, clone=False).items()}
+    moments = {name: _moments(optimizer, clone=True) for name, optimizer in optimizers.items()}
+    return Snapshot(weights, moments)
+
+
+@torch.no_grad()
+def roll_back(before: Snapshot, roles: Roles, head: Head, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
+    """Put weights and optimizers back to where they were, and forget all gradients."""
+    for name, tensor in _trained(roles, head, clone=False).items():
+        tensor.copy_(before.weights[name])
+    for name, optimizer in optimizers.items():
+        optimizer.zero_grad(set_to_none=True)
+        _restore_moments(optimizer, before.moments[name])
 
 
 def _trained(roles: Roles, head: Head, *, clone: bool = True) -> dict[str, Tensor]:
@@ -70,13 +113,14 @@ def _trained(roles: Roles, head: Head, *, clone: bool = True) -> dict[str, Tenso
     return {name: (tensor.detach().cpu().contiguous() if clone else tensor) for name, tensor in tensors.items()}
 
 
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _moments(optimizer: torch.optim.Optimizer, *, clone: bool = False) -> dict[str, Tensor]:
     state = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{name}": torch.as_tensor(value).detach().cpu().contiguous()
+    found = {
+        f"{index}.{name}": torch.as_tensor(value).detach()
         for index, entry in state.items()
         for name, value in entry.items()
     }
+    return {name: (value.clone() if clone else value.cpu().contiguous()) for name, value in found.items()}
 
 
 def _restore_moments(optimizer: torch.optim.Optimizer, stored: dict[str, Tensor]) -> None:

@@ -10,9 +10,8 @@ reference is the base without adapters and the critic begins as a copy of the re
 
 import random
 import shutil
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +21,25 @@ from peft import LoraConfig
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from alignment import objective, ppo_log, ppo_state, rollout
+from alignment import faults, objective, ppo_log, ppo_state, ptx, reward_shaping, rollout, schedule
+from alignment.gradients import Gradients, norm
+from alignment.kl_control import next_coefficient
+from alignment.lessons import Lesson
+from alignment.perf import Phases
 from alignment.ppo_config import PPOConfig
 from alignment.processes import Processes
 from alignment.prompt_stream import PromptStream
+from alignment.reading import Reader
 from alignment.roles import Roles, copy_adapter
+from alignment.sampling import Sampler
+from alignment.stopping import Stopped, StopSignal
 from finlm import generation, jsonl, likelihood, runs, scorer
 from finlm.errors import UserError
-from finlm.metrics import append_metrics
 from finlm.model import order_targets
 from finlm.progress import bar, console
-from finlm.records import Prompt, content_id
+from finlm.records import Prompt, Removal, content_id
 
 __all__ = ["PPOConfig", "PPOTrainer"]
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """One micro-batch ready to learn from."""
-
-    measured: rollout.Measured
-    advantage_BA: Tensor
-    return_BA: Tensor
 
 
 class PPOTrainer:
@@ -96,13 +92,19 @@ class PPOTrainer:
         self.critic_head = scorer.load_head(reward_model).to(self.device)
         if args.gradient_checkpointing:
             self.roles.checkpoint_gradients()
-        self.head_VD = likelihood.output_head(model)
-
+        self.head_VD, pad = likelihood.output_head(model), processing_class.pad_token_id
+        heads = {"critic_head": self.critic_head, "reward_head": self.reward_head}
+        self.sampler = Sampler(self.roles.model, processing_class, args)
+        self.reader = Reader(self.roles, args, **heads, head_VD=self.head_VD, pad=pad)
+        self.gradients = Gradients(self.roles, args, critic_head=self.critic_head, head_VD=self.head_VD, pad=pad)
         self.optimizers = {
-            "policy": self._adamw(self._policy_parameters(), args.learning_rate),
-            "critic": self._adamw(self._critic_parameters(), args.critic_learning_rate),
+            "policy": self._adamw(self.gradients.policy, args.learning_rate),
+            "critic": self._adamw(self.gradients.critic, args.critic_learning_rate),
         }
         self.prompts = PromptStream(train_dataset, processing_class, max_length=args.max_prompt_length, seed=args.seed)
+        self.mixture = ptx.Mixture.read(args, processing_class) if args.ptx_coef else None
+        self.progress = ppo_state.Progress()
+        self.stop = StopSignal()
 
     # ------------------------------------------------------------------------------------------ the loop
 
@@ -113,46 +115,67 @@ class PPOTrainer:
             The last update's metrics.
 
         Raises:
-            UserError: A loss or gradient is not finite; the weights keep their last values.
+            UserError: A number is not finite; the weights keep their last values.
+            Stopped: SIGTERM came; the run goes on from its last whole update.
         """
-        progress, complaints = ppo_state.load(self.folder, self.roles, self.critic_head, self.optimizers)
+        self.progress, complaints = ppo_state.load(self.folder, self.roles, self.critic_head, self.optimizers)
         for complaint in complaints:
             console.print(f"[yellow]skipped a damaged checkpoint: {complaint}")
         metrics: dict[str, float] = {}
-        is_main = self.processes.is_main
-        with bar(is_shown=is_main) as shown:
-            task = shown.add_task("PPO", total=self.total_updates, completed=progress.update, note="")
-            while progress.update < self.total_updates:
-                began = time.perf_counter()
-                update = progress.update + 1
-                prompts = self.prompts_of(update)
-                answers = self.sample(prompts, update)
-                measured = self.measure(prompts, answers)
-                lessons = self.credit(measured)
-                learned = self.learn(lessons, update)
-                progress = ppo_state.Progress(update, progress.episode + self.batch_size)
-
-                metrics = learned | ppo_log.summary(
-                    measured,
-                    answers,
-                    self.processes,
-                    kl_coef=self.args.kl_coef,
-                    kl_estimator=self.args.kl_estimator,
-                )
-                metrics |= {"episode": progress.episode, "eps": len(answers) / (time.perf_counter() - began)}
-                if is_main:
-                    kept = ppo_log.records(update, prompts, answers, measured, self.tokenizer, self.prompts.name)
-                    jsonl.write(self.folder / "rollouts" / f"update-{update:05d}.jsonl", kept)
-                    append_metrics(self.folder / "metrics.jsonl", update, metrics)
-                    if update % self.args.save_steps == 0 or update == self.total_updates:
-                        ppo_state.save(self.folder, progress, self.roles, self.critic_head, self.optimizers)
-                shown.update(
-                    task,
-                    completed=update,
-                    note=f"score {metrics['objective/scores']:+.2f} KL {metrics['objective/kl']:.2f}",
-                )
-        if is_main:
+        with self.stop, bar(is_shown=self.processes.is_main) as shown, ppo_log.Journal(self.folder) as journal:
+            task = shown.add_task("PPO", total=self.total_updates, completed=self.progress.update, note="")
+            try:
+                while self.progress.update < self.total_updates:
+                    metrics = self.update(journal)
+                    note = f"score {metrics['objective/scores']:+.2f} KL {metrics['objective/kl']:.2f}"
+                    shown.update(task, completed=self.progress.update, note=note)
+            except Stopped:
+                raise Stopped(self._leave()) from None
+        if self.processes.is_main:
             ppo_state.tidy(self.folder)
+        return metrics
+
+    def update(self, journal: ppo_log.Journal) -> dict[str, float]:
+        """One rollout and all learning from it, written down; return its metrics.
+
+        Raises:
+            UserError: A number is not finite.
+            Stopped: SIGTERM came; weights and state are those of the update before, or of this one if it was whole.
+        """
+        before, number, clock = self.progress, self.progress.update + 1, Phases(self.device)
+        undo = None
+        try:
+            prompts = self.prompts_of(number)
+            with clock("sample"):
+                answers = self.sample(prompts, number)
+            with clock("measure"):
+                measured = self.measure(prompts, answers)
+            with clock("credit"):
+                lessons = self.credit(measured)
+            undo = ppo_state.snapshot(self.roles, self.critic_head, self.optimizers)
+            with clock("learn"):
+                learned = self.learn(lessons, number)
+        except Stopped:
+            self.progress = before
+            if undo is not None:
+                ppo_state.roll_back(undo, self.roles, self.critic_head, self.optimizers)
+            raise
+
+        metrics = learned | ppo_log.summary(
+            measured, answers, self.processes, kl_coef=self.kl_coef, kl_estimator=self.args.kl_estimator
+        )
+        metrics |= ppo_log.of_critic(lessons, self.processes)
+        metrics |= {"episode": before.episode + self.batch_size, "eps": len(answers) / clock.total_seconds}
+        tokens = metrics["rollout/answer_tokens"] * self.batch_size
+        metrics |= clock.metrics(tokens=tokens, splits=self.reader.splits + self.gradients.splits)
+        self.progress = self._progress_after(metrics)
+        if self.processes.is_main:
+            kept = ppo_log.records(number, prompts, answers, measured, self.tokenizer, self.prompts.name)
+            jsonl.write(self.folder / "rollouts" / f"update-{number:05d}.jsonl", kept)
+            journal.write(number, metrics)
+            if number % self.args.save_steps == 0 or number == self.total_updates:
+                ppo_state.save(self.folder, self.progress, self.roles, self.critic_head, self.optimizers)
+        self.stop.together(self.processes, lambda: None)
         return metrics
 
     @property
@@ -165,6 +188,16 @@ class PPOTrainer:
         """Answers of one rollout, over all processes."""
         return self.args.local_batch_size * self.processes.count
 
+    @property
+    def kl_coef(self) -> float:
+        """beta of this rollout, score units per nat."""
+        return self.args.kl_coef if self.progress.kl_coef is None else self.progress.kl_coef
+
+    @property
+    def removals(self) -> list[Removal]:
+        """Prompts and mixed-in rows that were set aside."""
+        return [*self.prompts.removals, *(self.mixture.removals if self.mixture else [])]
+
     def prompts_of(self, update: int) -> list[list[int]]:
         """Return the token ids of this process's prompts of an update."""
         local = self.args.local_batch_size
@@ -174,59 +207,35 @@ class PPOTrainer:
 
     def sample(self, prompts: Sequence[Sequence[int]], update: int) -> list[generation.Answer]:
         """Step 1: the policy answers."""
-        sampling = generation.Sampling(
-            max_new_tokens=self.args.response_length, temperature=self.args.temperature, top_p=1.0
-        )
         seed = self._seed("sample", update, self.processes.index)
         with self.roles("policy"):
-            return generation.sample(
-                self.roles.model,
-                self.tokenizer,
-                prompts,
-                sampling,
-                seed=seed,
-                batch_size=self.args.local_rollout_forward_batch_size,
+            return self.stop.together(
+                self.processes, lambda: self.sampler.sample(prompts, seed=seed, poll=self.stop.poll)
             )
 
     @torch.no_grad()
     def measure(self, prompts: Sequence[Sequence[int]], answers: Sequence[generation.Answer]) -> list[rollout.Measured]:
-        """Step 2: policy, reference, critic and reward model read the answers."""
-        measured = []
-        for batch in rollout.micro_batches(
-            self.roles,
-            prompts,
-            answers,
-            size=self.args.per_device_train_batch_size,
-            pad=self.tokenizer.pad_token_id,
-            device=self.device,
-        ):
-            with self.roles("policy"):
-                old_BA, entropy_BA = self._log_probs(batch)
-            with self.roles("reference"):
-                ref_BA, _ = self._log_probs(batch)
-            value_BA = rollout.values(self.roles, batch, self.critic_head)
-            score_B = rollout.scores(self.roles, batch, self.reward_head)
-            unusable_N = score_B[~torch.isfinite(score_B)]
-            if len(unusable_N):
-                raise UserError(
-                    f"The reward model scores an answer {float(unusable_N[0])}; no step was taken. Look for damaged "
-                    "weights in the reward model or in the policy's base."
-                )
-            if self.args.score_clip:
-                score_B = score_B.clamp(-self.args.score_clip, self.args.score_clip)
-            was_cut_B = torch.tensor([not answers[index].ended for index in batch.index], device=self.device)
-            score_B = score_B - self.args.missing_eos_penalty * was_cut_B
-            measured.append(rollout.Measured(batch, old_BA, ref_BA, value_BA, entropy_BA, score_B))
-        return measured
+        """Step 2: policy, reference, critic and reward model read the answers; scores become what is paid."""
+        read = self.stop.together(self.processes, lambda: self.reader.read(prompts, answers, poll=self.stop.poll))
+        faults.refuse_measured(read, self.processes, self.folder, update=self.progress.update + 1)
+        if self.args.score_normalisation != "none":
+            raw = [item.raw_B for item in read]
+            over = self.processes.moments(raw, [torch.ones_like(raw_B, dtype=torch.bool) for raw_B in raw])
+            self.progress = replace(self.progress, scores=self.progress.scores.with_batch(over))
+        how, running = self.args.shaping, self.progress.scores
+        return [
+            replace(item, score_B=reward_shaping.shaped(item.raw_B, item.tokens_B, item.was_cut_B, running, how))
+            for item in read
+        ]
 
     def credit(self, measured: Sequence[rollout.Measured]) -> list[Lesson]:
         """Step 3: rewards per token, advantages, whitening over all processes."""
         rewards = [
             objective.token_rewards(
-                item.score_B,
+                self._paid(item),
                 objective.kl_estimate(item.old_BA, item.ref_BA, self.args.kl_estimator),
                 item.batch.is_answer_BA,
-                kl_coef=self.args.kl_coef,
+                kl_coef=self.kl_coef,
             )
             for item in measured
         ]
@@ -238,7 +247,9 @@ class PPOTrainer:
                 for reward, mask in zip(rewards, masks, strict=True)
             ]
         estimates = [
-            objective.advantages(reward, item.value_BA, mask, gamma=self.args.gamma, lam=self.args.lam)
+            objective.advantages(
+                reward, item.value_BA, mask, gamma=self.args.gamma, lam=self.args.lam, after_B=item.after_B
+            )
             for reward, item, mask in zip(rewards, measured, masks, strict=True)
         ]
         over = self.processes.moments([estimate.advantage_BA for estimate in estimates], masks)
@@ -250,87 +261,139 @@ class PPOTrainer:
     def learn(self, lessons: Sequence[Lesson], update: int) -> dict[str, float]:
         """Step 4: several epochs of clipped steps, policy and critic each with its own optimizer."""
         steps: list[dict[str, float]] = []
+        size = self.args.gradient_accumulation_steps
         for epoch in range(self.args.num_ppo_epochs):
             order = random.Random(self._seed("order", update, epoch)).sample(range(len(lessons)), len(lessons))
-            size = self.args.gradient_accumulation_steps
             for start in range(0, len(order), size):
-                steps.append(self._step([lessons[index] for index in order[start : start + size]], update))
-            if self.args.target_kl and steps[-1]["policy/approxkl_avg"] > self.args.target_kl:
+                batch = [lessons[index] for index in order[start : start + size]]
+                steps.append(self._step(batch, update, step=len(steps)))
+                if self._is_far(steps[-1]):
+                    break
+            if self._is_far(steps[-1]):
                 break
-        return {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]} | {
-            "policy/epochs": len(steps) / self.args.num_mini_batches,
-            "lr": self.args.learning_rate * self._warm(update),
-        }
+        whole = len(steps) - self._is_far(steps[-1])
+        rates = {"policy/epochs": whole / self.args.num_mini_batches, "lr": self._rate("policy", update)}
+        return ppo_log.over_steps(steps) | rates
 
-    def _step(self, lessons: Sequence[Lesson], update: int) -> dict[str, float]:
-        """One optimizer step of policy and critic over a mini-batch, normalised by all its answer tokens."""
-        tokens = self.processes.sum(sum(float(lesson.measured.batch.is_answer_BA.sum()) for lesson in lessons))
-        sums = dict.fromkeys(
-            ("policy", "value", "clipped", "value_clipped", "approxkl", "entropy", "ratio", "ratio2"), 0.0
+    def _step(self, lessons: Sequence[Lesson], update: int, step: int = 0) -> dict[str, float]:
+        """One optimizer step of policy and critic over a mini-batch, normalised by all its tokens."""
+        policy_learns = update > self.args.critic_warmup_updates
+        mixed = self._mixed_in(update, step) if policy_learns else []
+        answer_tokens, learned_tokens = self.processes.sum_all(
+            [sum(lesson.answer_tokens for lesson in lessons), float(sum(rows.learned for rows in mixed))]
         )
-        for lesson in lessons:
-            item = lesson.measured
-            mask_BA = item.batch.is_answer_BA
-            with self.roles("policy"):
-                logp_BA, entropy_BA = self._log_probs(item.batch)
-                policy = objective.policy_loss(
-                    logp_BA, item.old_BA, lesson.advantage_BA, mask_BA, cliprange=self.args.cliprange
-                )
-                (policy.loss / tokens).backward()  # type: ignore[no-untyped-call]
-            value_BA = rollout.values(self.roles, item.batch, self.critic_head)
-            value = objective.value_loss(
-                value_BA, item.value_BA, lesson.return_BA, mask_BA, cliprange_value=self.args.cliprange_value
-            )
-            (self.args.vf_coef * value.loss / tokens).backward()  # type: ignore[no-untyped-call]
-            ratio_N = policy.ratio_BA.detach()[mask_BA]
-            sums["policy"] += float(policy.loss.detach())
-            sums["value"] += float(value.loss.detach())
-            sums["clipped"] += float(policy.clipped)
-            sums["value_clipped"] += float(value.clipped)
-            sums["approxkl"] += float(0.5 * (logp_BA.detach() - item.old_BA)[mask_BA].square().sum())
-            sums["entropy"] += float(entropy_BA[mask_BA].sum())
-            sums["ratio"] += float(ratio_N.sum())
-            sums["ratio2"] += float(ratio_N.double().square().sum())
-        means = {name: self.processes.sum(total) / tokens for name, total in sums.items()}
-        norms = {
-            "policy": self._gradient_norm("policy", self._policy_parameters()),
-            "critic": self._gradient_norm("critic", self._critic_parameters()),
-        }
+        totals = self.stop.together(
+            self.processes,
+            lambda: self.gradients.add(
+                lessons,
+                mixed,
+                answer_tokens=answer_tokens,
+                learned_tokens=learned_tokens,
+                policy_learns=policy_learns,
+                poll=self.stop.poll,
+            ),
+        )
+        figures = ppo_log.of_step(totals, self.processes, answer_tokens=answer_tokens, learned_tokens=learned_tokens)
         # both norms are known before either steps, so that a fault of one leaves the other's weights alone too
-        self._update("policy", self.args.learning_rate * self._warm(update))
-        self._update("critic", self.args.critic_learning_rate * self._warm(update))
-        return {
-            "loss/policy_avg": means["policy"],
-            "loss/value_avg": means["value"],
-            "policy/clipfrac_avg": means["clipped"],
-            "val/clipfrac_avg": means["value_clipped"],
-            "policy/approxkl_avg": means["approxkl"],
-            "policy/entropy_avg": means["entropy"],
-            "val/ratio": means["ratio"],
-            "val/ratio_var": max(0.0, means["ratio2"] - means["ratio"] ** 2),
-            "policy/grad_norm": norms["policy"],
-            "val/grad_norm": norms["critic"],
+        figures["policy/grad_norm"] = self._gradient_norm(self.gradients.policy) if policy_learns else 0.0
+        figures["val/grad_norm"] = self._gradient_norm(self.gradients.critic)
+        self._refuse_a_fault(figures, lessons, answer_tokens)
+        is_taken = not self._is_far(figures)
+        is_skipped = is_taken and policy_learns and 0 < self.args.ratio_limit < figures["val/ratio"]
+        if is_taken and policy_learns and not is_skipped:
+            self._update("policy", self._rate("policy", update))
+        if is_taken:
+            self._update("critic", self._rate("critic", update))
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        return figures | {
+            "rollout/policy_steps": float(is_taken and policy_learns and not is_skipped),
+            "rollout/skipped_steps": float(is_skipped),
         }
 
-    def _gradient_norm(self, name: str, parameters: list[torch.nn.Parameter]) -> float:
-        """Sum the gradients over processes, clip and check them; return the norm before clipping."""
+    def _mixed_in(self, update: int, step: int) -> list[ptx.Rows]:
+        """This process's share of the rows that a step mixes in."""
+        if self.mixture is None:
+            return []
+        rows = self.mixture.take(self.args.ptx_rows, seed=self._seed("ptx", update, step))
+        mine = rows[self.processes.index :: self.processes.count]
+        return ptx.micro_batches(mine, size=self.args.per_device_train_batch_size)
+
+    def _is_far(self, figures: dict[str, float]) -> bool:
+        """True if the policy has moved further from the one that sampled than a rollout may be learned from."""
+        return 0 < self.args.target_kl < figures["policy/approxkl_avg"]
+
+    def _gradient_norm(self, parameters: Sequence[torch.nn.Parameter]) -> float:
+        """Sum the gradients over processes and clip them; return the norm before clipping."""
         self.processes.sum_gradients(parameters)
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.args.max_grad_norm or float("inf")))
-        if norm != norm or norm == float("inf"):
-            raise UserError(
-                f"The {name}'s gradient norm is {norm}; no step was taken and the weights keep their last values. "
-                "Lower the learning rate or look at the last rollouts."
-            )
-        return norm
+        return norm(parameters, clip=self.args.max_grad_norm)
 
     def _update(self, name: str, rate: float) -> None:
         optimizer = self.optimizers[name]
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+
+    def _rate(self, name: str, update: int) -> float:
+        """The learning rate of policy or critic in an update."""
+        args = self.args
+        full, late = (
+            (args.learning_rate, args.critic_warmup_updates) if name == "policy" else (args.critic_learning_rate, 0)
+        )
+        return full * schedule.share(
+            update - late,
+            self.total_updates - late,
+            warmup=args.warmup_updates,
+            anneal=args.anneal,
+            floor=args.anneal_floor,
+        )
+
+    # ------------------------------------------------------------------------------------------ what may go wrong
+
+    def _refuse_a_fault(self, figures: dict[str, float], lessons: Sequence[Lesson], answer_tokens: float) -> None:
+        """Stop before a step if a figure is not finite; all processes know the same figures."""
+        what = faults.said_of_figures(figures)
+        if what is None:
+            return
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        lesson = self.gradients.first_not_finite(lessons, answer_tokens=answer_tokens)
+        faults.refuse_step(what, lesson, self.processes, self.folder, update=self.progress.update + 1)
+
+    def _leave(self) -> str:
+        """Write the checkpoint that a stopped run goes on from; return what there is to say."""
+        if self.processes.is_main and self.progress.update:
+            ppo_state.save(self.folder, self.progress, self.roles, self.critic_head, self.optimizers)
+        self.processes.wait()
+        return (
+            f"stopped by SIGTERM after update {self.progress.update} of {self.total_updates}; "
+            "the same command goes on from there."
+        )
 
     # ------------------------------------------------------------------------------------------ parts
+
+    def _paid(self, item: rollout.Measured) -> Tensor:
+        """The scores (B,) as rewards: those of cut-off answers come from the critic where they are bootstrapped."""
+        if not self.args.bootstrap_truncated:
+            return item.score_B
+        return reward_shaping.unfinished(item.score_B, item.tokens_B, item.was_cut_B, self.args.shaping)
+
+    def _progress_after(self, metrics: dict[str, float]) -> ppo_state.Progress:
+        """How far the run is once an update is whole."""
+        return replace(
+            self.progress,
+            update=self.progress.update + 1,
+            episode=int(metrics["episode"]),
+            kl_coef=next_coefficient(
+                self.kl_coef,
+                metrics["objective/kl"],
+                target_nats=self.args.adaptive_kl_target,
+                horizon=self.args.adaptive_kl_horizon,
+                answers=self.batch_size,
+            ),
+            steps=self.progress.steps + int(metrics["rollout/policy_steps"]),
+            skipped_steps=self.progress.skipped_steps + int(metrics["rollout/skipped_steps"]),
+        )
 
     def save_policy(self, folder: Path, *, base: str) -> None:
         """Write the policy's adapter, whole or not at all; `base` is the base's path relative to it."""
@@ -343,20 +406,8 @@ class PPOTrainer:
             shutil.rmtree(aside / "policy")
             (aside / "README.md").unlink(missing_ok=True)
 
-    def _log_probs(self, batch: rollout.MicroBatch) -> tuple[Tensor, Tensor]:
-        return rollout.log_probs(self.roles, batch, self.head_VD, temperature=self.args.temperature)
-
-    def _policy_parameters(self) -> list[torch.nn.Parameter]:
-        return list(self.roles.adapter("policy").values())
-
-    def _critic_parameters(self) -> list[torch.nn.Parameter]:
-        return [*self.roles.adapter("critic").values(), *self.critic_head.parameters()]
-
     def _adamw(self, parameters: list[torch.nn.Parameter], rate: float) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameters, lr=rate, eps=self.args.adam_epsilon, weight_decay=0.0)
-
-    def _warm(self, update: int) -> float:
-        return min(1.0, update / self.args.warmup_updates) if self.args.warmup_updates else 1.0
 
     def _seed(self, *parts: object) -> int:
         return int(content_id(self.args.seed, *parts), 16) % 2**31

@@ -37,6 +37,22 @@ class Processes:
         here = torch.tensor(number, device=self._accelerator.device).double()
         return float(self._accelerator.reduce(here, reduction="sum"))
 
+    def sum_all(self, numbers: Sequence[float]) -> list[float]:
+        """Return the sum of each number over processes, in float64, by one message."""
+        if self.count == 1:
+            return list(numbers)
+        here = torch.tensor(numbers, device=self._accelerator.device, dtype=torch.float64)
+        there: list[float] = self._accelerator.reduce(here, reduction="sum").tolist()
+        return there
+
+    def any(self, is_here: bool) -> bool:
+        """Return True on every process if it is True on one of them."""
+        return self.sum(float(is_here)) > 0
+
+    def wait(self) -> None:
+        """Wait until every process has come here."""
+        self._accelerator.wait_for_everyone()
+
     def moments(self, numbers: Sequence[Tensor], masks: Sequence[Tensor]) -> objective.Moments:
         """Return the moments of the counted numbers of all micro-batches of all processes."""
         parts = [objective.moments(number, mask) for number, mask in zip(numbers, masks, strict=True)]
@@ -48,4 +64,6 @@ class Processes:
         if self.count == 1:
             return
         for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
             parameter.grad = self._accelerator.reduce(parameter.grad, reduction="sum")

@@ -1,14 +1,16 @@
 """What PPO learns from: sampled answers with everything measured on them. Axes: B answers, A answer tokens."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from alignment.halving import Halving
 from alignment.roles import Roles
 from finlm.generation import Answer, pad_right
-from finlm.likelihood import token_log_probs
+from finlm.likelihood import kept_tokens, token_log_probs
 from finlm.scorer import Head, last_hidden
 
 
@@ -35,6 +37,19 @@ class MicroBatch:
     is_answer_BA: Tensor
     """True on answer tokens, end token included."""
 
+    def __len__(self) -> int:
+        """Number of answers."""
+        return len(self.index)
+
+    @property
+    def tokens(self) -> int:
+        """Size with padding, in tokens."""
+        return self.ids_BT.numel()
+
+    def rows(self, start: int, stop: int) -> "MicroBatch":
+        """Return some of the answers, padded as before."""
+        return _rows(self, start, stop)
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -48,7 +63,63 @@ class Measured:
     value_BA: Tensor
     entropy_BA: Tensor
     score_B: Tensor
-    """Score with clipping and penalty, (B,)."""
+    """Score as it is paid: normalised, clipped, penalties taken off, (B,)."""
+    raw_B: Tensor
+    """The reward model's own score, (B,)."""
+    was_cut_B: Tensor
+    after_B: Tensor | None = None
+    """The critic's value after the last token, (B,); None where no answer's end is bootstrapped."""
+    kept_NU: Tensor | None = None
+    """Tokens that top-p and top-k left to the policy that sampled, as `finlm.kept` packs them; None where all are."""
+
+    def __len__(self) -> int:
+        """Number of answers."""
+        return len(self.batch)
+
+    @property
+    def tokens(self) -> int:
+        """Size with padding, in tokens."""
+        return self.batch.tokens
+
+    @property
+    def tokens_B(self) -> Tensor:
+        """Tokens of each answer, end token included."""
+        return self.batch.is_answer_BA.sum(dim=1)
+
+    def rows(self, start: int, stop: int) -> "Measured":
+        """Return some of the answers, padded as before."""
+        part = _rows(replace(self, kept_NU=None), start, stop)
+        if self.kept_NU is None:
+            return part
+        ends = self.batch.is_answer_BA.sum(dim=1).cumsum(dim=0).tolist()
+        return replace(part, kept_NU=self.kept_NU[([0, *ends])[start] : ([0, *ends])[stop]])
+
+
+P = TypeVar("P", MicroBatch, Measured)
+
+
+def _rows(whole: P, start: int, stop: int) -> P:
+    """Cut every field that has one entry per answer."""
+    cut: dict[str, Any] = {}
+    for one in fields(whole):
+        value = getattr(whole, one.name)
+        if isinstance(value, MicroBatch):
+            cut[one.name] = value.rows(start, stop)
+        elif value is not None:
+            cut[one.name] = value[start:stop]
+    return replace(whole, **cut)
+
+
+def join(parts: Sequence[Measured], batch: MicroBatch) -> Measured:
+    """Return the pieces that a micro-batch was measured in as one again."""
+    if len(parts) == 1:
+        return replace(parts[0], batch=batch)
+    whole: dict[str, Any] = {}
+    for one in fields(Measured):
+        values = [getattr(part, one.name) for part in parts]
+        if one.name != "batch" and values[0] is not None:
+            whole[one.name] = torch.cat(values)
+    return replace(parts[0], batch=batch, **whole)
 
 
 def micro_batches(
@@ -59,20 +130,27 @@ def micro_batches(
     size: int,
     pad: int,
     device: torch.device,
+    halving: Halving | None = None,
+    poll: Callable[[], None] = lambda: None,
 ) -> list[MicroBatch]:
-    """Group answers of similar length into micro-batches of `size`."""
+    """Group answers of similar length into micro-batches of `size`; `poll` is called before each and may raise."""
+    halving = halving or Halving()
     lengths = [len(prompt) + len(answer.ids) for prompt, answer in zip(prompts, answers, strict=True)]
     order = sorted(range(len(answers)), key=lambda index: (lengths[index], index))
     batches = []
     for start in range(0, len(order), size):
+        poll()
         index = order[start : start + size]
         ids_BT, is_token_BT = pad_right([[*prompts[i], *answers[i].ids] for i in index], pad, device)
         answer_BA, is_answer_BA = pad_right([answers[i].ids for i in index], pad, device)
         first_B1 = torch.tensor([[len(prompts[i]) - 1] for i in index], device=device)
         before_BA = first_B1 + torch.arange(answer_BA.shape[1], device=device)
         before_BA = before_BA.clamp(max=ids_BT.shape[1] - 1)
-        lower_BTD = roles.trunk.states(ids_BT, is_token_BT) if roles.trunk.depth else None
-        batches.append(MicroBatch(tuple(index), ids_BT, is_token_BT, lower_BTD, before_BA, answer_BA, is_answer_BA))
+        batch = MicroBatch(tuple(index), ids_BT, is_token_BT, None, before_BA, answer_BA, is_answer_BA)
+        if roles.trunk.depth:
+            lower = halving(batch, lambda part: roles.trunk.states(part.ids_BT, part.is_token_BT))
+            batch = replace(batch, lower_BTD=torch.cat(lower) if len(lower) > 1 else lower[0])
+        batches.append(batch)
     return batches
 
 
@@ -83,32 +161,73 @@ def _hidden(roles: Roles, batch: MicroBatch) -> Tensor:
     return roles.trunk.finish(batch.lower_BTD, batch.is_token_BT)
 
 
-def _states(roles: Roles, batch: MicroBatch) -> Tensor:
-    """Hidden states (B, A, D) in which the answer tokens were chosen, in the role that is on."""
-    hidden_BTD = _hidden(roles, batch)
+def _before(hidden_BTD: Tensor, batch: MicroBatch) -> Tensor:
+    """Hidden states (B, A, D) in which the answer tokens were chosen."""
     return hidden_BTD.gather(1, batch.before_BA.unsqueeze(-1).expand(-1, -1, hidden_BTD.shape[-1]))
 
 
-def log_probs(roles: Roles, batch: MicroBatch, head_VD: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities and entropies of the answer tokens under the role that is on, (B, A) each, float32."""
-    states_ND = _states(roles, batch)[batch.is_answer_BA]
+def _last(hidden_BTD: Tensor, batch: MicroBatch) -> Tensor:
+    """Hidden states (B, D) after the answers' last tokens."""
+    last_B = batch.is_token_BT.sum(dim=1) - 1
+    return hidden_BTD[torch.arange(len(last_B), device=last_B.device), last_B]
+
+
+def log_probs(
+    roles: Roles,
+    batch: MicroBatch,
+    head_VD: Tensor,
+    *,
+    temperature: float,
+    kept_NU: Tensor | None = None,
+    entropy_learns: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities and entropies of the answer tokens under the role that is on, (B, A) each, float32.
+
+    Args:
+        roles: The model.
+        batch: The answers.
+        head_VD: The output embedding.
+        temperature: Divides the logits.
+        kept_NU: Tokens among which the policy that sampled chose, packed; None: all.
+        entropy_learns: True if the entropies carry gradient.
+    """
+    states_ND = _before(_hidden(roles, batch), batch)[batch.is_answer_BA]
     tokens_N = batch.answer_BA[batch.is_answer_BA]
-    logp_N, entropy_N = token_log_probs(states_ND, tokens_N, head_VD, temperature=temperature)
+    logp_N, entropy_N = token_log_probs(
+        states_ND, tokens_N, head_VD, temperature=temperature, kept_NU=kept_NU, entropy_learns=entropy_learns
+    )
     empty_BA = torch.zeros(batch.answer_BA.shape, device=states_ND.device)
     return empty_BA.masked_scatter(batch.is_answer_BA, logp_N), empty_BA.masked_scatter(batch.is_answer_BA, entropy_N)
 
 
+def kept(
+    roles: Roles, batch: MicroBatch, head_VD: Tensor, *, temperature: float, top_p: float, top_k: int
+) -> Tensor | None:
+    """Return which tokens top-p and top-k leave at each answer token to the role that is on, packed; None: all."""
+    if top_p == 1 and not top_k:
+        return None
+    states_ND = _before(_hidden(roles, batch), batch)[batch.is_answer_BA]
+    tokens_N = batch.answer_BA[batch.is_answer_BA]
+    return kept_tokens(states_ND, tokens_N, head_VD, temperature=temperature, top_p=top_p, top_k=top_k)
+
+
 def values(roles: Roles, batch: MicroBatch, head: Head) -> Tensor:
     """Return the critic's value before each answer token, (B, A), float32, zero off the answers."""
+    return values_and_after(roles, batch, head)[0]
+
+
+def values_and_after(roles: Roles, batch: MicroBatch, head: Head) -> tuple[Tensor, Tensor]:
+    """Return what `values` does, and the critic's value after each answer's last token, (B,), float32."""
     with roles("critic"):
-        value_BA: Tensor = head(_states(roles, batch))
-    return value_BA * batch.is_answer_BA
+        hidden_BTD = _hidden(roles, batch)
+        value_BA: Tensor = head(_before(hidden_BTD, batch))
+        after_B: Tensor = head(_last(hidden_BTD, batch))
+    return value_BA * batch.is_answer_BA, after_B
 
 
 def scores(roles: Roles, batch: MicroBatch, head: Head) -> Tensor:
     """Return the reward model's score at each answer's last token, (B,), float32."""
     with roles("reward"):
         hidden_BTD = _hidden(roles, batch)
-    last_B = batch.is_token_BT.sum(dim=1) - 1
-    score_B: Tensor = head(hidden_BTD[torch.arange(len(last_B), device=last_B.device), last_B])
+    score_B: Tensor = head(_last(hidden_BTD, batch))
     return score_B

@@ -19,6 +19,7 @@ COMMANDS = {
     "reward": ("reward.train", "preferences -> reward model"),
     "prompts": ("finlm.prompts", "preferences and instructions -> prompts for PPO"),
     "ppo": ("alignment.ppo", "fine-tuned model + reward model + prompts -> policy"),
+    "rollouts": ("finlm.rollouts", "what PPO sampled, in the terminal or as a page"),
     "evaluate": ("finlm.evaluate", "base, SFT and PPO on held-out prompts"),
     "chat": ("finlm.chat", "talk to a checkpoint"),
     "demo": ("finlm.demo", "the whole loop on the example filings"),

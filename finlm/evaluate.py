@@ -21,12 +21,26 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
-from finlm import chat_format, config, data, evaluation, generation, jsonl, likelihood, model, runs, scorer
+from finlm import (
+    category_figures,
+    chat_format,
+    config,
+    data,
+    evaluation,
+    generation,
+    jsonl,
+    likelihood,
+    model,
+    prompt_pool,
+    runs,
+    scorer,
+)
+from finlm.category_figures import JudgedPair
 from finlm.embedded import EMBEDDED
 from finlm.errors import UserError
 from finlm.evaluation import AnswerRecord
 from finlm.progress import bar
-from finlm.records import ChoiceItem, Prompt, Removal
+from finlm.records import ChoiceItem, PreferencePair, Prompt, Removal
 from finlm.tokenizer import load_tokenizer
 
 MADE_BY = {"sft": "python alignment/sft.py", "ppo": "accelerate launch alignment/ppo.py"}
@@ -40,7 +54,7 @@ class EvaluateSettings:
     runs: str = field(default_factory=config.default_runs)
     """Run root: the folder that all stages write below."""
     output: str = "{runs}/evaluation"
-    """Folder of answers.jsonl and summary.json."""
+    """Folder of answers.jsonl, summary.json and categories.jsonl."""
     models: dict[str, str] = field(
         default_factory=lambda: {"base": "embedded", "sft": "{runs}/sft", "ppo": "{runs}/ppo"}
     )
@@ -51,6 +65,10 @@ class EvaluateSettings:
     """Reward model that scores the answers."""
     instructions: list[str] = field(default_factory=lambda: ["{runs}/selfqa/instructions.jsonl"])
     """Files of Conversation records; the questions of held-out companies are asked."""
+    prompts: list[str] = field(default_factory=list)
+    """Files of Prompt records; those of held-out groups are asked as well (finlm prompts --split test)."""
+    preferences: list[str] = field(default_factory=list)
+    """Files of PreferencePair records; on those of held-out groups the reward model's agreement is measured."""
     forms: list[str] = field(default_factory=lambda: ["open-book"])
     """Forms of instructions to ask."""
     languages: list[str] = field(default_factory=lambda: ["en", "zh"])
@@ -98,7 +116,8 @@ def main(settings: EvaluateSettings) -> None:
         if path != EMBEDDED:
             runs.require(path, what=f"Model {name!r}", made_by=MADE_BY.get(name, "the stage that writes this folder"))
     runs.require(settings.reward_model, what="The reward model", made_by="python reward/train.py")
-    inputs: dict[str, Any] = {path: path for path in [*settings.instructions, *settings.choices]}
+    files = [*settings.instructions, *settings.choices, *settings.prompts, *settings.preferences]
+    inputs: dict[str, Any] = {path: path for path in files}
     inputs["reward_model"] = scorer.reward_folder(settings.reward_model)
     folders = {name: model.resolve_model(path, settings.runs) for name, path in settings.models.items()}
     for name, folder in folders.items():
@@ -114,9 +133,13 @@ def main(settings: EvaluateSettings) -> None:
     with bar() as progress:
         answers, records, right_choices = answer_and_choose(settings, folders, prompts, items, progress)
         records = measure_kl(settings, folders, prompts, answers, records, progress)
-        records = score(settings, prompts, records, progress)
+        judge = load_judge(settings)
+        records = score(settings, judge, prompts, records, progress)
+        pairs = score_preferences(settings, judge, progress) + category_figures.own_pairs(records)
     jsonl.write(out / "rejected.jsonl", removals)
     jsonl.write(out / "answers.jsonl", [record for name in folders for record in records[name]])
+    categories = category_figures.by_category(records, settings.baseline, pairs, seed=settings.seed)
+    jsonl.write(out / "categories.jsonl", categories)
     summary = summarise(settings, records, right_choices, items)
     runs.write_json(out / "summary.json", summary)
     run.finish(prompts=len(prompts), set_aside=len(removals), choices=len(items))
@@ -138,15 +161,23 @@ def held_out_prompts(settings: EvaluateSettings, folders: dict[str, Path]) -> tu
         )
         if data.is_held_out(prompt, test_share=settings.test_share)
     ]
+    removals: list[Removal] = []
+    for path in settings.prompts:
+        given, empty = prompt_pool.read_prompts(path)
+        held_out = [prompt for prompt in given if data.is_held_out(prompt, test_share=settings.test_share)]
+        removals += empty + data.beyond(given, held_out, rule="for-training", reason="its group is trained on")
+        # a record of such a file wins over an instruction's: it may have been sorted into a sub-field
+        asked = list({prompt.id: prompt for prompt in [*asked, *held_out]}.values())
     fitting = [p for p in asked if len(chat_format.encode(tokenizer, p.messages).ids) <= settings.max_prompt_length]
     if not fitting:
         raise UserError(
-            f"No held-out prompt in {settings.instructions} (test_share {settings.test_share}, forms {settings.forms}, "
-            f"languages {settings.languages}); raise test_share in every stage."
+            f"No held-out prompt in {settings.instructions + settings.prompts} (test_share {settings.test_share}, "
+            f"forms {settings.forms}, languages {settings.languages}); raise test_share in every stage."
         )
     chosen = data.spread(fitting, settings.limit, seed=settings.seed)
     too_long = data.beyond(asked, fitting, rule="too-long", reason=f"limit is {settings.max_prompt_length} tokens")
-    return chosen, too_long + data.beyond(fitting, chosen, rule="over-limit", reason=f"limit is {settings.limit}")
+    removals += too_long
+    return chosen, removals + data.beyond(fitting, chosen, rule="over-limit", reason=f"limit is {settings.limit}")
 
 
 def answer_and_choose(
@@ -196,6 +227,8 @@ def answer_and_choose(
                     is_right=right,
                     fault=fault,
                     kl_nats=nats,
+                    category=prompt.category,
+                    subfield=prompt.subfield,
                 )
             )
         if items:
@@ -237,12 +270,48 @@ def measure_kl(
     return measured
 
 
+def load_judge(settings: EvaluateSettings) -> scorer.Scorer:
+    """Load the reward model."""
+    device = model.device_of_this_process()
+    return scorer.Scorer.load(settings.reward_model, dtype=model.choose_dtype(settings.dtype, device), device=device)
+
+
+def score_preferences(settings: EvaluateSettings, judge: scorer.Scorer, progress: Progress) -> list[JudgedPair]:
+    """Score both answers of the held-out preferences; pairs of strength 0 say nothing and are left out.
+
+    A prompt that stands in the files of prompts is sorted as it is there.
+    """
+    given = [prompt for path in settings.prompts for prompt in prompt_pool.read_prompts(path)[0]]
+    sorted_as = {prompt.id: prompt for prompt in given}
+    pairs = [
+        pair
+        for path in settings.preferences
+        for pair in jsonl.read(path, PreferencePair)
+        if pair.strength > 0 and data.is_held_out(pair.prompt, test_share=settings.test_share)
+    ]
+    if not pairs:
+        return []
+    task = progress.add_task("preferences", total=2 * len(pairs), note="")
+    better = [(pair.prompt.messages, pair.chosen, pair.chosen_ended) for pair in pairs]
+    worse = [(pair.prompt.messages, pair.rejected, pair.rejected_ended) for pair in pairs]
+    scores = judge.score(better + worse, on_batch=lambda count: progress.advance(task, count))
+    prompts = [sorted_as.get(pair.prompt.id, pair.prompt) for pair in pairs]
+    return [
+        JudgedPair(
+            category=prompt.category, subfield=prompt.subfield, better=chosen, worse=rejected, judge="preferences"
+        )
+        for prompt, chosen, rejected in zip(prompts, scores[: len(pairs)], scores[len(pairs) :], strict=True)
+    ]
+
+
 def score(
-    settings: EvaluateSettings, prompts: list[Prompt], records: dict[str, list[AnswerRecord]], progress: Progress
+    settings: EvaluateSettings,
+    judge: scorer.Scorer,
+    prompts: list[Prompt],
+    records: dict[str, list[AnswerRecord]],
+    progress: Progress,
 ) -> dict[str, list[AnswerRecord]]:
     """Score all answers with the reward model."""
-    device = model.device_of_this_process()
-    judge = scorer.Scorer.load(settings.reward_model, dtype=model.choose_dtype(settings.dtype, device), device=device)
     task = progress.add_task("reward model", total=len(prompts) * len(records), note="")
     scored = {}
     for name in settings.models:
@@ -264,9 +333,11 @@ def summarise(
     summary: dict[str, dict[str, Any]] = {}
     for name, answers in records.items():
         count, scores = len(answers), [record.score for record in answers]
+        referenced = sum(bool(record.reference) for record in answers)
         figures: dict[str, Any] = {
             "answers": count,
-            "right": sum(record.is_right for record in answers) / count,
+            "referenced": referenced,
+            "right": sum(record.is_right for record in answers) / max(1, referenced),
             "ended": sum(record.ended for record in answers) / count,
             "tokens": sum(record.tokens for record in answers) / count,
             "reward": sum(scores) / count,

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from finlm import chat_format
 from finlm.figures import judge
 from finlm.likelihood import answer_log_probs
-from finlm.records import ChoiceItem, Message, Prompt
+from finlm.records import Category, ChoiceItem, Message, Prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,9 @@ class AnswerRecord:
     fault: str
     kl_nats: float | None
     """log-probability under its model minus under the baseline; None for the baseline itself."""
+    category: Category = "general"
+    """The prompt's category and sub-field."""
+    subfield: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +90,10 @@ def is_right(prompt: Prompt, text: str, *, ended: bool) -> tuple[bool, str]:
     """Judge an answer by the figure checker; one that did not end by itself is never right.
 
     Returns:
-        True if right, and the fault otherwise.
+        True if right, and the fault otherwise; without a known right answer nothing is judged.
     """
+    if not prompt.reference:
+        return False, ""
     verdict = judge(text, prompt.reference, prompt.question)
     return verdict.is_right and ended, verdict.fault or ("" if ended else "cut-off")
 

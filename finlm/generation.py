@@ -29,6 +29,8 @@ class Sampling:
     """Divides the logits; 0 is greedy decoding."""
     top_p: float = 1.0
     """Smallest set of tokens with this probability mass; 1 keeps all."""
+    top_k: int = 0
+    """Number of likeliest tokens, before top_p; 0 keeps all."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -37,16 +39,18 @@ class Sampling:
             raise ValueError(f"temperature is {self.temperature}; it must be 0 (greedy) or above.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
+        if self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k}; it must be 0 (off) or above.")
 
     def generation_config(self, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
-        """The same as transformers has it; top-k is off."""
+        """The same as transformers has it."""
         is_sampled = self.temperature > 0
         return GenerationConfig(
             max_new_tokens=self.max_new_tokens,
             do_sample=is_sampled,
             temperature=self.temperature if is_sampled else None,
             top_p=self.top_p if is_sampled else None,
-            top_k=0 if is_sampled else None,
+            top_k=self.top_k if is_sampled else None,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )

@@ -1,12 +1,14 @@
 """Log-probabilities of given tokens, without ever holding the logits of a whole batch."""
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from finlm import kept
 from finlm.generation import pad_right
 from finlm.scorer import last_hidden
 
@@ -21,7 +23,14 @@ def output_head(model: Any) -> Tensor:
 
 
 def token_log_probs(
-    states_ND: Tensor, tokens_N: Tensor, head_VD: Tensor, *, temperature: float = 1.0, chunk: int = 256
+    states_ND: Tensor,
+    tokens_N: Tensor,
+    head_VD: Tensor,
+    *,
+    temperature: float = 1.0,
+    chunk: int = 256,
+    kept_NU: Tensor | None = None,
+    entropy_learns: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the log-probability of each token in its state, and the entropy there; both (N,), float32.
 
@@ -33,21 +42,70 @@ def token_log_probs(
         head_VD: The output embedding; its dtype is the dtype of the product.
         temperature: Divides the logits, as in sampling.
         chunk: Tokens at a time.
+        kept_NU: Tokens that the distributions are restricted to, from `kept_tokens`; None: all.
+        entropy_learns: True if the entropies carry gradient.
     """
+    parts = zip(torch.split(states_ND, chunk), torch.split(tokens_N, chunk), strict=True)
+    kept_parts = torch.split(kept_NU, chunk) if kept_NU is not None else repeat(None)
     pieces = [
-        checkpoint(_of_chunk, states, tokens, head_VD, temperature, use_reentrant=False)
-        for states, tokens in zip(torch.split(states_ND, chunk), torch.split(tokens_N, chunk), strict=True)
+        checkpoint(_of_chunk, states, tokens, head_VD, temperature, keep, entropy_learns, use_reentrant=False)
+        for (states, tokens), keep in zip(parts, kept_parts, strict=False)
     ]
     return torch.cat([piece[0] for piece in pieces]), torch.cat([piece[1] for piece in pieces])
 
 
-def _of_chunk(states_ND: Tensor, tokens_N: Tensor, head_VD: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    logits_NV = nn.functional.linear(states_ND.to(head_VD.dtype), head_VD).float() / temperature
+def _logits(states_ND: Tensor, head_VD: Tensor, temperature: float) -> Tensor:
+    return nn.functional.linear(states_ND.to(head_VD.dtype), head_VD).float() / temperature
+
+
+def _of_chunk(
+    states_ND: Tensor,
+    tokens_N: Tensor,
+    head_VD: Tensor,
+    temperature: float,
+    kept_NU: Tensor | None,
+    entropy_learns: bool,
+) -> tuple[Tensor, Tensor]:
+    logits_NV = _logits(states_ND, head_VD, temperature)
+    if kept_NU is not None:
+        # far below every logit, and finite: no 0 * -inf in the entropy
+        logits_NV = logits_NV.masked_fill(kept.unpack(kept_NU, logits_NV.shape[1]).logical_not(), -1e9)
     log_z_N = logits_NV.logsumexp(dim=-1)
     logp_N = logits_NV.gather(1, tokens_N.unsqueeze(1)).squeeze(1) - log_z_N
-    with torch.no_grad():
+    with torch.set_grad_enabled(entropy_learns and torch.is_grad_enabled()):
         entropy_N = log_z_N - (torch.softmax(logits_NV, dim=-1) * logits_NV).sum(dim=-1)
     return logp_N, entropy_N
+
+
+@torch.no_grad()
+def kept_tokens(
+    states_ND: Tensor,
+    tokens_N: Tensor,
+    head_VD: Tensor,
+    *,
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    chunk: int = 256,
+) -> Tensor:
+    """Return which tokens top-p and top-k leave in each state, packed as `finlm.kept` does; (N, U), uint8.
+
+    The given token always stays: at the edge of the set, the rounding of whoever sampled it may have decided otherwise.
+
+    Args:
+        states_ND: Hidden state before each token.
+        tokens_N: Ids of the tokens that were sampled there.
+        head_VD: The output embedding.
+        temperature: Divides the logits, as in sampling.
+        top_p: Smallest set of tokens with this probability mass; 1 keeps all.
+        top_k: Number of likeliest tokens; 0 keeps all.
+        chunk: Tokens at a time.
+    """
+    pieces = []
+    for states, tokens in zip(torch.split(states_ND, chunk), torch.split(tokens_N, chunk), strict=True):
+        is_kept_NV = kept.likeliest(_logits(states, head_VD, temperature), top_p=top_p, top_k=top_k)
+        pieces.append(kept.pack(is_kept_NV.scatter(1, tokens.unsqueeze(1), True)))
+    return torch.cat(pieces)
 
 
 @torch.inference_mode()

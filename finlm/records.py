@@ -167,6 +167,8 @@ class Prompt:
     category: Category = "general"
     source: str = ""
     """Where it was taken from: `selfqa`, `preferences`, a data set's name."""
+    subfield: str = ""
+    """The part of the category that it belongs to, such as `accounting`; empty where nobody sorted it."""
     language: str = ""
     kind: str = ""
     group: str = ""

@@ -34,6 +34,8 @@ Cell = str | int | float | None
 
 SERIES_COLOURS = 6
 """How many colours the page's style has (`--series-0` …); more series start again with dashes."""
+MOST_ORDERS = 6
+"""Ways to sort the entries of a browser, at most."""
 LONG_PROMPT = 320
 """Characters from which a prompt is folded; about four lines of the page."""
 
@@ -161,6 +163,7 @@ class Answer:
     is_right: bool | None = None
     ended: bool | None = None
     """False if the answer was cut off at the limit."""
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,17 +173,27 @@ class Sample:
     prompt: str
     answers: tuple[Answer, ...]
     reference: str = ""
+    label: str = ""
+    """Stands before the prompt."""
 
     @property
     def is_long(self) -> bool:
         """True if the prompt is folded."""
-        return len(self.prompt) > LONG_PROMPT or self.prompt.count("\n") > 5
+        return _is_long(self.prompt)
 
     @property
     def ending(self) -> str:
         """The last characters of a folded prompt: after a passage the question comes last."""
-        last = self.prompt.strip().splitlines()[-1]
-        return last if len(last) <= LONG_PROMPT else "… " + last[-LONG_PROMPT:].split(" ", 1)[-1]
+        return _ending(self.prompt)
+
+
+def _is_long(prompt: str) -> bool:
+    return len(prompt) > LONG_PROMPT or prompt.count("\n") > 5
+
+
+def _ending(prompt: str) -> str:
+    last = (prompt.strip().splitlines() or [""])[-1]
+    return last if len(last) <= LONG_PROMPT else "… " + last[-LONG_PROMPT:].split(" ", 1)[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +216,85 @@ class Samples:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """A way to sort the entries of a browser: by the measure at a place."""
+
+    name: str
+    measure: int
+    descending: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A prompt and one answer, with the numbers measured on it, in the order of `Browser.measures`."""
+
+    prompt: str
+    text: str
+    numbers: tuple[float, ...]
+    """Whole numbers are shown as such, others with two decimals."""
+    ended: bool = True
+
+    @property
+    def is_folded(self) -> bool:
+        """True if only the prompt's ending is shown at first."""
+        return _is_long(self.prompt) or "\n\n" in self.prompt.strip()
+
+    @property
+    def ending(self) -> str:
+        """The question."""
+        return _ending(self.prompt)
+
+
+@dataclass(frozen=True, slots=True)
+class EntryGroup:
+    """Entries that are unfolded together."""
+
+    title: str
+    entries: tuple[Entry, ...]
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Browser:
+    """Many answers to browse: groups to unfold, sorted and filtered by the reader without any script."""
+
+    kind: ClassVar[str] = "browser"
+    title: str
+    measures: tuple[str, ...]
+    """Names of the numbers; the first one is drawn as a bar as well."""
+    orders: tuple[Order, ...]
+    groups: tuple[EntryGroup, ...]
+    remark: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.orders) > MOST_ORDERS:
+            raise ValueError(f"browser {self.title!r} has {len(self.orders)} orders, {MOST_ORDERS} at most")
+        for group in self.groups:
+            for entry in group.entries:
+                if len(entry.numbers) != len(self.measures):
+                    raise ValueError(
+                        f"browser {self.title!r}: {len(entry.numbers)} numbers for {entry.prompt[:40]!r}, "
+                        f"{len(self.measures)} wanted"
+                    )
+
+    def ranks(self, group: EntryGroup) -> list[list[int]]:
+        """Place of each entry of a group in each of the orders."""
+        places: list[list[int]] = [[] for _ in group.entries]
+        for order in self.orders:
+            numbers = [entry.numbers[order.measure] for entry in group.entries]
+            ranked = sorted(range(len(numbers)), key=numbers.__getitem__, reverse=order.descending)
+            for place, number in enumerate(ranked):
+                places[number].append(place)
+        return places
+
+    def level(self, entry: Entry) -> float:
+        """Where the entry's first number lies between the lowest and the highest on the page, in percent."""
+        numbers = [other.numbers[0] for group in self.groups for other in group.entries]
+        low, high = min(numbers), max(numbers)
+        return round(100 * (entry.numbers[0] - low) / (high - low), 1) if high > low else 50.0
+
+
+@dataclass(frozen=True, slots=True)
 class Notes:
     """Plain text; a blank line starts a new paragraph."""
 
@@ -211,7 +303,7 @@ class Notes:
     text: str
 
 
-Section = Figures | Curve | Table | Funnel | Samples | Notes
+Section = Figures | Curve | Table | Funnel | Samples | Browser | Notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +339,10 @@ def render(page: Page) -> str:
     )
     environment.filters["shown"] = shown
     template = environment.get_template("report.html")
-    return template.render(page=page, blocks=list(_blocks(page)), series_colours=SERIES_COLOURS) + "\n"
+    return (
+        template.render(page=page, blocks=list(_blocks(page)), series_colours=SERIES_COLOURS, most_orders=MOST_ORDERS)
+        + "\n"
+    )
 
 
 def write(page: Page, path: str | os.PathLike[str]) -> None:

@@ -1,15 +1,12 @@
 """Passages of a document that a model is asked about: whole blocks of one section, boilerplate and repeats left out."""
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from selfqa.blocks import Block, Source
 from selfqa.facts import Dropped
 
-NEAR_DUPLICATE = 0.8
-"""Two passages that share this much of their shingles (Jaccard) are one."""
 _BOILERPLATE = re.compile(
     r"indicate by check mark|table of contents|exact name of registrant|pursuant to the requirements of"
     r"|incorporated (?:herein )?by reference"
@@ -89,34 +86,3 @@ def _fault(text: str, shortest: int) -> str:
         return "passage-boilerplate"
     letters = sum(char.isalpha() for char in text)
     return "passage-no-prose" if shortest and letters < 0.3 * len(text) else ""
-
-
-def near_duplicates(texts: Sequence[str]) -> dict[int, int]:
-    """Return position -> position of the earlier text that it repeats nearly word for word.
-
-    Exact Jaccard similarity of shingles (five words, or eight Chinese characters) through an inverted index: no hash
-    can merge what is different, and a corpus of filings has thousands of passages, not millions.
-    """
-    index: dict[str, list[int]] = defaultdict(list)
-    sizes: list[int] = []
-    found: dict[int, int] = {}
-    for number, text in enumerate(texts):
-        shingles = _shingles(text)
-        sizes.append(len(shingles))
-        shared = Counter(earlier for shingle in shingles for earlier in index.get(shingle, ()))
-        for earlier, count in sorted(shared.items()):
-            if count >= NEAR_DUPLICATE * (sizes[number] + sizes[earlier] - count):
-                found[number] = earlier
-                break
-        else:
-            for shingle in shingles:
-                index[shingle].append(number)
-    return found
-
-
-def _shingles(text: str) -> set[str]:
-    if len(re.findall(r"[\u4e00-\u9fff]", text)) * 4 > len(text):
-        bare = re.sub(r"\s+", "", text)
-        return {bare[at : at + 8] for at in range(max(1, len(bare) - 7))}
-    words = re.findall(r"\w+", text.lower())
-    return {" ".join(words[at : at + 5]) for at in range(max(1, len(words) - 4))}

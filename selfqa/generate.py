@@ -24,10 +24,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from finlm import config, runs
+from finlm.duplicates import near_duplicates
 from finlm.errors import UserError
 from finlm.records import Document, Provenance
 from selfqa import output
-from selfqa.background import Background, backgrounds, near_duplicates
+from selfqa.background import Background, backgrounds
 from selfqa.blocks import Source
 from selfqa.entities import Filing, borrowed_name, read_filing
 from selfqa.extractive import extract

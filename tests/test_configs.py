@@ -67,7 +67,11 @@ def test_every_file_below_configs_is_known_here() -> None:
 
 
 def test_every_command_with_settings_has_both_sizes() -> None:
-    without = {"chat", "demo"}  # chat has nothing to be sized, demo takes every stage's own
+    without = {
+        "chat",
+        "demo",
+        "rollouts",
+    }  # the first and the last have nothing to be sized, demo takes every stage's own
     modules = {module for name, (module, _) in COMMANDS.items() if name not in without}
     assert set(MODULES.values()) == modules
     assert {stage.name for stage in STAGES} <= set(MODULES)
@@ -152,7 +156,7 @@ def test_all_stages_of_one_size_agree(size: str) -> None:
     assert set(shares) == {"sft", "reward", "prompts", "evaluate"}
     assert len(set(shares.values())) == 1, shares
     assert {settings.seed for settings in stages.values()} == {0}
-    assert len({stages[stage].max_prompt_length for stage in ("respond", "ppo", "evaluate")}) == 1
+    assert len({stages[stage].max_prompt_length for stage in ("respond", "prompts", "ppo", "evaluate")}) == 1
     longest = stages["respond"].max_prompt_length + stages["respond"].max_new_tokens
     assert stages["reward"].max_length >= longest
     assert stages["ppo"].max_prompt_length + stages["ppo"].response_length <= stages["reward"].max_length

@@ -137,7 +137,7 @@ def test_readme_shows_every_command() -> None:
     assert set(COMMANDS) <= shown
 
 
-@pytest.mark.parametrize("command", ["finlm rollouts", "make nothing", "python alignment/none.py"])
+@pytest.mark.parametrize("command", ["finlm nothing", "make nothing", "python alignment/none.py"])
 def test_an_unknown_command_is_noticed(command: str) -> None:
     name, *words = command.split()
     with pytest.raises(AssertionError):
@@ -281,8 +281,8 @@ def test_notation_has_every_axis() -> None:
 
 
 def test_notation_has_only_metrics_that_are_logged() -> None:
-    named = set(re.findall(r"`((?:objective|rollout|loss|policy|val)/\w+)`", text_of("docs/notation.md")))
-    source = text_of("alignment/ppo_trainer.py") + text_of("alignment/ppo_log.py")
+    named = set(re.findall(r"`((?:objective|rollout|loss|policy|val|perf)/\w+)`", text_of("docs/notation.md")))
+    source = "".join(text_of(f"alignment/{name}.py") for name in ("ppo_trainer", "ppo_log", "perf"))
     assert len(named) > 15
     assert [name for name in sorted(named) if f'"{name}"' not in source] == []
 
@@ -294,6 +294,6 @@ def test_notation_has_only_settings_and_records_that_exist() -> None:
     table = told.partition("## PPO")[2].partition("Lines of")[0]
     assert set(re.findall(r"`(\w+)`", table)) <= fields
     nouns = told.partition("## Files of records")[2]
-    evaluation = importlib.import_module("finlm.evaluation")
-    for noun in re.findall(r"`([A-Z]\w+)`", nouns):
-        assert hasattr(records, noun) or hasattr(evaluation, noun), noun
+    for noun, module in re.findall(r"`([A-Z]\w+)`(?: \(in `([\w/]+)\.py`\))?", nouns):
+        home = importlib.import_module(module.replace("/", ".")) if module else records
+        assert hasattr(home, noun), noun

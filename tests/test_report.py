@@ -11,11 +11,15 @@ import pytest
 
 from finlm.report import (
     Answer,
+    Browser,
     Curve,
+    Entry,
+    EntryGroup,
     Figure,
     Figures,
     Funnel,
     Notes,
+    Order,
     Page,
     Sample,
     Samples,
@@ -44,6 +48,17 @@ def whole_page(text: str = "Revenue was $412.6 million.") -> Page:
                 "Answers",
                 ("SFT", text),
                 (Sample(text, (Answer(text, 0.5, True, False), Answer("", None, False, True)), text),),
+                text,
+            ),
+            Browser(
+                f"Browse {text}",
+                (f"score {text}", "tokens"),
+                (Order("highest", 0), Order(text, 1, descending=False)),
+                (
+                    EntryGroup(
+                        text, (Entry(f"{text}\n\n{text}", text, (0.5, 3)), Entry("?", "", (1.5, 7), False)), text
+                    ),
+                ),
                 text,
             ),
             Notes("How to read", text),
@@ -79,8 +94,9 @@ def test_text_never_becomes_live_html() -> None:
     assert "script" not in reader.tags
     assert "img" not in reader.tags
     assert not [name for name, _ in reader.attributes if name.startswith("on")]
-    # head 3, figures 3, curves 5, table 3, funnel 3, samples 5, notes 1: what went in stands there unchanged
-    assert reader.text.count(ATTACK) == 23
+    # head 3, figures 3, curves 5, table 3, funnel 3, samples 5, notes 1, browser 11 (title, order, group 2, measure 2,
+    # the prompt's ending and the whole 3, answer, remark): what went in stands there unchanged
+    assert reader.text.count(ATTACK) == 34
 
 
 def test_the_same_page_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -190,3 +206,29 @@ def test_a_browser_shows_the_page(tmp_path: Path) -> None:
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert dom.count("<svg") == 2
     assert "净利润增长7.4%" in dom
+
+
+# ------------------------------------------------------------------------------------------------ browsing
+
+
+def test_a_browser_ranks_each_group_in_every_order() -> None:
+    entries = tuple(Entry("?", "", numbers) for numbers in ((0.5, 30), (2.0, 10), (-1.0, 20)))
+    group = EntryGroup("g", entries)
+    browser = Browser("b", ("score", "tokens"), (Order("high", 0), Order("short", 1, descending=False)), (group,))
+    assert browser.ranks(group) == [[1, 2], [0, 0], [2, 1]]
+    assert [browser.level(entry) for entry in entries] == [50.0, 100.0, 0.0]
+    alike = Browser("b", ("score",), (), (EntryGroup("g", (Entry("?", "", (1.0,)),)),))
+    assert alike.level(alike.groups[0].entries[0]) == 50.0
+
+
+def test_a_browser_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 numbers for '\\?', 2 wanted"):
+        Browser("b", ("score", "tokens"), (), (EntryGroup("g", (Entry("?", "", (1.0,)),)),))
+    with pytest.raises(ValueError, match="7 orders, 6 at most"):
+        Browser("b", ("score",), tuple(Order(str(number), 0) for number in range(7)), ())
+
+
+def test_a_question_is_shown_and_its_passage_folded() -> None:
+    assert Entry("Passage.\n\nWhy?", "", ()).is_folded
+    assert Entry("Passage.\n\nWhy?", "", ()).ending == "Why?"
+    assert not Entry("Why?", "", ()).is_folded

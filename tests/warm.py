@@ -39,6 +39,8 @@ class Order:
     """Number of the operation before which the process kills itself, from 1; 0 never."""
     full_at: int = 0
     """Number of the operation from which on the disk is full; 0 never."""
+    terminate_at: int = 0
+    """Number of the operation before which the process gets SIGTERM, which it may catch; 0 never."""
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -91,6 +93,7 @@ class Warm:
         cwd: Path,
         kill_at: int = 0,
         full_at: int = 0,
+        terminate_at: int = 0,
         environment: dict[str, str] | None = None,
     ) -> Done:
         """Run an entry to its end and return how it ended."""
@@ -102,6 +105,7 @@ class Warm:
             cwd=str(cwd),
             kill_at=kill_at,
             full_at=full_at,
+            terminate_at=terminate_at,
             environment=environment or {},
         )
         self._server.stdin.write(json.dumps(asdict(order)) + "\n")
@@ -198,6 +202,8 @@ def count_operations(order: Order, journal: int) -> None:
         if count == order.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(60)
+        if count == order.terminate_at:
+            os.kill(os.getpid(), signal.SIGTERM)
         os.write(journal, (name + "\n").encode())
         if order.full_at and count >= order.full_at:
             # no file may grow beyond a few hundred bytes any more: what a full disk looks like from inside

@@ -9,6 +9,7 @@ from torch import Tensor
 from alignment.objective import (
     Moments,
     advantages,
+    explained_variance,
     kl_estimate,
     moments,
     policy_loss,
@@ -131,6 +132,30 @@ def test_an_exact_critic_leaves_no_advantage() -> None:
     torch.testing.assert_close(got.advantage_BA, row(0.0, 0.0, 0.0))
 
 
+def test_the_value_after_a_cut_answer_is_what_its_last_token_leads_to() -> None:
+    # the three tokens above, now followed by a value of 0.5:
+    # delta_3 = 1.0 + 0.9 * 0.5 - 0.4   = 1.05     A_3 = 1.05
+    # delta_2 = 0.06                                A_2 = 0.06 + 0.72 * 1.05    = 0.816
+    # delta_1 = -0.03                               A_1 = -0.03 + 0.72 * 0.816  = 0.55752
+    reward, value = row(-0.1, 0.0, 1.0, 7.0), row(0.2, 0.3, 0.4, 8.0)
+    got = advantages(reward, value, mask([3], 4), gamma=0.9, lam=0.8, after_B=torch.tensor([0.5]))
+    torch.testing.assert_close(got.advantage_BA, row(0.55752, 0.816, 1.05, 0.0))
+    torch.testing.assert_close(got.return_BA, row(0.75752, 1.116, 1.45, 0.0))
+
+
+def test_a_cut_answer_is_the_longer_answer_of_an_exact_critic() -> None:
+    """Cutting where the critic knows what follows changes nothing before the cut."""
+    reward, value = row(0.1, -0.2, 0.3, 0.4), row(0.6, 0.5, 0.7, 0.4)  # the last value is exact: 0.4 is still to come
+    whole = advantages(reward, value, mask([4], 4), gamma=1.0, lam=0.9)
+    cut = advantages(reward, value, mask([3], 4), gamma=1.0, lam=0.9, after_B=torch.tensor([0.4]))
+    torch.testing.assert_close(cut.advantage_BA[:, :3], whole.advantage_BA[:, :3])
+
+
+def test_an_answer_that_reaches_the_width_may_be_cut_too() -> None:
+    got = advantages(row(1.0), row(0.4), mask([1], 1), gamma=0.5, lam=1.0, after_B=torch.tensor([2.0]))
+    torch.testing.assert_close(got.advantage_BA, row(1.6))  # 1.0 + 0.5 * 2.0 - 0.4
+
+
 def test_an_empty_answer_is_refused() -> None:
     with pytest.raises(ValueError, match="no tokens"):
         advantages(torch.zeros(2, 3), torch.zeros(2, 3), mask([2, 0], 3), gamma=1.0, lam=1.0)
@@ -202,6 +227,74 @@ def test_policy_loss_on_both_sides_of_the_clip(ratio: float, advantage: float, l
     assert float(logp.grad) == pytest.approx(gradient, abs=1e-6)
     assert int(got.clipped) == (gradient == 0)
     assert float(got.ratio_BA.detach()) == pytest.approx(ratio, abs=1e-6)
+
+
+ASYMMETRIC = [  # ratio, advantage, loss, gradient at a low range of 0.2 and a high one of 0.5
+    (1.4, 1.0, -1.4, -1.4),  # within 1.5: still earns
+    (1.6, 1.0, -1.5, 0.0),
+    (1.4, -1.0, 1.4, 1.4),
+    (0.7, 1.0, -0.7, -0.7),
+    (0.7, -1.0, 0.8, 0.0),  # below 0.8: held there
+]
+
+
+@pytest.mark.parametrize(("ratio", "advantage", "loss", "gradient"), ASYMMETRIC)
+def test_policy_loss_with_a_higher_ceiling(ratio: float, advantage: float, loss: float, gradient: float) -> None:
+    logp = row(math.log(ratio)).requires_grad_()
+    got = policy_loss(logp, row(0.0), row(advantage), mask([1], 1), cliprange=0.2, cliprange_high=0.5)
+    got.loss.backward()
+    assert float(got.loss.detach()) == pytest.approx(loss, abs=1e-6)
+    assert logp.grad is not None
+    assert float(logp.grad) == pytest.approx(gradient, abs=1e-6)
+    assert int(got.clipped) == (gradient == 0)
+
+
+DUAL = [  # ratio, advantage, loss, gradient, held, at a range of 0.2 and a dual clip of 3
+    (2.5, -1.0, 2.5, 2.5, False),  # below 3: PPO's own loss
+    (4.0, -1.0, 3.0, 0.0, True),  # beyond: charged for 3 only
+    (4.0, -2.0, 6.0, 0.0, True),
+    (4.0, 1.0, -1.2, 0.0, False),  # a positive advantage knows nothing of it
+    (0.5, -1.0, 0.8, 0.0, False),
+]
+
+
+@pytest.mark.parametrize(("ratio", "advantage", "loss", "gradient", "is_held"), DUAL)
+def test_policy_loss_with_dual_clip(
+    ratio: float, advantage: float, loss: float, gradient: float, is_held: bool
+) -> None:
+    logp = row(math.log(ratio)).requires_grad_()
+    got = policy_loss(logp, row(0.0), row(advantage), mask([1], 1), cliprange=0.2, dual_clip=3.0)
+    got.loss.backward()
+    assert float(got.loss.detach()) == pytest.approx(loss, abs=1e-5)
+    assert logp.grad is not None
+    assert float(logp.grad) == pytest.approx(gradient, abs=1e-5)
+    assert int(got.dual_clipped) == is_held
+
+
+def test_dual_clip_holds_no_padding() -> None:
+    got = policy_loss(row(2.0, 2.0), row(0.0, 0.0), row(-1.0, -1.0), mask([1], 2), cliprange=0.2, dual_clip=3.0)
+    assert (float(got.loss), int(got.dual_clipped)) == (3.0, 1)
+
+
+def test_value_loss_without_a_clip_is_the_squared_error() -> None:
+    value = row(1.5, 0.5, 9.0).requires_grad_()
+    got = value_loss(value, row(1.0, 1.0, 1.0), row(2.0, 0.0, 0.0), mask([2], 3), cliprange_value=0.0)
+    got.loss.backward()
+    assert float(got.loss.detach()) == pytest.approx(0.25)  # half of 0.5^2 + 0.5^2
+    assert int(got.clipped) == 0
+    assert value.grad is not None
+    torch.testing.assert_close(value.grad, row(-0.5, 0.5, 0.0))
+
+
+def test_explained_variance_by_hand() -> None:
+    # returns 1, 2, 3, 4: variance 1.25; values 1, 2, 3, 6: errors 0, 0, 0, -2, variance 0.75
+    def over(*numbers: float) -> Moments:
+        return moments(row(*numbers), mask([len(numbers)], len(numbers)))
+
+    assert explained_variance(over(1, 2, 3, 4), over(0, 0, 0, -2)) == pytest.approx(0.4)
+    assert explained_variance(over(1, 2, 3, 4), over(0.7, 0.7, 0.7, 0.7)) == pytest.approx(1.0)  # a constant error
+    assert explained_variance(over(1, 2, 3, 4), over(-1, 0, 1, 2)) == pytest.approx(0.0)  # values all alike
+    assert explained_variance(over(2, 2), over(0, 1)) == 0.0  # nothing to explain
 
 
 VALUES = [  # V, V_old, R, loss = half the larger square, gradient, at a range of 0.2

@@ -1,114 +1,16 @@
 """What PPO measures on answers, and one step of learning: equal to the bit where it must be, to rounding elsewhere."""
 
-import copy
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from answers import ANSWERS, CPU, PROMPTS, Maker
 
 from alignment import rollout
-from alignment.ppo_trainer import PPOConfig, PPOTrainer
-from finlm import scorer
-from finlm.generation import Answer
-from finlm.model import load_causal
-from finlm.tokenizer import load_tokenizer, tokenizer_fingerprint
-
-CPU = torch.device("cpu")
-Maker = Callable[..., PPOTrainer]
-
-
-@pytest.fixture(scope="module")
-def base(tiny: Any) -> LlamaForCausalLM:
-    model = load_causal(Path(tiny.base), dtype=torch.float32, device=CPU)
-    assert isinstance(model, LlamaForCausalLM)
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny: Any) -> PreTrainedTokenizerBase:
-    return load_tokenizer(tiny.base)
-
-
-def lora(layers: list[int] | None = None) -> LoraConfig:
-    modules = ["q_proj", "v_proj", "down_proj"] if layers else "all-linear"
-    return LoraConfig(r=4, lora_alpha=8, target_modules=modules, layers_to_transform=layers, task_type="CAUSAL_LM")
-
-
-@pytest.fixture(scope="module")
-def reward_model(
-    tiny: Any, base: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """An untrained reward model on the upper layer: a new adapter and a drawn head."""
-    folder = tmp_path_factory.mktemp("reward")
-    model = PeftModel(copy.deepcopy(base), lora([1]))
-    model.peft_config["default"].base_model_name_or_path = os.path.relpath(tiny.base, folder)
-    model.save_pretrained(folder, save_embedding_layers=False)
-    weight = torch.randn(base.config.hidden_size, generator=torch.Generator().manual_seed(3)) * 0.2
-    description = scorer.RewardDescription(
-        mean=0.0, std=1.0, normalised_on="nothing", tokenizer=tokenizer_fingerprint(tokenizer)
-    )
-    scorer.save_description(folder, scorer.fold(weight, mean=0.0, std=1.0), description)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def make(
-    base: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, reward_model: Path, tmp_path_factory: Any
-) -> Maker:
-    """Makes trainers that begin with equal weights."""
-
-    def trainer(
-        texts: Sequence[str] = ("One.", "Two two two.", "Three?"), layers: list[int] | None = None, **settings: Any
-    ) -> PPOTrainer:
-        settings = {
-            "output_dir": str(tmp_path_factory.mktemp("ppo")),
-            "total_episodes": 8,
-            "per_device_train_batch_size": 1,
-            "gradient_accumulation_steps": 8,
-            "num_ppo_epochs": 1,
-            "local_rollout_forward_batch_size": 8,
-            "response_length": 6,
-            "max_prompt_length": 64,
-            "warmup_updates": 0,
-            **settings,
-        }
-        rows = [{"input_ids": tokenizer(f" Human: {text} Assistant:")["input_ids"]} for text in texts]
-        torch.manual_seed(11)  # PEFT draws its first weights from the global state
-        made = PPOTrainer(
-            args=PPOConfig(**settings),
-            processing_class=tokenizer,
-            model=copy.deepcopy(base),
-            ref_model=None,
-            reward_model=reward_model,
-            train_dataset=rows,
-            peft_config=lora(layers),
-        )
-        generator = torch.Generator().manual_seed(12)
-        with torch.no_grad():
-            for parameter in made.roles.adapter("policy").values():
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-        return made
-
-    return trainer
-
-
-PROMPTS = [[5, 9, 13], [20] * 11, [7, 8, 9, 10, 11, 12], [30, 31], [40] * 5, [50, 3], [60, 61, 62, 63], [70] * 8]
-ANSWERS = [
-    Answer((100, 101, 1), ended=True),
-    Answer((102, 1), ended=True),
-    Answer((103, 104, 105, 106, 107, 108), ended=False),
-    Answer((1,), ended=True),
-    Answer((109, 110, 111, 1), ended=True),
-    Answer((112, 113, 114, 115, 1), ended=True),
-    Answer((116, 1), ended=True),
-    Answer((117, 118, 119, 120, 121, 122), ended=False),
-]
+from alignment.ppo_trainer import PPOTrainer
+from finlm import likelihood, scorer
 
 
 def spread_out(numbers: Sequence[Any], batches: Sequence[rollout.MicroBatch]) -> dict[int, torch.Tensor]:
@@ -139,7 +41,12 @@ def test_log_probs_equal_the_softmax_of_the_logits(make: Maker, temperature: flo
     trainer = make()
     batches = rollout.micro_batches(trainer.roles, PROMPTS, ANSWERS, size=4, pad=0, device=CPU)
     with torch.no_grad(), trainer.roles("policy"):
-        found = [rollout.log_probs(trainer.roles, batch, trainer.head_VD, temperature=temperature) for batch in batches]
+        found = [
+            rollout.log_probs(
+                trainer.roles, batch, likelihood.output_head(trainer.roles.model), temperature=temperature
+            )
+            for batch in batches
+        ]
         logp, entropy = (spread_out(numbers, batches) for numbers in zip(*found, strict=True))
         for place, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
             ids = list(answer.ids)
@@ -157,7 +64,10 @@ def test_an_answer_does_not_feel_its_neighbours(make: Maker) -> None:
         for size in (1, 8):
             batches = rollout.micro_batches(trainer.roles, PROMPTS, ANSWERS, size=size, pad=0, device=CPU)
             with trainer.roles("policy"):
-                logp = [rollout.log_probs(trainer.roles, b, trainer.head_VD, temperature=1.0)[0] for b in batches]
+                logp = [
+                    rollout.log_probs(trainer.roles, b, likelihood.output_head(trainer.roles.model), temperature=1.0)[0]
+                    for b in batches
+                ]
             value = [rollout.values(trainer.roles, batch, trainer.critic_head) for batch in batches]
             score = [rollout.scores(trainer.roles, batch, trainer.reward_head) for batch in batches]
             scores = {
@@ -188,7 +98,8 @@ def test_before_learning_every_ratio_is_one_to_the_bit(make: Maker) -> None:
     measured = trainer.measure(PROMPTS, ANSWERS)
     for item in measured:
         with trainer.roles("policy"):
-            again, _ = trainer._log_probs(item.batch)  # this time with a graph
+            head = likelihood.output_head(trainer.roles.model)
+            again, _ = rollout.log_probs(trainer.roles, item.batch, head, temperature=1.0)  # this time with a graph
         assert torch.equal(again.detach(), item.old_BA)
     metrics = trainer._step(trainer.credit(measured), update=1)
     assert metrics["val/ratio"] == 1.0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from finlm.metrics import read_metrics
 
-OF_ONE_START = ("time", "per_second", "eps", "num_tokens", "train_loss", "total_flos")
+OF_ONE_START = ("perf/", "time", "per_second", "eps", "num_tokens", "train_loss", "total_flos")
 """Metrics with one of these in their names are of a process, not of a run: times, and transformers' own totals."""
 
 

@@ -1,0 +1,109 @@
+"""The gradients of one optimizer step, micro-batch by micro-batch, in halves where memory is short."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from alignment import lessons, ptx
+from alignment.halving import Halving
+from alignment.lessons import Lesson, Part, Totals
+from alignment.ppo_config import PPOConfig
+from alignment.roles import Roles
+from finlm.scorer import Head
+
+
+class Gradients:
+    """Policy and critic with what they learn by.
+
+    Attributes:
+        policy: The policy's parameters.
+        critic: The critic's, head included.
+    """
+
+    def __init__(self, roles: Roles, args: PPOConfig, *, critic_head: Head, head_VD: Tensor, pad: int) -> None:
+        self.policy: list[nn.Parameter] = list(roles.adapter("policy").values())
+        self.critic: list[nn.Parameter] = [*roles.adapter("critic").values(), *critic_head.parameters()]
+        self._roles = roles
+        self._args = args
+        self._critic_head = critic_head
+        self._head_VD = head_VD
+        self._pad = pad
+        # each has its own limit: a pass with gradients through the vocabulary needs more than one to a single number
+        self._halvings = {name: Halving() for name in ("policy", "critic", "ptx")}
+
+    @property
+    def splits(self) -> int:
+        """Micro-batches that found too little memory and were halved."""
+        return sum(halving.splits for halving in self._halvings.values())
+
+    def add(
+        self,
+        batch: Sequence[Lesson],
+        mixed: Sequence[ptx.Rows],
+        *,
+        answer_tokens: float,
+        learned_tokens: float,
+        policy_learns: bool,
+        poll: Callable[[], None],
+    ) -> Totals:
+        """Add the gradients of a mini-batch to the parameters'; return this process's sums.
+
+        Args:
+            batch: The mini-batch's micro-batches on this process.
+            mixed: Mixed-in rows on this process.
+            answer_tokens: Answer tokens of the step, over all processes.
+            learned_tokens: Mixed-in learned tokens of the step, over all processes.
+            policy_learns: False leaves the policy alone.
+            poll: Called before each micro-batch; may raise.
+        """
+        totals, policy = Totals(), self.policy if policy_learns else []
+        for lesson in batch:
+            poll()
+            of_policy = partial(self._of_policy, parameters=policy, answer_tokens=answer_tokens)
+            totals += lessons.add(self._halvings["policy"](lesson, of_policy), policy)
+            of_critic = partial(self._of_critic, answer_tokens=answer_tokens)
+            totals += lessons.add(self._halvings["critic"](lesson, of_critic), self.critic)
+        for rows in mixed:
+            poll()
+            of_mixed = partial(self._of_mixed, learned_tokens=learned_tokens)
+            totals += lessons.add(self._halvings["ptx"](rows, of_mixed), policy)
+        return totals
+
+    def first_not_finite(self, batch: Sequence[Lesson], *, answer_tokens: float) -> Lesson | None:
+        """Return the first micro-batch of this process that gives a loss or gradient which is not finite, if any."""
+        for lesson in batch:
+            parts = (
+                self._of_policy(lesson, parameters=self.policy, answer_tokens=answer_tokens),
+                self._of_critic(lesson, answer_tokens=answer_tokens),
+            )
+            if not all(part.is_finite for part in parts):
+                return lesson
+        return None
+
+    def _of_policy(self, lesson: Lesson, *, parameters: Sequence[nn.Parameter], answer_tokens: float) -> Part:
+        return lessons.of_policy(
+            self._roles, lesson, self._head_VD, parameters, self._args, answer_tokens=answer_tokens
+        )
+
+    def _of_critic(self, lesson: Lesson, *, answer_tokens: float) -> Part:
+        return lessons.of_critic(
+            self._roles, lesson, self._critic_head, self.critic, self._args, answer_tokens=answer_tokens
+        )
+
+    def _of_mixed(self, rows: ptx.Rows, *, learned_tokens: float) -> Part:
+        return ptx.gradients(
+            self._roles,
+            rows,
+            self._head_VD,
+            self.policy,
+            coefficient=self._args.ptx_coef,
+            learned_tokens=learned_tokens,
+            pad=self._pad,
+        )
+
+
+def norm(parameters: Sequence[nn.Parameter], *, clip: float) -> float:
+    """Clip the gradients of all parameters together to a norm (0: not at all); return the norm before."""
+    return float(torch.nn.utils.clip_grad_norm_(list(parameters), clip or float("inf")))

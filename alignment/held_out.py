@@ -1,0 +1,306 @@
+"""In-loop evaluation: every few updates the policy answers the same held-out prompts, and the best update is named.
+
+    <run>/held_out.jsonl                    one HeldOutRecord an evaluation
+    <run>/held_out/update-00020.jsonl       its answers, as AnswerRecords
+
+What the reward model that trains says is not proof: a second one (`anchor`), the figure checker where a prompt has a
+known answer, length and KL stand beside it. Every evaluation draws from the same seed, so that two of them differ by
+the policy and not by luck of the prompts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate.utils import gather_object
+from transformers import PreTrainedTokenizerBase
+
+from alignment import rollout
+from alignment.processes import Processes
+from alignment.roles import Roles
+from finlm import chat_format, generation, jsonl, likelihood
+from finlm.errors import UserError
+from finlm.evaluation import AnswerRecord, is_right
+from finlm.records import Message, Prompt, content_id
+from finlm.scorer import Head
+
+RECORDS = "held_out.jsonl"
+ANSWERS = "held_out"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutConfig:
+    """When to evaluate, and which update is best."""
+
+    every: int = 20
+    """Updates between evaluations; one comes before the first update too. 0 never evaluates."""
+    batch_size: int = 64
+    """Answers sampled at once and process."""
+    seed: int = 0
+    """Seed of the answers, the same in every evaluation."""
+    kl_limit: float = 20.0
+    """Nats per answer beyond which an update is never the best; 0 allows any."""
+    right_fall: float = 0.05
+    """How far the share of right answers may lie below the first evaluation's, 0 to 1."""
+
+    def __post_init__(self) -> None:
+        if self.every < 0:
+            raise ValueError(f"every is {self.every}; it must be 0 (never) or a number of updates.")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}; it must be 1 or more.")
+        if self.kl_limit < 0:
+            raise ValueError(f"kl_limit is {self.kl_limit}; it must be 0 (any KL) or a number of nats.")
+        if not 0 <= self.right_fall <= 1:
+            raise ValueError(f"right_fall is {self.right_fall}; it must be 0 to 1.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOutRecord:
+    """One evaluation; the tuples have one number a prompt, always in the same order.
+
+    Example:
+        HeldOutRecord(update=20, reward=0.4, kl_nats=1.2, tokens=31.0, ended=0.95, anchor=0.3, right=0.5,
+                      rewards=(0.1, 0.7), anchors=(0.2, 0.4), rights=(True, False))
+    """
+
+    update: int
+    """Updates learned before it; 0 is the policy that PPO began with."""
+    reward: float
+    """Mean score, what a missing end token costs taken off; no clipping and no KL penalty."""
+    kl_nats: float
+    """log pi(answer) - log ref(answer), mean over answers."""
+    tokens: float
+    """Mean length of the answers."""
+    ended: float
+    """Share of answers with an end token."""
+    anchor: float | None
+    """Mean score by the second reward model, the same cost taken off; None without one."""
+    right: float | None
+    """Share of right answers among prompts with a reference; None where no prompt has one."""
+    rewards: tuple[float, ...]
+    anchors: tuple[float, ...] = ()
+    rights: tuple[bool, ...] = ()
+    """Of prompts with a reference only."""
+
+    def __post_init__(self) -> None:
+        if not self.rewards:
+            raise ValueError(f"the evaluation at update {self.update} has no answers")
+
+
+class Anchor(Protocol):
+    """A second reward model, `finlm.scorer.Scorer` for one."""
+
+    def score(self, answers: Sequence[tuple[Sequence[Message], str, bool]], *, batch_size: int = 16) -> list[float]:
+        """Score (prompt's messages, answer's text, whether it ended)."""
+        ...
+
+
+class Learner(Protocol):
+    """What an evaluation needs of `PPOTrainer`."""
+
+    args: Any
+    folder: Path
+    device: torch.device
+    tokenizer: PreTrainedTokenizerBase
+    roles: Roles
+    reward_head: Head
+    processes: Processes
+
+
+class HeldOut:
+    """Evaluates a trainer on a fixed set of prompts. Every process calls `after`, the main one writes.
+
+    Args:
+        trainer: The PPO trainer.
+        prompts: Held-out prompts; none may be one that it trains on.
+        config: Settings.
+        anchor: A second reward model, trained on other data.
+        sampling: How to sample; left out, the trainer's response length and temperature over the whole vocabulary.
+
+    Raises:
+        UserError: There are no prompts, or one is longer than the trainer's `max_prompt_length`.
+    """
+
+    def __init__(
+        self,
+        trainer: Learner,
+        prompts: Sequence[Prompt],
+        config: HeldOutConfig,
+        anchor: Anchor | None = None,
+        sampling: generation.Sampling | None = None,
+    ) -> None:
+        if config.every and not prompts:
+            raise UserError("There are no held-out prompts to evaluate on; give some, or set every to 0.")
+        self.config = config
+        self._trainer = trainer
+        self._prompts = list(prompts)
+        self._anchor = anchor
+        self._sampling = sampling or generation.Sampling(
+            max_new_tokens=trainer.args.response_length, temperature=trainer.args.temperature
+        )
+        self._ids = [list(chat_format.encode(trainer.tokenizer, prompt.messages).ids) for prompt in prompts]
+        longest = max(map(len, self._ids), default=0)
+        if longest > trainer.args.max_prompt_length:
+            raise UserError(
+                f"A held-out prompt has {longest} tokens, max_prompt_length is {trainer.args.max_prompt_length}; raise "
+                "it or leave the prompt out."
+            )
+
+    @property
+    def records(self) -> list[HeldOutRecord]:
+        """All evaluations so far, earlier starts of the run included, by update."""
+        return read_records(self._trainer.folder)
+
+    def after(self, update: int) -> HeldOutRecord | None:
+        """Evaluate if the update is due and was not evaluated yet; return the new record."""
+        if not self.config.every or update % self.config.every:
+            return None
+        known = self.records
+        if any(record.update == update for record in known):
+            return None
+        return self._evaluate(update, known)
+
+    def forget_after(self, update: int) -> None:
+        """Drop the evaluations of later updates: the run was rolled back and will come by them again."""
+        kept = [record for record in self.records if record.update <= update]
+        if self._trainer.processes.is_main:
+            jsonl.write(self._trainer.folder / RECORDS, kept)
+
+    def _evaluate(self, update: int, known: Sequence[HeldOutRecord]) -> HeldOutRecord:
+        processes = self._trainer.processes
+        mine = range(processes.index, len(self._prompts), processes.count)
+        here = self._measure(update, mine)
+        everywhere = sorted(gather_object(list(zip(mine, here, self._anchored(mine, here), strict=True))), key=_place)
+        answers = [answer for _, answer, _ in everywhere]
+        record = self._summary(update, answers, [score for _, _, score in everywhere if score is not None])
+        if processes.is_main:
+            # the answers come first: a record without them would never be evaluated again
+            jsonl.write(self._trainer.folder / ANSWERS / f"update-{update:05d}.jsonl", answers)
+            jsonl.write(self._trainer.folder / RECORDS, [*known, record])
+        return record
+
+    def _measure(self, update: int, places: Sequence[int]) -> list[AnswerRecord]:
+        """Answer the prompts at these places and measure the answers."""
+        trainer = self._trainer
+        if not places:
+            return []
+        ids = [self._ids[place] for place in places]
+        with trainer.roles("policy"):
+            answers = generation.sample(
+                trainer.roles.model,
+                trainer.tokenizer,
+                ids,
+                self._sampling,
+                seed=int(content_id(self.config.seed, "held-out", trainer.processes.index), 16) % 2**31,
+                batch_size=self.config.batch_size,
+            )
+        scores, kl = _scores_and_kl(trainer, ids, answers)
+        made = []
+        for number, (place, answer) in enumerate(zip(places, answers, strict=True)):
+            prompt, text = self._prompts[place], answer.text(trainer.tokenizer)
+            right, fault = is_right(prompt, text, ended=answer.ended) if prompt.reference else (False, "")
+            made.append(
+                AnswerRecord(
+                    model=f"update-{update:05d}",
+                    prompt_id=prompt.id,
+                    prompt=prompt.messages[-1].content,
+                    reference=prompt.reference,
+                    text=text,
+                    ended=answer.ended,
+                    tokens=len(answer.ids),
+                    score=scores[number],
+                    is_right=right,
+                    fault=fault,
+                    kl_nats=kl[number],
+                )
+            )
+        return made
+
+    def _anchored(self, places: Sequence[int], answers: Sequence[AnswerRecord]) -> Sequence[float | None]:
+        """Score the answers by the second reward model, if there is one."""
+        if self._anchor is None or not answers:
+            return [None] * len(answers)
+        asked = [(self._prompts[p].messages, a.text, a.ended) for p, a in zip(places, answers, strict=True)]
+        return self._anchor.score(asked, batch_size=self._trainer.args.per_device_train_batch_size)
+
+    def _summary(self, update: int, answers: Sequence[AnswerRecord], anchored: Sequence[float]) -> HeldOutRecord:
+        penalty = self._trainer.args.missing_eos_penalty
+        costs = [0.0 if answer.ended else penalty for answer in answers]
+        rewards = tuple(answer.score - cost for answer, cost in zip(answers, costs, strict=True))
+        anchors = tuple(score - cost for score, cost in zip(anchored, costs, strict=True)) if anchored else ()
+        rights = tuple(answer.is_right for answer in answers if answer.reference)
+        count = len(answers)
+        return HeldOutRecord(
+            update=update,
+            reward=sum(rewards) / count,
+            kl_nats=sum(answer.kl_nats or 0.0 for answer in answers) / count,
+            tokens=sum(answer.tokens for answer in answers) / count,
+            ended=sum(answer.ended for answer in answers) / count,
+            anchor=sum(anchors) / count if anchors else None,
+            right=sum(rights) / len(rights) if rights else None,
+            rewards=rewards,
+            anchors=anchors,
+            rights=rights,
+        )
+
+
+def read_records(folder: Path) -> list[HeldOutRecord]:
+    """Return a run's evaluations by update; none where it has none."""
+    path = folder / RECORDS
+    if not path.is_file():
+        return []
+    return sorted(jsonl.read(path, HeldOutRecord), key=lambda record: record.update)
+
+
+def best_update(records: Sequence[HeldOutRecord], config: HeldOutConfig) -> int:
+    """Return the update with the highest held-out reward among those that kept to the limits.
+
+    The limits: KL at most `kl_limit`, and a share of right answers at most `right_fall` below the first evaluation's.
+    Of equal rewards the earlier update is better. The first evaluation is the answer where no other keeps to them.
+
+    Raises:
+        ValueError: There are no records.
+    """
+    if not records:
+        raise ValueError("no held-out evaluation to choose from")
+    first = min(records, key=lambda record: record.update)
+
+    def keeps(record: HeldOutRecord) -> bool:
+        if config.kl_limit and record.kl_nats > config.kl_limit:
+            return False
+        # a share is a quotient: 0.55 - 0.05 is not 0.5
+        return record.right is None or first.right is None or record.right >= first.right - config.right_fall - 1e-9
+
+    return max([record for record in records if keeps(record)] or [first], key=lambda r: (r.reward, -r.update)).update
+
+
+def _place(measured: tuple[int, AnswerRecord, float | None]) -> int:
+    return measured[0]
+
+
+@torch.no_grad()
+def _scores_and_kl(
+    trainer: Learner, prompts: Sequence[Sequence[int]], answers: Sequence[generation.Answer]
+) -> tuple[list[float], list[float]]:
+    """Return the reward model's score and the KL to the reference, nats, of each answer."""
+    scores, kl = [0.0] * len(answers), [0.0] * len(answers)
+    temperature, head_VD = trainer.args.temperature, likelihood.output_head(trainer.roles.model)
+    for batch in rollout.micro_batches(
+        trainer.roles,
+        prompts,
+        answers,
+        size=trainer.args.per_device_train_batch_size,
+        pad=trainer.tokenizer.pad_token_id,
+        device=trainer.device,
+    ):
+        with trainer.roles("policy"):
+            logp_BA, _ = rollout.log_probs(trainer.roles, batch, head_VD, temperature=temperature)
+        with trainer.roles("reference"):
+            ref_BA, _ = rollout.log_probs(trainer.roles, batch, head_VD, temperature=temperature)
+        kl_B = ((logp_BA - ref_BA) * batch.is_answer_BA).double().sum(dim=1)
+        score_B = rollout.scores(trainer.roles, batch, trainer.reward_head)
+        for row, index in enumerate(batch.index):
+            scores[index], kl[index] = float(score_B[row]), float(kl_B[row])
+    return scores, kl

@@ -1,0 +1,89 @@
+"""Reading sampled answers in all four roles: what PPO knows of them before it learns."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+
+from alignment import rollout
+from alignment.halving import Halving
+from alignment.ppo_config import PPOConfig
+from alignment.roles import Roles
+from finlm.generation import Answer
+from finlm.scorer import Head
+
+
+class Reader:
+    """Policy, reference, critic and reward model with their heads.
+
+    Attributes:
+        splits: Micro-batches that found too little memory and were halved.
+    """
+
+    def __init__(
+        self,
+        roles: Roles,
+        args: PPOConfig,
+        *,
+        critic_head: Head,
+        reward_head: Head,
+        head_VD: torch.Tensor,
+        pad: int,
+    ) -> None:
+        self._roles = roles
+        self._args = args
+        self._critic_head = critic_head
+        self._reward_head = reward_head
+        self._head_VD = head_VD
+        self._pad = pad
+        self._halving = Halving()
+
+    @property
+    def splits(self) -> int:
+        """Micro-batches that found too little memory and were halved."""
+        return self._halving.splits
+
+    @torch.no_grad()
+    def read(
+        self, prompts: Sequence[Sequence[int]], answers: Sequence[Answer], *, poll: Callable[[], None]
+    ) -> list[rollout.Measured]:
+        """Measure all answers, in micro-batches; scores are the reward model's own. `poll` may raise in between."""
+        batches = rollout.micro_batches(
+            self._roles,
+            prompts,
+            answers,
+            size=self._args.per_device_train_batch_size,
+            pad=self._pad,
+            device=self._head_VD.device,
+            halving=self._halving,
+            poll=poll,
+        )
+        measured = []
+        for batch in batches:
+            poll()
+            parts = self._halving(batch, partial(self._measure, answers))
+            measured.append(rollout.join(parts, batch))
+        return measured
+
+    def _measure(self, answers: Sequence[Answer], batch: rollout.MicroBatch) -> rollout.Measured:
+        args, roles, head_VD = self._args, self._roles, self._head_VD
+        log_probs = partial(rollout.log_probs, roles, batch, head_VD, temperature=args.temperature)
+        with roles("policy"):
+            kept_NU = rollout.kept(
+                roles, batch, head_VD, temperature=args.temperature, top_p=args.top_p, top_k=args.top_k
+            )
+            old_BA, entropy_BA = log_probs(kept_NU=kept_NU)
+        with roles("reference"):
+            ref_BA, _ = log_probs(kept_NU=kept_NU)
+        after_B = None
+        if args.bootstrap_truncated:
+            value_BA, after_B = rollout.values_and_after(roles, batch, self._critic_head)
+        else:
+            value_BA = rollout.values(roles, batch, self._critic_head)
+        raw_B = rollout.scores(roles, batch, self._reward_head)
+        was_cut_B = torch.tensor([not answers[index].ended for index in batch.index], device=head_VD.device)
+        if after_B is not None:
+            after_B = after_B * was_cut_B
+        return rollout.Measured(
+            batch, old_BA, ref_BA, value_BA, entropy_BA, raw_B, raw_B, was_cut_B, after_B=after_B, kept_NU=kept_NU
+        )
