@@ -12,9 +12,9 @@ import small
 import torch
 
 from alignment import rollout
-from alignment.guards import GuardConfig, GuardVerdict, Observed, judge, line_slope, mean_slope, worst
-from alignment.held_out import HeldOutRecord
+from alignment.guards import GuardConfig, Observed, judge, line_slope, mean_slope, worst
 from finlm.metrics import read_metrics
+from finlm.ppo_records import GuardVerdict, HeldOutRecord
 
 CALM = Observed(update=1, score=0.0, kl=2.0, tokens=40.0, entropy=0.8, ended=0.9)
 
