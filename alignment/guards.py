@@ -313,7 +313,7 @@ def _patient(
     if not is_beyond(observed[-1]):
         return GuardVerdict(guard=guard, update=update, action="ok", sentence=f"{facts}.")
     beyond = list(takewhile(is_beyond, reversed(observed)))
-    since = beyond[-1].update
+    since = beyond[-1].update - 1  # an update's figures are of the policy that sampled, before it learned
     if len(beyond) >= config.patience:
         return GuardVerdict(guard=guard, update=update, action=action, sentence=f"{facts}: {way_out}.", since=since)
     return GuardVerdict(

@@ -8,6 +8,7 @@ known answer, length and KL stand beside it. Every evaluation draws from the sam
 the policy and not by luck of the prompts.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -120,6 +121,7 @@ class HeldOut:
         here = self._trainer.stop.together(processes, lambda: self._measured(update, mine))
         everywhere = sorted(processes.gather(here), key=_place)
         answers = [answer for _, answer, _ in everywhere]
+        refuse_not_finite(everywhere, update)
         record = self._summary(update, answers, [score for _, _, score in everywhere if score is not None])
         if processes.is_main:
             # the answers come first: a record without them would never be evaluated again
@@ -196,6 +198,22 @@ class HeldOut:
             anchors=anchors,
             rights=rights,
         )
+
+
+def refuse_not_finite(measured: Sequence[tuple[int, AnswerRecord, float | None]], update: int) -> None:
+    """Stop before anything is written of an evaluation with numbers that are not finite.
+
+    Raises:
+        UserError: On every process, whichever measured them.
+    """
+    for _, answer, anchored in measured:
+        named = {"The reward model scores": answer.score, "The KL to the reference is, for": answer.kl_nats}
+        for words, number in (named | {"The anchor scores": anchored}).items():
+            if number is not None and not math.isfinite(number):
+                raise UserError(
+                    f"{words} an answer {number} in the evaluation on held-out prompts at update {update}; nothing of "
+                    "it was written. Look for damaged weights in that model or in its base."
+                )
 
 
 def _place(measured: tuple[int, AnswerRecord, float | None]) -> int:

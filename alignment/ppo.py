@@ -177,7 +177,9 @@ def anchor_of(settings: PPOSettings, device: torch.device) -> scorer.Scorer | No
     """Load the second reward model, if one is named."""
     if not settings.anchor:
         return None
-    return scorer.Scorer.load(settings.anchor, dtype=model.choose_dtype(settings.dtype, device), device=device)
+    # PEFT draws weights before it loads them; the policy's must be the same with and without an anchor
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        return scorer.Scorer.load(settings.anchor, dtype=model.choose_dtype(settings.dtype, device), device=device)
 
 
 def export(trainer: PPOTrainer, settings: PPOSettings, base: str) -> int:

@@ -107,7 +107,8 @@ class Watch:
         if not args.guards.acts:
             return set()
         there = [update for update, _ in self._checkpoints]
-        within_patience = there[-(1 + -(-args.guards.patience // args.save_steps)) :]
+        # a streak is noticed `patience` updates after the policy that began it, and is older than that by one
+        within_patience = there[-(1 + -(-(args.guards.patience + 1) // args.save_steps)) :]
         return {*within_patience, *[update for update in there if peak is not None and update <= peak][-1:]}
 
     @property
@@ -240,8 +241,15 @@ class Watch:
         return found
 
     def _back_to(self, verdict: GuardVerdict) -> int:
-        """Return the update of the newest whole checkpoint from before the trouble began; 0 is the run's start."""
-        older = [(update, path) for update, path in self._checkpoints if update < verdict.since]
+        """Return the update of the newest whole checkpoint from before the trouble began; 0 is the run's start.
+
+        A run that comes to trouble again before it has passed the place of the last goes back further than then: the
+        policy that it went back to may have been at the edge already.
+        """
+        before, last = verdict.since, self.roll_backs[-1:]
+        if last and verdict.update <= last[0].update:
+            before = min(before, last[0].back_to or 0)
+        older = [(update, path) for update, path in self._checkpoints if update < before]
         return next((update for update, path in reversed(older) if runs.damage(path) is None), 0)
 
     def _clear(self) -> None:

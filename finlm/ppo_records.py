@@ -66,7 +66,7 @@ class GuardVerdict:
     sentence: str
     """The values, the limit and the way out."""
     since: int = 0
-    """The first update of the trouble; 0 where the guard is content."""
+    """The update after which the policy was first in trouble; 0 where the guard is content."""
     back_to: int | None = None
     """The update that the run was rolled back to; None where it was not."""
     roll_backs: int = 0
