@@ -5,7 +5,6 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import small
@@ -13,7 +12,6 @@ import torch
 
 from alignment.guards import GuardConfig, Observed, judge, line_slope, mean_slope, news, worst
 from alignment.watch import GuardStop
-from finlm import generation, scorer
 from finlm.metrics import read_metrics
 from finlm.ppo_records import GuardVerdict, HeldOutRecord, read_guards
 
@@ -254,23 +252,6 @@ def test_the_same_noise_does_not_hide_a_ruined_run() -> None:
 # ---------------------------------------------------------------------------------------------- a real run
 
 
-@torch.no_grad()
-def pay_for_length(trainer: Any) -> None:
-    """Fit the reward head to the length of the policy's own answers, in tens of tokens, by least squares."""
-    asked = [ids for update in range(1, 9) for ids in trainer.prompts_of(update)]
-    answers = trainer.sample(asked, 1)
-    rows = [[*ids, *answer.ids] for ids, answer in zip(asked, answers, strict=True)]
-    ids_BT, is_token_BT = generation.pad_right(rows, trainer.tokenizer.pad_token_id, torch.device("cpu"))
-    with trainer.roles("reward"):
-        hidden_BTD = scorer.last_hidden(trainer.roles.model, ids_BT, is_token_BT)
-    state_BD = hidden_BTD[torch.arange(len(rows)), is_token_BT.sum(dim=1) - 1]
-    state_BE = torch.cat([state_BD, torch.ones(len(rows), 1)], dim=1)
-    length_B1 = torch.tensor([[len(answer.ids) / 10] for answer in answers])
-    found = torch.linalg.lstsq(state_BE, length_B1, driver="gelsd").solution.squeeze(1)
-    trainer.reward_head.weight.copy_(found[None, :-1])
-    trainer.reward_head.bias.copy_(found[-1:])
-
-
 def test_a_reward_that_pays_for_length_trips_the_length_guard(tmp_path: Path) -> None:
     """PPO on a tiny model whose reward model was fitted to length: the guard must stop it within 20 updates."""
     torch.set_num_threads(1)
@@ -291,7 +272,7 @@ def test_a_reward_that_pays_for_length_trips_the_length_guard(tmp_path: Path) ->
         save_steps=1000,
         guards=GuardConfig(kl_target=0, ended_fall=0),
     )
-    pay_for_length(trainer)
+    small.pay_for_length(trainer)
     with pytest.raises(GuardStop, match=r"stopped after update \d+ of 20 by the guard 'length'"):
         trainer.train()
     observed = [Observed.of(line) for line in read_metrics(tmp_path / "ppo" / "metrics.jsonl")]
