@@ -108,7 +108,8 @@ class Watch:
             return set()
         there = [update for update, _ in self._checkpoints]
         # a streak is noticed `patience` updates after the policy that began it, and is older than that by one
-        within_patience = there[-(1 + -(-(args.guards.patience + 1) // args.save_steps)) :]
+        count = 1 + -(-(args.guards.patience + 1) // args.save_steps)
+        within_patience = there[-count:] if args.guards.kl_target * args.guards.kl_multiple else []
         return {*within_patience, *[update for update in there if peak is not None and update <= peak][-1:]}
 
     @property

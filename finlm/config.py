@@ -171,11 +171,13 @@ def _parsed(parser: ArgumentParser, settings: type[C], arguments: list[str]) -> 
 
 def _section_of(field: "dataclasses.Field[Any]", value: Any) -> Any:
     """Return a field's value; a section of settings comes as a namespace and becomes the field's dataclass."""
-    if not isinstance(value, Namespace):
+    default = field.default_factory() if callable(field.default_factory) else field.default
+    if not dataclasses.is_dataclass(default):
         return value
-    assert callable(field.default_factory), f"the section {field.name} needs a default"
+    if not isinstance(value, Namespace):
+        raise ValueError(f"Setting {field.name!r} is {value!r}; it must be a section of keys.")
     try:
-        return type(field.default_factory())(**vars(value))
+        return type(default)(**vars(value))
     except ValueError as error:
         raise ValueError(f"{field.name}.{error}") from error
 

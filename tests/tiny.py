@@ -201,7 +201,7 @@ def settings(tiny: Tiny) -> dict[str, dict[str, Any]]:
             "save_steps": 1,
             "policy_steps": 1,
             "evaluation": {"every": 1, "batch_size": 8},
-            "guards": {"patience": 1, "start_updates": 1, "length_ratio": 100.0, "ended_fall": 0.99},
+            "guards": {"kl_target": 0.0, "length_ratio": 100.0, "ended_fall": 0.99, "start_updates": 1},
             "dtype": "float32",
             "threads": 1,
             "lora": lora,
