@@ -139,6 +139,7 @@ def main(settings: PPOSettings) -> None:
             print(ended if isinstance(ended, Stopped) else f"error: {ended}", file=sys.stderr)
         sys.exit(EXIT_CODE if isinstance(ended, Stopped) else 2)
 
+    trainer.roles.refresh()
     if trainer.accelerator.is_main_process:
         exported = export(trainer, settings, os.path.relpath(base, out / "policy"))
         run.finish(

@@ -1,0 +1,77 @@
+"""The four roles in the layout that the settings name, cut as accelerate's configuration says."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from peft import LoraConfig
+from torch.distributed.device_mesh import init_device_mesh
+from transformers import LlamaForCausalLM
+
+from alignment.fsdp import FSDP
+from alignment.full_roles import FullRoles, Sharder
+from alignment.layouts import Layout
+from alignment.ppo_config import PPOConfig
+from alignment.roles import Roles, copy_adapter
+from finlm import scorer
+from finlm.errors import UserError
+
+
+def roles_of(
+    model: LlamaForCausalLM, reward: str | Path, lora: LoraConfig | None, args: PPOConfig, accelerator: Accelerator
+) -> Layout:
+    """Make policy, critic, reward model and reference.
+
+    Args:
+        model: The fine-tuned model; it becomes part of what is made.
+        reward: Folder of the reward model.
+        lora: The policy's adapter; not used where the layout is full.
+        args: PPO's settings.
+        accelerator: The processes, and how a full layout is cut over them.
+
+    Raises:
+        UserError: Reward model and base do not fit, or settings and accelerate's configuration do not.
+    """
+    if args.layout == "full":
+        checkpoints = args.gradient_checkpointing
+        return FullRoles(model, reward, sharder=sharder_of(accelerator, args), gradient_checkpointing=checkpoints)
+    if lora is None:
+        raise UserError(
+            "layout is 'adapters', but there is no peft_config for the policy; give one, or set it to full."
+        )
+    critic = scorer.lora_of(reward)
+    roles = Roles(model, policy=lora, critic=critic, reward=critic)
+    scorer.load_adapter_weights(roles.model, reward, "reward")
+    copy_adapter(roles, "reward", "critic")
+    if args.gradient_checkpointing:
+        roles.checkpoint_gradients()
+    return roles
+
+
+def sharder_of(accelerator: Accelerator, args: PPOConfig) -> Sharder | None:
+    """Return what cuts full models, by FSDP2 unless accelerate is configured otherwise; None for one process alone.
+
+    Raises:
+        UserError: A configuration that PPO does not train with, or mixed-in rows that do not divide.
+    """
+    if not torch.distributed.is_initialized():
+        return None
+    count = accelerator.num_processes
+    if args.ptx_coef and args.ptx_rows % count:
+        raise UserError(
+            f"ptx_rows is {args.ptx_rows}, which {count} processes cannot share evenly; with layout 'full' all "
+            f"must run the same passes: take a multiple of {count}."
+        )
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        from alignment.zero import ZeRO  # deepspeed is installed only where it is used
+
+        return ZeRO(accelerator.state.deepspeed_plugin.deepspeed_config)
+    plugin: Any = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
+    if plugin is not None and plugin.fsdp_version != 2:
+        raise UserError(f"fsdp_version is {plugin.fsdp_version}; PPO shards by 2: configs/accelerate/fsdp2.yaml.")
+    if plugin is not None and getattr(plugin.cpu_offload, "offload_params", plugin.cpu_offload):
+        raise UserError("fsdp_offload_params is true; PPO keeps its shards on the GPUs: set it to false.")
+    mesh = init_device_mesh(accelerator.device.type, (count,))
+    return FSDP(mesh, reshard=plugin is None or bool(plugin.reshard_after_forward))
