@@ -92,16 +92,28 @@ class FSDP:
                 # a sum, not a mean; without the second line torch asks for an operation that gloo does not have
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(True)
-        sources: dict[str, Any] = dict(body.named_parameters(prefix="model"))
-        if has_head and not model.config.tie_word_embeddings:
-            head_VD = distribute_tensor(model.lm_head.weight.detach(), self._mesh, [Along(0)], src_data_rank=None)
-            sources["lm_head.weight"] = nn.Parameter(head_VD)
-        model.lm_head = nn.Identity()
-        with torch.no_grad():
-            return {name: sharding.shard_of(source.to_local(), DTensorCut(source)) for name, source in sources.items()}
+        head = cut_head(model, self._mesh, has_head=has_head)
+        return {name: _shard(source) for name, source in body.named_parameters(prefix="model")} | head
+
+    def written(self) -> None:
+        """Do nothing: a pass gathers the shards themselves."""
 
     def gathered(self, head: sharding.Shard) -> Tensor:
         """Return an output embedding whole, (V, D), float32; its gradient comes back to the shards, summed."""
         cut = head.cut
         assert isinstance(cut, DTensorCut)
         return cut.source.full_tensor(grad_placements=[Partial()])
+
+
+def cut_head(model: LlamaForCausalLM, mesh: DeviceMesh, *, has_head: bool) -> dict[str, sharding.Shard]:
+    """Take the output embedding off a model; return its shard by its name, nothing where it is tied or not wanted."""
+    weight_VD, model.lm_head = model.lm_head.weight, nn.Identity()
+    if not has_head or model.config.tie_word_embeddings:
+        return {}
+    source = distribute_tensor(weight_VD.detach(), mesh, [Along(0)], src_data_rank=None)
+    return {"lm_head.weight": _shard(nn.Parameter(source))}
+
+
+@torch.no_grad()
+def _shard(source: Any) -> sharding.Shard:
+    return sharding.shard_of(source.to_local(), DTensorCut(source))

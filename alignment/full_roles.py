@@ -45,6 +45,10 @@ class Sharder(Protocol):
         """Return an output embedding whole, (V, D); its gradient comes back to the shards, summed."""
         ...
 
+    def written(self) -> None:
+        """Compute with what was written into the shards."""
+        ...
+
 
 class FullRoles:
     """Three models that take four roles; see `alignment.layouts.Layout`.
@@ -182,6 +186,11 @@ class FullRoles:
         if not self.is_sharded:
             return torch.autograd.grad(loss, parameters, allow_unused=True)
         return gradients(loss, parameters)
+
+    def written(self) -> None:
+        """Compute with what an optimizer or a checkpoint has written into the parameters."""
+        if self._sharder is not None:
+            self._sharder.written()
 
     # ------------------------------------------------------------------------------------------ files
 

@@ -72,6 +72,10 @@ class Layout(Protocol):
         are sums over processes."""
         ...
 
+    def written(self) -> None:
+        """Compute with what an optimizer or a checkpoint has written into the parameters."""
+        ...
+
     def save_policy(self, folder: Path, tokenizer: PreTrainedTokenizerBase, *, base: str) -> None:
         """Write the policy as the last `refresh` left it into a folder; on one process.
 

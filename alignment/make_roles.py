@@ -64,14 +64,15 @@ def sharder_of(accelerator: Accelerator, args: PPOConfig) -> Sharder | None:
             f"ptx_rows is {args.ptx_rows}, which {count} processes cannot share evenly; with layout 'full' all "
             f"must run the same passes: take a multiple of {count}."
         )
+    mesh = init_device_mesh(accelerator.device.type, (count,))
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         from alignment.zero import ZeRO  # deepspeed is installed only where it is used
 
-        return ZeRO(accelerator.state.deepspeed_plugin.deepspeed_config)
+        sharder: Sharder = ZeRO(accelerator.state.deepspeed_plugin.deepspeed_config, mesh)
+        return sharder
     plugin: Any = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
     if plugin is not None and plugin.fsdp_version != 2:
         raise UserError(f"fsdp_version is {plugin.fsdp_version}; PPO shards by 2: configs/accelerate/fsdp2.yaml.")
     if plugin is not None and getattr(plugin.cpu_offload, "offload_params", plugin.cpu_offload):
         raise UserError("fsdp_offload_params is true; PPO keeps its shards on the GPUs: set it to false.")
-    mesh = init_device_mesh(accelerator.device.type, (count,))
     return FSDP(mesh, reshard=plugin is None or bool(plugin.reshard_after_forward))

@@ -128,6 +128,7 @@ def load(
     with torch.no_grad():
         for name, tensor in _stored(newest, "weights"):
             weights[name].copy_(here(tensor, weights[name]))
+    roles.written()
     for name, optimizer in optimizers.items():
         parameters = _parameters(optimizer)
         stored = _stored(newest, f"{name}_optimizer")
@@ -162,6 +163,7 @@ def roll_back(before: Snapshot, roles: Layout, head: Head, optimizers: Mapping[s
     """Put weights and optimizers back to where they were, and forget all gradients."""
     for name, tensor in _trained(roles, head).items():
         tensor.copy_(before.weights[name])
+    roles.written()
     for name, optimizer in optimizers.items():
         optimizer.zero_grad(set_to_none=True)
         _restore_moments(optimizer, before.moments[name])

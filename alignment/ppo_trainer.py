@@ -359,6 +359,7 @@ class PPOTrainer:
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
+        self.roles.written()
 
     def _rate(self, name: str, update: int) -> float:
         """The learning rate of policy or critic in an update."""

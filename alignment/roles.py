@@ -151,6 +151,9 @@ class Roles:
         """Return the gradients of a loss on this process."""
         return torch.autograd.grad(loss, parameters, allow_unused=True)
 
+    def written(self) -> None:
+        """Do nothing: the parameters are what computes."""
+
     def save_policy(self, folder: Path, tokenizer: PreTrainedTokenizerBase, *, base: str) -> None:
         """Write the policy's adapter; the tokenizer lies with the base."""
         self.model.peft_config["policy"].base_model_name_or_path = base

@@ -1,19 +1,22 @@
 """Shards over two processes are one process with twice the answers: the same step, one decision, one checkpoint.
 
-The processes are real, over gloo, started by torch's launcher; this file is also what they run.
+The processes are real, over gloo, started by torch's launcher; this file is also what they run. Each test runs with
+FSDP2, and with ZeRO-3 where deepspeed is installed.
 """
 
+import importlib.util
 import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from answers import ANSWERS, PROMPTS
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from two_processes import launch
 
 SETTINGS: dict[str, Any] = {
@@ -50,7 +53,8 @@ def child(base: str, reward: str, tiny: str, out: str, task: str, *also: str) ->
         reward: Folder of the reward model.
         tiny: Folder with text and instructions to mix in.
         out: Folder of the run.
-        task: learn, train, stop (one process gets SIGTERM while it learns) or poison (one process learns from NaN).
+        task: learn, train, stop (one process gets SIGTERM while it learns), poison (one process learns from NaN) or
+            resume (takes up the newest checkpoint and writes the weights down).
         also: tied (embeddings), bfloat16, checkpointing.
     """
     from alignment import ppo_state
@@ -101,11 +105,22 @@ def child(base: str, reward: str, tiny: str, out: str, task: str, *also: str) ->
         else:
             said["figures"] = trainer.learn(lessons, update=1)
             said["ratio"] = said["figures"]["val/ratio"]
+            trainer.progress = replace(trainer.progress, update=1)
             trainer.save()
             trainer.roles.refresh()
             if index == 0:
                 trainer.save_policy(Path(out, "policy"), base="")
         Path(out, f"said-{index}.json").write_text(json.dumps(said), encoding="utf-8")
+        return
+    if task == "resume":
+        trainer.take_up()
+        save_file(
+            {
+                name: tensor.detach().clone()
+                for name, tensor in ppo_state._trained(trainer.roles, trainer.critic_head).items()
+            },
+            Path(out, "resumed.safetensors"),
+        )
         return
     if task == "stop":
         straight, calls = trainer.gradients._of_policy, []
@@ -117,7 +132,6 @@ def child(base: str, reward: str, tiny: str, out: str, task: str, *also: str) ->
             return straight(*given, **named)
 
         trainer.gradients._of_policy = of_policy  # type: ignore[method-assign]
-    assert ppo_state.CHECKPOINTS == "checkpoints"
     try:
         trainer.train()
     except Stopped as stopped:
@@ -125,29 +139,51 @@ def child(base: str, reward: str, tiny: str, out: str, task: str, *also: str) ->
         sys.exit(EXIT_CODE)
 
 
-def run(tiny: Any, reward: Path, out: Path, count: int, task: str, *also: str) -> list[Any]:
+ZERO3 = {
+    "ACCELERATE_USE_DEEPSPEED": "true",
+    "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3",
+    "ACCELERATE_DEEPSPEED_ZERO3_INIT": "false",
+    "DS_ACCELERATOR": "cpu",
+}
+"""What accelerate's launcher makes of configs/accelerate/zero3.yaml, and for DeepSpeed to be content without a GPU."""
+
+
+@pytest.fixture(params=["fsdp2", "zero3"])
+def environment(request: pytest.FixtureRequest) -> dict[str, str]:
+    """What the two processes are cut by."""
+    if request.param == "fsdp2":
+        return {}
+    if importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("deepspeed is not installed")
+    return ZERO3
+
+
+def run(tiny: Any, reward: Path, out: Path, count: int, task: str, *also: str, **environment: str) -> list[Any]:
     """Run processes to their end; return what each says."""
     out.mkdir(exist_ok=True)
-    done = launch(count, Path(__file__), tiny.base, reward, tiny.folder, out, task, *also)
+    done = launch(count, Path(__file__), tiny.base, reward, tiny.folder, out, task, *also, **environment)
     assert (done.returncode == 0) == (task != "stop"), done.stderr[-3000:]
     return [json.loads(path.read_text()) for path in sorted(out.glob("said-*.json"))]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("also", [(), ("tied", "checkpointing")], ids=["", "tied-checkpointing"])
-def test_two_processes_take_the_step_of_one(tiny: Any, reward_model: Path, tmp_path: Path, also: tuple[str]) -> None:
+def test_two_processes_take_the_step_of_one(
+    tiny: Any, reward_model: Path, tmp_path: Path, also: tuple[str, ...], environment: dict[str, str]
+) -> None:
+    also = also if not environment else tuple(one for one in also if one != "tied")
     (one,) = run(tiny, reward_model, tmp_path / "1", 1, "learn", *also)
-    two = run(tiny, reward_model, tmp_path / "2", 2, "learn", *also)
+    two = run(tiny, reward_model, tmp_path / "2", 2, "learn", *also, **environment)
     assert one["kl"] == two[0]["kl"] == two[1]["kl"] == 0.0
     assert two[0]["figures"] == two[1]["figures"]
     for name, figure in one["figures"].items():
         assert two[0]["figures"][name] == pytest.approx(figure, rel=1e-3, abs=1e-6), name
     for file in ("weights", "policy_optimizer", "critic_optimizer"):
-        wanted, found = (load_file(tmp_path / n / f"checkpoints/checkpoint-0/{file}.safetensors") for n in ("1", "2"))
+        wanted, found = (load_file(tmp_path / n / f"checkpoints/checkpoint-1/{file}.safetensors") for n in ("1", "2"))
         assert wanted.keys() == found.keys()
         for name, tensor in wanted.items():
             torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=2e-6, msg=f"{file} {name}")
-    weights = load_file(tmp_path / "2/checkpoints/checkpoint-0/weights.safetensors")
+    weights = load_file(tmp_path / "2/checkpoints/checkpoint-1/weights.safetensors")
     exported = load_file(tmp_path / "2/policy/model.safetensors")
     for name, tensor in exported.items():
         assert torch.equal(tensor, weights[f"policy.{name}"]), name
@@ -156,38 +192,55 @@ def test_two_processes_take_the_step_of_one(tiny: Any, reward_model: Path, tmp_p
 
 @pytest.mark.slow
 def test_bfloat16_begins_at_the_reference_and_keeps_float32_weights(
-    tiny: Any, reward_model: Path, tmp_path: Path
+    tiny: Any, reward_model: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    said = run(tiny, reward_model, tmp_path / "run", 2, "learn", "bfloat16")
+    said = run(tiny, reward_model, tmp_path / "run", 2, "learn", "bfloat16", **environment)
     assert [one["kl"] for one in said] == [0.0, 0.0]
-    weights = load_file(tmp_path / "run/checkpoints/checkpoint-0/weights.safetensors")
+    weights = load_file(tmp_path / "run/checkpoints/checkpoint-1/weights.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
     exported = load_file(tmp_path / "run/policy/model.safetensors")
     assert {tensor.dtype for tensor in exported.values()} == {torch.bfloat16}
     # steps far below bfloat16's grain are not lost
-    moved = [(weights[f"policy.{n}"] != tensor.float()).float().mean() for n, tensor in exported.items()]
+    moved = [float((weights[f"policy.{n}"] != one.float()).float().mean()) for n, one in exported.items()]
     assert sum(moved) / len(moved) > 0.9
 
 
 @pytest.mark.slow
-def test_a_fault_in_one_process_stops_both_before_the_step(tiny: Any, reward_model: Path, tmp_path: Path) -> None:
-    said = run(tiny, reward_model, tmp_path / "run", 2, "poison")
+def test_a_fault_in_one_process_stops_both_before_the_step(
+    tiny: Any, reward_model: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    said = run(tiny, reward_model, tmp_path / "run", 2, "poison", **environment)
     assert [one["unchanged"] for one in said] == [True, True]
     assert list((tmp_path / "run/faults").glob("update-00001-process-1.jsonl"))
 
 
 @pytest.mark.slow
-def test_one_process_is_asked_to_stop_and_both_go_on_bit_by_bit(tiny: Any, reward_model: Path, tmp_path: Path) -> None:
+def test_one_process_is_asked_to_stop_and_both_go_on_bit_by_bit(
+    tiny: Any, reward_model: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
     out, straight = tmp_path / "cut", tmp_path / "straight"
-    run(tiny, reward_model, out, 2, "stop")
+    run(tiny, reward_model, out, 2, "stop", **environment)
     assert [path.name for path in out.glob("checkpoints/checkpoint-*")] == ["checkpoint-1"]
     for index in (0, 1):
         told = (out / f"stopped-{index}.txt").read_text(encoding="utf-8")
         assert told.startswith("stopped by SIGTERM after update 1 of 3")
-    run(tiny, reward_model, out, 2, "train")
-    run(tiny, reward_model, straight, 2, "train")
+    run(tiny, reward_model, out, 2, "train", **environment)
+    run(tiny, reward_model, straight, 2, "train", **environment)
     for file in sorted((straight / "checkpoints/checkpoint-3").iterdir()):
         assert file.read_bytes() == (out / "checkpoints/checkpoint-3" / file.name).read_bytes(), file.name
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_from_the_checkpoint_of_two(
+    tiny: Any, reward_model: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    run(tiny, reward_model, tmp_path / "run", 2, "learn", **environment)
+    run(tiny, reward_model, tmp_path / "run", 1, "resume")
+    wanted = load_file(tmp_path / "run/checkpoints/checkpoint-1/weights.safetensors")
+    found = load_file(tmp_path / "run/resumed.safetensors")
+    assert wanted.keys() == found.keys()
+    for name, tensor in wanted.items():
+        assert torch.equal(tensor, found[name]), name
 
 
 if __name__ == "__main__":
