@@ -125,9 +125,8 @@ class PPOTrainer:
             The last update's metrics.
 
         Raises:
-            UserError: A number is not finite; the weights keep their last values.
-            GuardStop: A guard ends the run, at its last whole update or rolled back to an earlier one.
-            LostProcess: Another process has ended.
+            UserError: A number is not finite; the weights keep their last values. GuardStop: A guard ends the run, at
+                its last whole update or rolled back to an earlier one. LostProcess: Another process has ended.
             Stopped: SIGTERM came; the run goes on from its last whole update.
         """
         self.take_up()
