@@ -61,8 +61,7 @@ class PPOTrainer:
         peft_config: LoRA of the policy.
 
     Raises:
-        UserError: A separate reference or value model, no prompt that fits, a reward model of another base, or a
-            held-out prompt that is trained on.
+        UserError: A reference or value model, no prompt that fits, another base's reward model, a trained held-out prompt.
     """
 
     def __init__(
