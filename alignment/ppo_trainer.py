@@ -61,7 +61,7 @@ class PPOTrainer:
         peft_config: LoRA of the policy.
 
     Raises:
-        UserError: A reference or value model, no prompt that fits, another base's reward model, a trained held-out prompt.
+        UserError: A reference or value model, no prompt that fits, another base's reward model, prompts not held out.
     """
 
     def __init__(
