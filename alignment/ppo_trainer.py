@@ -59,8 +59,7 @@ class PPOTrainer:
         peft_config: LoRA of the policy; not needed where the layout is full.
 
     Raises:
-        UserError: A separate reference or value model, no prompt that fits, a reward model of another base, or a
-            held-out prompt that is trained on.
+        UserError: A reference or value model, no prompt that fits, another base's reward model, prompts not held out.
     """
 
     def __init__(
@@ -118,9 +117,8 @@ class PPOTrainer:
             The last update's metrics.
 
         Raises:
-            UserError: A number is not finite; the weights keep their last values.
-            GuardStop: A guard ends the run, at its last whole update or rolled back to an earlier one.
-            LostProcess: Another process has ended.
+            UserError: A number is not finite; the weights keep their last values. GuardStop: A guard ends the run, at
+                its last whole update or rolled back to an earlier one. LostProcess: Another process has ended.
             Stopped: SIGTERM came; the run goes on from its last whole update.
         """
         self.take_up()

@@ -172,7 +172,7 @@ def _parsed(parser: ArgumentParser, settings: type[C], arguments: list[str]) -> 
 def _section_of(field: "dataclasses.Field[Any]", value: Any) -> Any:
     """Return a field's value; a section of settings comes as a namespace and becomes the field's dataclass."""
     default = field.default_factory() if callable(field.default_factory) else field.default
-    if not dataclasses.is_dataclass(default):
+    if not dataclasses.is_dataclass(default) or isinstance(default, type):
         return value
     if not isinstance(value, Namespace):
         raise ValueError(f"Setting {field.name!r} is {value!r}; it must be a section of keys.")
