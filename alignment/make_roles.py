@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from peft import LoraConfig
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy
 from transformers import LlamaForCausalLM
 
 from alignment.fsdp import FSDP
@@ -58,21 +59,40 @@ def sharder_of(accelerator: Accelerator, args: PPOConfig) -> Sharder | None:
     """
     if not torch.distributed.is_initialized():
         return None
-    count = accelerator.num_processes
-    if args.ptx_coef and args.ptx_rows % count:
-        raise UserError(
-            f"ptx_rows is {args.ptx_rows}, which {count} processes cannot share evenly; with layout 'full' all "
-            f"must run the same passes: take a multiple of {count}."
-        )
-    mesh = init_device_mesh(accelerator.device.type, (count,))
+    check_even(args, accelerator.num_processes)
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         from alignment.zero import ZeRO  # deepspeed is installed only where it is used
 
         sharder: Sharder = ZeRO(accelerator.state.deepspeed_plugin.deepspeed_config, mesh)
         return sharder
-    plugin: Any = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
-    if plugin is not None and plugin.fsdp_version != 2:
+    if accelerator.distributed_type != DistributedType.FSDP:
+        return FSDP(mesh, reshard=True)
+    plugin = accelerator.state.fsdp_plugin
+    check_fsdp(plugin)
+    return FSDP(mesh, reshard=bool(plugin.reshard_after_forward))
+
+
+def check_even(args: PPOConfig, processes: int) -> None:
+    """Check that all processes will run as many passes.
+
+    Raises:
+        UserError: The mixed-in rows do not divide by the processes.
+    """
+    if args.ptx_coef and args.ptx_rows % processes:
+        raise UserError(
+            f"ptx_rows is {args.ptx_rows}, which {processes} processes cannot share evenly; with layout 'full' all "
+            f"must run the same passes: take a multiple of {processes}."
+        )
+
+
+def check_fsdp(plugin: Any) -> None:
+    """Check accelerate's configuration of FSDP.
+
+    Raises:
+        UserError: It is of version 1, or offloads.
+    """
+    if plugin.fsdp_version != 2:
         raise UserError(f"fsdp_version is {plugin.fsdp_version}; PPO shards by 2: configs/accelerate/fsdp2.yaml.")
-    if plugin is not None and getattr(plugin.cpu_offload, "offload_params", plugin.cpu_offload):
+    if isinstance(plugin.cpu_offload, CPUOffloadPolicy):
         raise UserError("fsdp_offload_params is true; PPO keeps its shards on the GPUs: set it to false.")
-    return FSDP(mesh, reshard=plugin is None or bool(plugin.reshard_after_forward))

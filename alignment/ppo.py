@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator
 from peft import LoraConfig
 from transformers import set_seed
 
@@ -93,7 +93,8 @@ def main(settings: PPOSettings) -> None:
     inputs: dict[str, str | Path] = {"model": base, "reward_model": reward, "prompts": settings.prompts}
     if settings.anchor:
         inputs["anchor"] = scorer.reward_folder(settings.anchor)
-    with PartialState().main_process_first():
+    processes = Accelerator()  # a PartialState made before it would take several processes on CPUs for one
+    with processes.main_process_first():
         held_out = held_out_prompts(settings)
         run = runs.Run.open(
             out,
@@ -102,7 +103,7 @@ def main(settings: PPOSettings) -> None:
             inputs=inputs | {path: path for path in [*held_out, *mixed_in]},
             grows=("total_episodes",),
             free=("guards",),
-            overwrite=settings.overwrite and PartialState().is_main_process,
+            overwrite=settings.overwrite and processes.is_main_process,
         )
     if run.is_finished:
         print(

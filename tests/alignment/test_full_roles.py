@@ -17,7 +17,11 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from alignment.full_roles import FullRoles
+from alignment.halving import Halving
+from alignment.make_roles import check_even
 from alignment.ppo_trainer import PPOConfig, PPOTrainer
+from alignment.ptx import Rows
+from finlm.data import Row
 from finlm.errors import UserError
 from finlm.model import load_policy
 from finlm.scorer import last_hidden
@@ -256,3 +260,38 @@ def test_dropout_is_refused(base: LlamaForCausalLM, filled_reward: Path) -> None
 def test_adapters_need_a_lora(full: Full) -> None:
     with pytest.raises(UserError, match="no peft_config"):
         full(layout="adapters")
+
+
+def test_rows_that_processes_cannot_share_are_refused() -> None:
+    args = PPOConfig(layout="full", ptx_coef=0.1, ptx_instructions=["a.jsonl"], ptx_rows=6)
+    check_even(args, 3)
+    with pytest.raises(UserError, match=r"ptx_rows is 6, which 4 processes cannot share evenly.*a multiple of 4"):
+        check_even(args, 4)
+
+
+def test_with_shards_too_little_memory_is_not_met_by_halves() -> None:
+    def work(rows: Rows) -> None:
+        raise torch.OutOfMemoryError("none left")
+
+    lesson = Rows((Row(stream="text", ids=(1, 2), labels=(1, 2), record_id=""),) * 2)
+    with pytest.raises(UserError, match=r"2 answers of 4 tokens.*lower per_device_train_batch_size"):
+        Halving(is_allowed=False)(lesson, work)
+
+
+def test_an_unknown_layout_is_named() -> None:
+    with pytest.raises(ValueError, match="layout is 'half'; it must be adapters or full"):
+        PPOConfig(layout="half")
+
+
+def test_zero_takes_stage_three_on_the_gpus_and_untied_embeddings(base: LlamaForCausalLM) -> None:
+    pytest.importorskip("deepspeed")
+    from alignment.zero import ZeRO
+
+    with pytest.raises(UserError, match="zero_stage is 2"):
+        ZeRO({"zero_optimization": {"stage": 2}}, None)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="offload_param_device is cpu"):
+        ZeRO({"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}, None)  # type: ignore[arg-type]
+    tied = copy.deepcopy(base)
+    tied.config.tie_word_embeddings = True
+    with pytest.raises(UserError, match="embeddings are tied"):
+        ZeRO({"zero_optimization": {"stage": 3}}, None).shard(tied, torch.float32, has_head=True)  # type: ignore[arg-type]

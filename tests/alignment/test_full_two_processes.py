@@ -7,6 +7,7 @@ FSDP2, and with ZeRO-3 where deepspeed is installed.
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -17,7 +18,12 @@ import pytest
 import torch
 from answers import ANSWERS, PROMPTS
 from safetensors.torch import load_file, save_file
-from two_processes import launch
+from two_processes import ROOT, launch
+
+from finlm import jsonl
+from finlm.model import load_policy
+from finlm.ppo_records import read_best, read_held_out
+from finlm.records import Prompt
 
 SETTINGS: dict[str, Any] = {
     "layout": "full",
@@ -241,6 +247,37 @@ def test_one_process_goes_on_from_the_checkpoint_of_two(
     assert wanted.keys() == found.keys()
     for name, tensor in wanted.items():
         assert torch.equal(tensor, found[name]), name
+
+
+@pytest.mark.slow
+def test_the_stage_evaluates_keeps_and_exports_whole_models(
+    tiny: Any, reward_model: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """The command itself; three held-out prompts, which two processes cannot share evenly."""
+    prompts = list(jsonl.read(tiny.new_prompts, Prompt))
+    jsonl.write(tmp_path / "prompts.jsonl", prompts[3:])
+    jsonl.write(tmp_path / "held_out.jsonl", prompts[:3])
+    shutil.copytree(reward_model, tmp_path / "reward" / "model")
+    lies = {name: str(tmp_path / f"{name}.jsonl") for name in ("prompts", "held_out")}
+    lies |= {"model": str(tiny.base), "reward_model": str(tmp_path / "reward"), "output_dir": str(tmp_path / "ppo")}
+    sizes = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "total_episodes": 16}
+    sizes |= {"response_length": 6, "max_prompt_length": 64, "policy_steps": 1, "evaluation.every": 1, "save_steps": 1}
+    rest = {"layout": "full", "dtype": "bfloat16", "learning_rate": 1e-4, "export": "best"}
+    arguments = [one for name, value in (lies | sizes | rest).items() for one in (f"--{name}", str(value))]
+    done = launch(2, ROOT / "alignment" / "ppo.py", *arguments, **environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    records = read_held_out(tmp_path / "ppo")
+    assert [record.update for record in records] == [0, 1, 2]
+    assert all(len(record.rewards) == 3 for record in records)
+    assert records[0].kl_nats == 0.0 != records[2].kl_nats
+    best = read_best(tmp_path / "ppo")
+    assert best is not None
+    exported, _ = load_policy(tmp_path / "ppo", dtype=torch.bfloat16, device=torch.device("cpu"))
+    kept = load_file(tmp_path / "ppo" / best.policy / "model.safetensors")
+    for name, parameter in exported.named_parameters():
+        assert torch.equal(parameter, kept[name]), name
+    first, last = (load_file(tmp_path / f"ppo/policies/update-0000{n}/model.safetensors") for n in (0, 2))
+    assert not torch.equal(first["lm_head.weight"], last["lm_head.weight"])
 
 
 if __name__ == "__main__":
