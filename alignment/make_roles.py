@@ -10,6 +10,7 @@ from peft import LoraConfig
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy
 from transformers import LlamaForCausalLM
+from transformers.integrations import unset_hf_deepspeed_config
 
 from alignment.fsdp import FSDP
 from alignment.full_roles import FullRoles, Sharder
@@ -51,6 +52,13 @@ def roles_of(
     return roles
 
 
+def keep_models_whole(accelerator: Accelerator) -> None:
+    """Have transformers load and sample models as if there were no DeepSpeed: with ZeRO-3 in accelerate's configuration
+    it would cut every model that it loads, and let processes wait for each other at each sampled token."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        unset_hf_deepspeed_config()
+
+
 def sharder_of(accelerator: Accelerator, args: PPOConfig) -> Sharder | None:
     """Return what cuts full models, by FSDP2 unless accelerate is configured otherwise; None for one process alone.
 
@@ -62,6 +70,7 @@ def sharder_of(accelerator: Accelerator, args: PPOConfig) -> Sharder | None:
     check_even(args, accelerator.num_processes)
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        keep_models_whole(accelerator)
         from alignment.zero import ZeRO  # deepspeed is installed only where it is used
 
         sharder: Sharder = ZeRO(accelerator.state.deepspeed_plugin.deepspeed_config, mesh)

@@ -26,6 +26,7 @@ from accelerate import Accelerator
 from peft import LoraConfig
 from transformers import set_seed
 
+from alignment.make_roles import keep_models_whole
 from alignment.policies import copy_policy
 from alignment.ppo_trainer import PPOConfig, PPOTrainer
 from alignment.stopping import EXIT_CODE, Stopped
@@ -94,6 +95,7 @@ def main(settings: PPOSettings) -> None:
     if settings.anchor:
         inputs["anchor"] = scorer.reward_folder(settings.anchor)
     processes = Accelerator()  # a PartialState made before it would take several processes on CPUs for one
+    keep_models_whole(processes)
     with processes.main_process_first():
         held_out = held_out_prompts(settings)
         run = runs.Run.open(
