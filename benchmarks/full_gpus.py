@@ -7,8 +7,8 @@
 2. Trains a model of a billion weights in bfloat16 for some updates, sampling included: losses, KL, seconds by phase and
    the peak of each GPU's memory.
 
-Models, tokenizer, prompts and reward model are drawn here. `--sharder zero3` needs deepspeed and an untied model, which
-it then takes. Without a GPU both parts take a tiny model.
+Models, tokenizer, prompts and reward model are drawn here. `--sharder zero3` needs deepspeed; the embeddings are then
+untied. Without a GPU both parts take a tiny model, by FSDP2.
 """
 
 import argparse
@@ -150,9 +150,6 @@ def launch(folder: Path, part: str, count: int, sharder: str, updates: int) -> l
     if not torch.cuda.is_available():  # accelerate's launcher shards on GPUs only
         several = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
         environment |= {"ACCELERATE_USE_CPU": "true"}
-        if sharder == "zero3":
-            environment |= {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
-            environment |= {"ACCELERATE_DEEPSPEED_ZERO3_INIT": "false", "DS_ACCELERATOR": "cpu"}
     command = [sys.executable, *(["-m", *several] if count > 1 else []), *script]
     subprocess.run(command, env=os.environ | environment, check=True)
     out = folder / f"{part}-{count}"
@@ -188,6 +185,8 @@ def main() -> None:
         return
     if ANSWERS // 4 % given.processes:
         parser.error(f"--processes is {given.processes}; it must divide {ANSWERS // 4}")
+    if given.sharder == "zero3" and not torch.cuda.is_available():
+        parser.error("--sharder zero3 needs GPUs: accelerate knows no DeepSpeed without")
     shutil.rmtree(given.folder, ignore_errors=True)
     on_gpu = torch.cuda.is_available()
     small, large = given.folder / "small", given.folder / "large"

@@ -283,14 +283,22 @@ def test_an_unknown_layout_is_named() -> None:
         PPOConfig(layout="half")
 
 
-def test_zero_takes_stage_three_on_the_gpus_and_untied_embeddings(base: LlamaForCausalLM) -> None:
+def test_zero_takes_stage_three_on_the_gpus_and_untied_embeddings(
+    base: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("deepspeed")
+    from accelerate.utils import DeepSpeedPlugin
+    from transformers.integrations import unset_hf_deepspeed_config
+
     from alignment.zero import ZeRO
 
     with pytest.raises(UserError, match="zero_stage is 2"):
         ZeRO({"zero_optimization": {"stage": 2}}, None)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="offload_param_device is cpu"):
         ZeRO({"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}, None)  # type: ignore[arg-type]
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO3_INIT", "false")
+    ZeRO(DeepSpeedPlugin(zero_stage=3).deepspeed_config, None)  # type: ignore[arg-type]
+    unset_hf_deepspeed_config()
     tied = copy.deepcopy(base)
     tied.config.tie_word_embeddings = True
     with pytest.raises(UserError, match="embeddings are tied"):
