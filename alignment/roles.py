@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from finlm import fused_lora
 from finlm.trunk import Trunk
 
 Role = Literal["policy", "critic", "reward", "reference"]
@@ -45,6 +46,7 @@ class Roles:
             for parameter in self.adapter(name).values():
                 parameter.requires_grad_(True)
         self.model.eval()
+        fused_lora.install(self.model)
         self.trunk = Trunk(self.model)
         self._layers = [layer for layer in self.model.modules() if isinstance(layer, BaseTunerLayer)]
 

@@ -28,6 +28,7 @@ from finlm.generation import pad_right
 from finlm.model import ADAPTER_CONFIG, base_of, load_causal
 from finlm.records import Message
 from finlm.tokenizer import load_tokenizer, tokenizer_fingerprint
+from finlm.unpadded import hidden_states
 
 DESCRIPTION = "reward.json"
 HEAD = "head.safetensors"
@@ -154,9 +155,7 @@ def check_same_tokenizer(folder: str | Path, tokenizer: PreTrainedTokenizerBase)
 def last_hidden(model: Any, ids_BT: torch.Tensor, is_token_BT: torch.Tensor) -> torch.Tensor:
     """Return the hidden states (B, T, D) after the final norm, under whatever adapter is on; rows are padded right."""
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
-    out = causal.model(input_ids=ids_BT, attention_mask=is_token_BT.long(), use_cache=False)
-    hidden: torch.Tensor = out.last_hidden_state
-    return hidden
+    return hidden_states(causal.model, is_token_BT, input_ids=ids_BT)
 
 
 @torch.inference_mode()
