@@ -6,7 +6,8 @@
 Random bfloat16 weights of configs/model/6b.json made on the GPU, rank-16 adapters on all linear maps, both training
 roles, one epoch, random prompts; answers run to full length and are counted in the tokens that were sampled. The first
 step compiles and is shown apart; of the others the median counts. TRL 1.12 needs `pip install --no-deps --target FOLDER
-trl==1.12.0` beside datasets; it takes three 6B models (its policy has a LoRA), checkpointing and micro-batches of four.
+trl==1.12.0` beside datasets; it takes three 6B models (policy and value model with
+LoRA), checkpointing and micro-batches of four.
 """
 
 import argparse
@@ -191,7 +192,7 @@ def trl(given: argparse.Namespace, workload: tuple[int, int, int], card: Ceiling
     """Run TRL 1.12's steps of one workload, timed from one log to the next."""
     sys.path.insert(0, str(given.trl))
     from datasets import Dataset
-    from peft import get_peft_model
+    from peft import get_peft_model, inject_adapter_in_model
     from transformers import LlamaForSequenceClassification, TrainerCallback
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
@@ -203,7 +204,8 @@ def trl(given: argparse.Namespace, workload: tuple[int, int, int], card: Ceiling
     for _ in range(2):
         config.num_labels = 1
         readers.append(six_billion.random_model(config, LlamaForSequenceClassification))
-    readers[1].score.requires_grad_(True)  # the value model learns by its head; its body is another 6B
+    readers[1] = inject_adapter_in_model(six_billion.adapter(), readers[1])  # TRL wants a model of this very class
+    readers[1].score.requires_grad_(True)
     settings = PPOConfig(
         output_dir=tempfile.mkdtemp(),
         per_device_train_batch_size=4,

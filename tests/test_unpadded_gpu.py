@@ -1,4 +1,4 @@
-"""Rows without padding on a GPU, by torch's variable-length attention: what each row is alone, whoever lies beside it."""
+"""Rows without padding on a GPU, by torch's variable-length attention: each is what it is alone."""
 
 import pytest
 import torch
