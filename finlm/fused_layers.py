@@ -4,6 +4,8 @@ Norm, gate and rotation are passes over memory; eager torch makes eight to ten o
 compilation per role or adapter, as whole layers would, and compile in seconds. What is computed is transformers' own.
 """
 
+from collections.abc import Callable
+from functools import cache
 from types import MethodType
 from typing import Any
 
@@ -30,9 +32,10 @@ def _rotated(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tens
     return turned
 
 
-_compiled_norm = torch.compile(_norm, dynamic=True)
-_compiled_gated = torch.compile(_gated, dynamic=True)
-_compiled_rotated = torch.compile(_rotated, dynamic=True)
+@cache
+def _compiled(part: Callable[..., Any]) -> Callable[..., Any]:
+    # not at import: torch's compiler takes a second to load, and a CPU never needs it
+    return torch.compile(part, dynamic=True)
 
 
 def install(model: LlamaForCausalLM) -> LlamaForCausalLM:
@@ -59,7 +62,7 @@ def _norm_forward(module: LlamaRMSNorm, hidden_states: Tensor) -> Tensor:
     out: Tensor = (
         LlamaRMSNorm.forward(module, hidden_states)
         if is_inside
-        else _compiled_norm(hidden_states, module.weight, module.variance_epsilon)
+        else _compiled(_norm)(hidden_states, module.weight, module.variance_epsilon)
     )
     return out
 
@@ -69,7 +72,7 @@ def _mlp_forward(module: LlamaMLP, x: Tensor) -> Tensor:
     out: Tensor = (
         LlamaMLP.forward(module, x)
         if is_inside
-        else module.down_proj(_compiled_gated(module.gate_proj(x), module.up_proj(x)))
+        else module.down_proj(_compiled(_gated)(module.gate_proj(x), module.up_proj(x)))
     )
     return out
 
@@ -91,7 +94,7 @@ def _attention_forward(
     query, key, value = (
         project(hidden_states).view(shape).transpose(1, 2) for project in (module.q_proj, module.k_proj, module.v_proj)
     )
-    query, key = _compiled_rotated(query, key, *position_embeddings)
+    query, key = _compiled(_rotated)(query, key, *position_embeddings)
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(
         module.config._attn_implementation, modeling_llama.eager_attention_forward
     )
