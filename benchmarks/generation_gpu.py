@@ -90,7 +90,7 @@ def main() -> None:
             )
             print({name: round(value, 3) for name, value in figures[-1].items()}, flush=True)
             if given.profile and merge:
-                profile(work, given.profile.with_suffix(f".{prompts}.txt"))
+                six_billion.profile(work, given.profile.with_suffix(f".{prompts}.txt"))
             engine.release()
             del engine
             torch.cuda.empty_cache()
@@ -98,17 +98,6 @@ def main() -> None:
     if given.out:
         ceilings = {"matrix_rate": card.flops, "bandwidth": card.bandwidth}
         six_billion.write(given.out, ceilings | {"workloads": figures})
-
-
-def profile(work: Any, path: Path) -> None:
-    """Write where the GPU's time goes."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as profiler
-
-    with profiler(activities=[ProfilerActivity.CUDA]) as measured:
-        work()
-        torch.cuda.synchronize()
-    path.write_text(measured.key_averages().table(sort_by="cuda_time_total", row_limit=40, max_name_column_width=90))
 
 
 if __name__ == "__main__":

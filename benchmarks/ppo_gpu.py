@@ -152,7 +152,7 @@ def ours(given: argparse.Namespace, workload: tuple[int, int, int], card: Ceilin
             **dict(pair.split("=", 1) for pair in given.set),
         )
         reward = reward_folder(Path(folder) / "reward", model, tokenizer)
-        rows = [{"input_ids": ids} for ids in six_billion.prompts(config, count * (given.steps + 1), read)]
+        rows = [{"input_ids": ids} for ids in six_billion.prompts(config, count * (given.steps + 2), read)]
         trainer = PPOTrainer(
             args=settings,
             processing_class=tokenizer,
@@ -182,6 +182,8 @@ def ours(given: argparse.Namespace, workload: tuple[int, int, int], card: Ceilin
                 print(f"step {number}: {took:.2f} s, peak {peak:.1f} GiB", {k: round(v, 2) for k, v in phases.items()})
                 print({k: round(v, 4) for k, v in metrics.items() if k.startswith(("perf", "rollout/", "val/ratio"))})
                 sys.stdout.flush()
+        if given.profile:
+            six_billion.profile(lambda: trainer.update(ppo_log.Journal(Path(folder) / "ppo")), given.profile)
     return result(steps, workload, card)
 
 
@@ -304,6 +306,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="steps after the first (default: %(default)s)")
     parser.add_argument("--micro-batch", type=int, default=16, help="answers per forward pass (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], help="NAME=VALUE of PPOConfig, text settings only")
+    parser.add_argument("--profile", type=Path, help="write a table of one more step's kernels here")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     given = parser.parse_args()
     SHAPE = given.shape

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from tokenizers import Tokenizer, models
+from torch.profiler import ProfilerActivity
+from torch.profiler import profile as profiler
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -159,6 +161,15 @@ class Work:
             "policy update": 2 * (body + head),
             "critic update": 2 * body,
         }
+
+
+def profile(work: Callable[[], object], path: Path) -> None:
+    """Write where the GPU's time goes."""
+    with profiler(activities=[ProfilerActivity.CUDA]) as measured:
+        work()
+        synchronize()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(measured.key_averages().table(sort_by="cuda_time_total", row_limit=60, max_name_column_width=90))
 
 
 def describe() -> dict[str, Any]:
