@@ -165,11 +165,12 @@ class Work:
 
 def profile(work: Callable[[], object], path: Path) -> None:
     """Write where the GPU's time goes."""
-    with profiler(activities=[ProfilerActivity.CUDA]) as measured:
+    activity = ProfilerActivity.CUDA if torch.cuda.is_available() else ProfilerActivity.CPU
+    with profiler(activities=[activity]) as measured:
         work()
         synchronize()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(measured.key_averages().table(sort_by="cuda_time_total", row_limit=60, max_name_column_width=90))
+    path.write_text(measured.key_averages().table(sort_by=f"{device().type}_time_total", row_limit=60, max_name_column_width=90))
 
 
 def describe() -> dict[str, Any]:
