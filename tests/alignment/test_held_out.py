@@ -256,7 +256,7 @@ def test_two_processes_share_the_prompts(tiny: Any, prompts: list[Prompt], tmp_p
     (tmp_path / "two.py").write_text(TWO, encoding="utf-8")
     done = subprocess.run(
         [
-            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0",
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
             str(tmp_path / "two.py"), str(tiny.base), str(tmp_path / "prompts.jsonl"), str(tmp_path),
         ],
         env=os.environ
