@@ -109,7 +109,7 @@ class VllmEngine:
             UserError: A prompt and its answer exceed the model's `max_position_embeddings`.
         """
         llm = self._awake()
-        self._refuse_long(prompts, sampling, llm.model_config.max_model_len)
+        refuse_long(prompts, sampling, llm.model_config.max_model_len)
         waiting = deque(requests(prompts, sampling, seed=seed, end=self._end))
         names: list[str] = []
         finished: list[Any] = []
@@ -183,15 +183,6 @@ class VllmEngine:
         )
         return names
 
-    @staticmethod
-    def _refuse_long(prompts: Sequence[Sequence[int]], sampling: Sampling, limit: int) -> None:
-        longest = max(map(len, prompts), default=0)
-        if longest + sampling.max_new_tokens > limit:
-            raise UserError(
-                f"A prompt of {longest} tokens and {sampling.max_new_tokens} tokens of answer exceed the model's "
-                f"max_position_embeddings of {limit}, which vllm keeps to; shorten one of them or take engine compiled."
-            )
-
 
 # ---------------------------------------------------------------------------------------------- what vLLM is told
 
@@ -258,6 +249,20 @@ def answer_of(ids: Sequence[int], logprobs: Sequence[Mapping[int, Any]], end: in
     tokens = tuple(ids)
     told = tuple(float(at[token].logprob) for token, at in zip(tokens, logprobs, strict=True))
     return Answer(tokens, ended=tokens[-1] == end, log_probs=told)
+
+
+def refuse_long(prompts: Sequence[Sequence[int]], sampling: Sampling, limit: int) -> None:
+    """Refuse prompts that leave no room for a whole answer within `limit` tokens.
+
+    Raises:
+        UserError: There is one.
+    """
+    longest = max(map(len, prompts), default=0)
+    if longest + sampling.max_new_tokens > limit:
+        raise UserError(
+            f"A prompt of {longest} tokens and {sampling.max_new_tokens} tokens of answer exceed the model's "
+            f"max_position_embeddings of {limit}, which vllm keeps to; shorten one of them or take engine compiled."
+        )
 
 
 def base_folder(model: Any) -> Path:
