@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from alignment import rollout
 from alignment.processes import Processes
 from alignment.roles import Roles
+from alignment.sampling import Sampler
 from finlm import chat_format, generation, jsonl, likelihood
 from finlm.errors import UserError
 from finlm.evaluation import AnswerRecord, is_right
@@ -106,6 +107,7 @@ class Learner(Protocol):
     tokenizer: PreTrainedTokenizerBase
     roles: Roles
     reward_head: Head
+    sampler: Sampler
     processes: Processes
 
 
@@ -188,13 +190,11 @@ class HeldOut:
             return []
         ids = [self._ids[place] for place in places]
         with trainer.roles("policy"):
-            answers = generation.sample(
-                trainer.roles.model,
-                trainer.tokenizer,
+            answers = trainer.sampler.sample(
                 ids,
-                self._sampling,
                 seed=int(content_id(self.config.seed, "held-out", trainer.processes.index), 16) % 2**31,
-                batch_size=self.config.batch_size,
+                sampling=self._sampling,
+                rows_at_once=self.config.batch_size,
             )
         scores, kl = _scores_and_kl(trainer, ids, answers)
         made = []

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from alignment.reward_shaping import NORMALISATIONS, Shaping
 from alignment.schedule import SHAPES
+from finlm.engines import ENGINES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,21 @@ class PPOConfig:
     """Answers sampled at once and process."""
     response_length: int = 512
     """Tokens per answer at most."""
+    engine: str = "auto"
+    """What samples: generate (transformers' own), compiled (a preallocated cache and a captured step), vllm (the extra
+    of that name), or auto: compiled on CUDA, generate elsewhere."""
+    sampler_merge: bool = True
+    """compiled: sample from a copy of the adapted weights with the policy merged in, rounded to their dtype; false
+    samples through the adapter: a third slower, but nothing is rounded away and no copy is kept."""
+    sampler_gap_limit: float = 0.1
+    """Mean distance between the sampler's log-probabilities and the training path's, nats per token, beyond which the
+    run stops; 0 never stops."""
+    release_cache: str = "auto"
+    """always, never, or auto: whether the sampler gives its key-value cache (vllm: all its GPU memory) back before the
+    update; auto does so where less than a third of the GPU is free. To make it again takes seconds."""
+    vllm_memory_share: float = 0.0
+    """vllm: share of the GPU's memory for its own copy of the base and its cache, 0 to 1; 0 takes nine tenths of what
+    is free when it starts."""
     max_prompt_length: int = 1536
     """Tokens per prompt at most; longer prompts are set aside and counted."""
     temperature: float = 1.0
@@ -146,11 +162,13 @@ class PPOConfig:
             ("kl_estimator", ("k1", "k2", "k3")),
             ("score_normalisation", NORMALISATIONS),
             ("anneal", SHAPES),
+            ("engine", ENGINES),
+            ("release_cache", ("auto", "always", "never")),
         ):
             if getattr(self, name) not in known:
                 choices = f"{', '.join(known[:-1])} or {known[-1]}"
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {choices}.")
-        for name in ("gamma", "lam", "anneal_floor", "ptx_text_share", "ptx_test_share"):
+        for name in ("gamma", "lam", "anneal_floor", "ptx_text_share", "ptx_test_share", "vllm_memory_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 to 1.")
         not_negative = (
@@ -168,6 +186,7 @@ class PPOConfig:
             "entropy_coef",
             "target_kl",
             "ptx_coef",
+            "sampler_gap_limit",
         )
         for name in not_negative:
             if getattr(self, name) < 0:

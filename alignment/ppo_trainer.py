@@ -21,7 +21,7 @@ from peft import LoraConfig
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from alignment import faults, objective, ppo_log, ppo_state, ptx, reward_shaping, rollout, schedule
+from alignment import faults, objective, ppo_log, ppo_state, ptx, reward_shaping, rollout, sampler_gap, schedule
 from alignment.gradients import Gradients, norm
 from alignment.kl_control import next_coefficient
 from alignment.lessons import Lesson
@@ -115,7 +115,8 @@ class PPOTrainer:
             The last update's metrics.
 
         Raises:
-            UserError: A number is not finite; the weights keep their last values.
+            UserError: A number is not finite, or the sampler is too far from the training path; the weights keep their
+                last values.
             Stopped: SIGTERM came; the run goes on from its last whole update.
         """
         self.progress, complaints = ppo_state.load(self.folder, self.roles, self.critic_head, self.optimizers)
@@ -139,7 +140,7 @@ class PPOTrainer:
         """One rollout and all learning from it, written down; return its metrics.
 
         Raises:
-            UserError: A number is not finite.
+            UserError: A number is not finite, or the sampler is too far from the training path.
             Stopped: SIGTERM came; weights and state are those of the update before, or of this one if it was whole.
         """
         before, number, clock = self.progress, self.progress.update + 1, Phases(self.device)
@@ -150,6 +151,7 @@ class PPOTrainer:
                 answers = self.sample(prompts, number)
             with clock("measure"):
                 measured = self.measure(prompts, answers)
+                gap = sampler_gap.checked(measured, answers, self.processes, limit=self.args.sampler_gap_limit)
             with clock("credit"):
                 lessons = self.credit(measured)
             undo = ppo_state.snapshot(self.roles, self.critic_head, self.optimizers)
@@ -164,7 +166,7 @@ class PPOTrainer:
         metrics = learned | ppo_log.summary(
             measured, answers, self.processes, kl_coef=self.kl_coef, kl_estimator=self.args.kl_estimator
         )
-        metrics |= ppo_log.of_critic(lessons, self.processes)
+        metrics |= ppo_log.of_critic(lessons, self.processes) | self.sampler.figures() | gap
         metrics |= {"episode": before.episode + self.batch_size, "eps": len(answers) / clock.total_seconds}
         tokens = metrics["rollout/answer_tokens"] * self.batch_size
         metrics |= clock.metrics(tokens=tokens, splits=self.reader.splits + self.gradients.splits)

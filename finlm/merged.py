@@ -27,6 +27,8 @@ class SamplingCopy:
 
     Attributes:
         model: The copy. Merged weights are undefined until the first `refresh`.
+        is_filled: False until then.
+        is_merged: True if an adapter's weights are merged into maps of its own.
     """
 
     def __init__(self, model: PeftModel | LlamaForCausalLM, *, merge: bool = True) -> None:
@@ -37,6 +39,8 @@ class SamplingCopy:
         self._pairs: list[tuple[LoraLinear, nn.Linear]] = []
         self._share(base, self.model)
         self.model.training = False
+        self.is_merged = bool(self._pairs)
+        self.is_filled = not self._pairs
 
     def _share(self, original: nn.Module, shell: nn.Module) -> None:
         """Fill `shell` with the original's leaves, or with linear maps of its own where an adapter sits."""
@@ -52,8 +56,11 @@ class SamplingCopy:
                 self._share(part, getattr(shell, name))
 
     @torch.no_grad()
-    def refresh(self, adapter: str) -> float:
+    def refresh(self, adapter: str | None) -> float:
         """Merge the adapter as it is now: W' = W + scaling B A, in float32, rounded once to the base's dtype.
+
+        Args:
+            adapter: Its name; None takes the base's weights as they are. Other adapters may sit on more maps.
 
         Returns:
             The share of the update that survives the rounding, <W' - W, D> / <D, D> over all adapted maps; 1 where the
@@ -62,11 +69,15 @@ class SamplingCopy:
         along, whole = [], []
         for lora, own in self._pairs:
             base_OI = lora.get_base_layer().weight
+            if adapter not in lora.lora_A:
+                own.weight.copy_(base_OI)
+                continue
             delta_OI: Tensor = lora.get_delta_weight(adapter).float()
             own.weight.copy_(base_OI.float() + delta_OI)
             moved_OI = own.weight.float() - base_OI.float()
             along.append((moved_OI * delta_OI).sum())
             whole.append(delta_OI.square().sum())
+        self.is_filled = True
         size = float(torch.stack(whole).double().sum()) if whole else 0.0
         return float(torch.stack(along).double().sum()) / size if size else 1.0
 
