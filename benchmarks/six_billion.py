@@ -1,6 +1,7 @@
 """What the GPU benchmarks share: the 6B with random weights, its tokenizer, the card's ceilings, a step's floor."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -176,7 +177,8 @@ def profile(work: Callable[[], object], path: Path) -> None:
 def describe() -> dict[str, Any]:
     """Return how this was measured: command, commit, hardware, versions."""
     asked = ["git", "-C", str(CHECKOUT), "rev-parse", "HEAD"]
-    commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    found = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    commit = os.environ.get("FINLM_COMMIT", found)  # where the tree was copied without its history
     names = ("torch", "transformers", "peft", "accelerate", "trl", "triton")
     versions = {"python": sys.version.split()[0]}
     for name in names:
