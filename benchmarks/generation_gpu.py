@@ -24,6 +24,7 @@ from transformers import LlamaConfig
 
 from benchmarks import six_billion
 from benchmarks.six_billion import PAD, Work, seconds
+from finlm import fused_layers, unpadded
 from finlm.compiled import CompiledEngine
 from finlm.generation import Sampling
 
@@ -32,7 +33,8 @@ WORKLOADS = ((96, 256, 256), (128, 256, 512))
 
 def build(config: LlamaConfig) -> PeftModel:
     """Return the model with random weights, with a policy adapter that is not zero."""
-    model = PeftModel(six_billion.random_model(config), six_billion.adapter(), adapter_name="policy").eval()
+    base = fused_layers.install(unpadded.install(six_billion.random_model(config)))  # as load_causal does
+    model = PeftModel(base, six_billion.adapter(), adapter_name="policy").eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:

@@ -171,7 +171,8 @@ def profile(work: Callable[[], object], path: Path) -> None:
         work()
         synchronize()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(measured.key_averages().table(sort_by=f"{device().type}_time_total", row_limit=60, max_name_column_width=90))
+    by = f"{device().type}_time_total"
+    path.write_text(measured.key_averages().table(sort_by=by, row_limit=60, max_name_column_width=90))
 
 
 def describe() -> dict[str, Any]:

@@ -60,6 +60,20 @@ def test_hidden_states_and_gradients_are_those_of_padded_rows_in_float64(shared:
     assert off(our_gradient, gradient) < 1.2 * off(their_gradient, gradient) < 0.05
 
 
+def test_a_pass_with_gradients_gives_the_bits_of_one_without() -> None:
+    """So the ratio of PPO's first mini-batch is 1, on a GPU too."""
+    model = make(8, is_fused=True)
+    ids_BT, is_token_BT = batch()
+    head_VD = model.get_base_model().lm_head.weight.detach()
+    found = []
+    for needs in (False, True):
+        with torch.set_grad_enabled(needs):
+            hidden_BTD = hidden_states(model.get_base_model().model, is_token_BT, input_ids=ids_BT)
+            found.append(likelihood.token_log_probs(hidden_BTD[is_token_BT], ids_BT[is_token_BT], head_VD)[0])
+    assert found[1].requires_grad
+    assert torch.equal(found[0], found[1])
+
+
 @torch.no_grad()
 def test_a_poisoned_neighbour_changes_not_one_bit() -> None:
     llama = make(8, is_fused=True).get_base_model().model
