@@ -37,7 +37,7 @@ class PPOConfig:
     sampler_merge: bool = True
     """compiled: sample from a copy of the adapted weights with the policy merged in, rounded to their dtype; false
     samples through the adapter: a third slower, but nothing is rounded away and no copy is kept."""
-    sampler_gap_limit: float = 0.1
+    sampler_gap_limit: float = 0.2
     """Mean distance between the sampler's log-probabilities and the training path's, nats per token, beyond which the
     run stops; 0 never stops."""
     release_cache: str = "auto"

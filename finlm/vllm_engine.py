@@ -30,11 +30,14 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 FREE_SHARE = 0.9
 """Share of the free memory that vLLM takes unless told otherwise."""
 ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process: memory is given back and taken by calls
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_USE_FLASHINFER_SAMPLER": "0",  # it takes no seed of a request's own
     "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_HOST_IP": "127.0.0.1",  # one process: its groups of one need no network
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
 }
+"""What vLLM reads when it starts; what the user has set wins."""
 
 
 class VllmEngine:
@@ -151,7 +154,8 @@ class VllmEngine:
         if self._llm is None or self._sleeps:
             torch.cuda.empty_cache()  # vLLM takes its memory from the driver, not from torch's reserve
         if self._llm is None:
-            os.environ.update(ENVIRONMENT)
+            # in this process, or vLLM could neither share the GPU's memory by calls nor be polled
+            os.environ.update(ENVIRONMENT | os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
             with random_state_kept(self._device):
                 from vllm import LLM
 

@@ -202,7 +202,7 @@ def test_beyond_the_limit_the_run_stops_before_it_learns(make: Maker, monkeypatc
             parameter.mul_(-3)
     before = weights(trainer)
     with pytest.raises(
-        UserError, match=r"nats per token away .*, sampler_gap_limit is 0.1; set sampler_merge to false"
+        UserError, match=r"nats per token away .*, sampler_gap_limit is 0.2; set sampler_merge to false"
     ):
         trainer.train()
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(trainer).items())
