@@ -14,6 +14,8 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
+from finlm.joined import join
+
 
 class SamplingCopy:
     """A model of the same layers that shares its weights with the base, but for adapted maps, which are its own.
@@ -38,6 +40,7 @@ class SamplingCopy:
         self._merge = merge
         self._pairs: list[tuple[LoraLinear, nn.Linear]] = []
         self._share(base, self.model)
+        join(self.model, [own for _, own in self._pairs])
         self.model.training = False
         self.is_merged = bool(self._pairs)
         self.is_filled = not self._pairs

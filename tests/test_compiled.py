@@ -49,8 +49,12 @@ def engine(model: Any, *, slots: int = 4, capacity: int = 96, merge: bool = True
     return CompiledEngine(model, slots=slots, capacity=capacity, end=1, pad=0, merge=merge)
 
 
-def adapted(base: LlamaForCausalLM, layers: list[int] | None = None) -> PeftModel:
-    lora = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], layers_to_transform=layers)
+SOME = ["q_proj", "v_proj", "down_proj"]
+ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def adapted(base: LlamaForCausalLM, layers: list[int] | None = None, modules: list[str] = SOME) -> PeftModel:
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=modules, layers_to_transform=layers)
     model = PeftModel(copy.deepcopy(base), lora, adapter_name="policy")
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
@@ -103,6 +107,24 @@ def test_an_adapter_answers_merged_or_not(
     found = [answer.ids for answer in writer.sample(prompts, GREEDY, seed=0)]
     assert found == by_generate(model, tiny, prompts)
     assert found != by_generate(base, tiny, prompts)
+
+
+@pytest.mark.parametrize("layers", [None, [1]])
+def test_maps_of_one_input_are_joined_where_all_are_merged(
+    tiny: Any, base: LlamaForCausalLM, prompts: list[list[int]], layers: list[int] | None
+) -> None:
+    model = adapted(base, layers, ALL)
+    writer = engine(model)
+    writer.refresh("policy")
+    is_joined = [hasattr(layer.self_attn, "joint_weight") for layer in writer._model.model.layers]
+    assert is_joined == [layers is None or number in layers for number in range(len(is_joined))]
+    assert ids_of(writer.sample(prompts, GREEDY, seed=0)) == by_generate(model, tiny, prompts)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.mul_(-1)
+    writer.refresh("policy")
+    assert ids_of(writer.sample(prompts, GREEDY, seed=0)) == by_generate(model, tiny, prompts)
 
 
 def test_refresh_takes_new_weights_and_leaves_the_base_alone(base: LlamaForCausalLM, prompts: list[list[int]]) -> None:
