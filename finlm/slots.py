@@ -74,7 +74,7 @@ def head_width(config: Any) -> int:
 def slots_that_fit(free: int, config: Any, *, capacity: int, itemsize: int) -> int:
     """Return how many slots `free` bytes hold, at least 1.
 
-        slots = (0.9 free - prefill) / (cache + choice)
+        slots = (0.95 free - prefill) / (cache + choice)
         prefill = PREFILL_TOKENS * (4 D + 3 I) * itemsize     states of the prompts that are read at once
         cache   = 2 * layers * key-value heads * head width * capacity * itemsize
         choice  = 24 V                                        six rows of float32 logits while a token is chosen
@@ -90,7 +90,7 @@ def slots_that_fit(free: int, config: Any, *, capacity: int, itemsize: int) -> i
     """
     prefill = PREFILL_TOKENS * (4 * config.hidden_size + 3 * config.intermediate_size) * itemsize
     cache = 2 * config.num_hidden_layers * config.num_key_value_heads * head_width(config) * capacity * itemsize
-    return max(1, int((0.9 * free - prefill) // (cache + 24 * config.vocab_size)))
+    return max(1, int((0.95 * free - prefill) // (cache + 24 * config.vocab_size)))
 
 
 def free_bytes(device: torch.device) -> int:

@@ -262,9 +262,9 @@ def test_slots_by_hand() -> None:
         vocab_size=39_438, hidden_size=4096, intermediate_size=11_008, num_hidden_layers=30, num_attention_heads=32,
         num_key_value_heads=32,
     )  # fmt: skip
-    # 40 GB: 36 GB less 16,384 * (16,384 + 33,024) * 2 = 1,619,001,344 of prefill; a slot is 512 * 491,520 = 251,658,240
-    # and 24 * 39,438 = 946,512 of choosing: 34,380,998,656 / 252,604,752 = 136.1
-    assert slots_that_fit(40_000_000_000, config, capacity=512, itemsize=2) == 136
+    # 40 GB: 38 GB less 16,384 * (16,384 + 33,024) * 2 = 1,619,001,344 of prefill; a slot is 512 * 491,520 = 251,658,240
+    # and 24 * 39,438 = 946,512 of choosing: 36,380,998,656 / 252,604,752 = 144.02
+    assert slots_that_fit(40_000_000_000, config, capacity=512, itemsize=2) == 144
     assert slots_that_fit(1_000_000, config, capacity=512, itemsize=2) == 1
     assert [capacity_for(tokens) for tokens in (1, 128, 129, 512)] == [128, 128, 256, 512]
 
@@ -276,7 +276,7 @@ def test_little_memory_is_fewer_slots(
     config = base.config
     prefill = 16_384 * (4 * 48 + 3 * 96) * 4
     slot = 2 * config.num_hidden_layers * 4 * 12 * 96 * 4 + 24 * config.vocab_size
-    monkeypatch.setattr(compiled, "free_bytes", lambda device: int((prefill + 2.5 * slot) / 0.9))
+    monkeypatch.setattr(compiled, "free_bytes", lambda device: int((prefill + 2.5 * slot) / 0.95))
     writer = engine(base, slots=6)
     assert ids_of(writer.sample(prompts, FREE, seed=0)) == wanted
     assert len(writer._cache[0].keys) == 2

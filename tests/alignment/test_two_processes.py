@@ -68,13 +68,13 @@ def child(base: str, reward: str, tiny: str, out: str, task: str) -> None:
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
     if task == "learn":
         mine = slice(trainer.processes.index * (8 // count), (trainer.processes.index + 1) * (8 // count))
+        most = trainer.processes.max(float(trainer.processes.index))
         measured = trainer.measure(PROMPTS[mine], ANSWERS[mine])
         figures = trainer.learn(trainer.credit(measured), update=1)
         weights = [*trainer.gradients.policy, *trainer.gradients.critic]
         sums = [float(weight.detach().double().square().sum()) for weight in weights]
         scores = trainer.progress.scores
-        said = {"figures": figures, "weights": sums, "scores": [scores.count, scores.mean, scores.m2]}
-        said["most"] = trainer.processes.max(float(trainer.processes.index))
+        said = {"figures": figures, "most": most, "weights": sums, "scores": [scores.count, scores.mean, scores.m2]}
         Path(out, f"said-{trainer.processes.index}.json").write_text(json.dumps(said), encoding="utf-8")
         return
     if task == "stop":
