@@ -35,8 +35,8 @@ class PPOConfig:
     """What samples: generate (transformers' own), compiled (a preallocated cache and a captured step), vllm (the extra
     of that name), or auto: compiled on CUDA, generate elsewhere."""
     sampler_merge: bool = True
-    """compiled: sample from a copy of the adapted weights with the policy merged in, rounded to their dtype; false
-    samples through the adapter: a third slower, but nothing is rounded away and no copy is kept."""
+    """compiled: sample from a copy of the adapted weights with the policy merged in, rounded to their dtype by
+    chance; false samples through the adapter: a third slower, but nothing is rounded and no copy is kept."""
     sampler_gap_limit: float = 0.2
     """Mean distance between the sampler's log-probabilities and the training path's, nats per token, beyond which the
     run stops; 0 never stops."""
