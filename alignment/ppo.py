@@ -24,7 +24,7 @@ from transformers import set_seed
 
 from alignment.ppo_trainer import PPOConfig, PPOTrainer
 from alignment.stopping import EXIT_CODE, Stopped
-from finlm import config, jsonl, model, runs
+from finlm import config, jsonl, model, runs, scorer
 from finlm.progress import console
 from finlm.records import Prompt
 from finlm.tokenizer import check_vocabulary, load_tokenizer
@@ -88,6 +88,7 @@ def main(settings: PPOSettings) -> None:
             "on, --overwrite true begins afresh."
         )
         return
+    scorer.check_same_base(reward, base)
     runs.need_disk(out, 0.5)
 
     device = model.device_of_this_process()

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from finlm import chat_format
+from finlm import chat_format, runs
 from finlm.errors import MissingInput, UserError
 from finlm.generation import pad_right
 from finlm.model import ADAPTER_CONFIG, base_of, load_causal
@@ -48,6 +48,8 @@ class RewardDescription:
     normalised_on: str
     tokenizer: str
     """Fingerprint of the tokenizer that the model was trained with."""
+    base: str = ""
+    """Fingerprint of the base's folder; empty where it was not kept."""
 
     def __post_init__(self) -> None:
         if not self.std > 0:
@@ -149,6 +151,21 @@ def check_same_tokenizer(folder: str | Path, tokenizer: PreTrainedTokenizerBase)
         raise UserError(
             f"The reward model in {folder} was trained with another vocabulary (fingerprint {trained_with}, the "
             f"policy's is {here}); train it on the policy's base: python reward/train.py --model <base>."
+        )
+
+
+def check_same_base(folder: str | Path, base: str | Path) -> None:
+    """Check that a reward model was trained on this base: on another of the same shape it says nothing, unnoticed.
+
+    Raises:
+        UserError: It was trained on another one.
+    """
+    trained_on = load_description(folder).base
+    if trained_on and trained_on != runs.fingerprint(base):
+        raise UserError(
+            f"The reward model in {folder} was trained on another base than {base} (fingerprint {trained_on[:16]}): "
+            "its adapter says nothing of this one's states; train it on the policy's base: python reward/train.py "
+            f"--model {base}."
         )
 
 
