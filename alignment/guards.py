@@ -9,18 +9,28 @@ records: a resumed run decides as an unbroken one.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from itertools import takewhile
+from typing import NamedTuple
 
-from alignment.held_out import HeldOutRecord
+from alignment.best import trusted_update
+from finlm.ppo_records import Action, GuardVerdict, HeldOutRecord
 
-Action = Literal["ok", "warn", "stop", "roll back"]
 _SEVERITY: tuple[Action, ...] = ("ok", "warn", "stop", "roll back")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuardConfig:
-    """Limits of the guards; 0 switches a guard off."""
+    """Limits of the guards, 0 switches one off, and what becomes of a run that they act on."""
 
+    acts: bool = True
+    """Stop and roll back; false only warns, and lets a run go on that was stopped."""
+    roll_backs: int = 0
+    """Times that a run goes on by itself after it was rolled back. Beyond that it is rolled back and stops; the same
+    command then goes on from there."""
+    kl_coef_factor: float = 2.0
+    """After each roll-back kl_coef is multiplied by this, and"""
+    learning_rate_factor: float = 0.5
+    """both learning rates by this, so that the run does not take the same way again."""
     patience: int = 5
     """Updates in a row beyond a limit before a guard acts; it warns from the first."""
     start_updates: int = 3
@@ -42,6 +52,14 @@ class GuardConfig:
     """Standard errors by which the anchor's slope must be below zero, and the training reward's above."""
 
     def __post_init__(self) -> None:
+        if self.roll_backs < 0:
+            raise ValueError(f"roll_backs is {self.roll_backs}; it must be 0 (stop) or a number of times.")
+        if self.kl_coef_factor < 1:
+            raise ValueError(f"kl_coef_factor is {self.kl_coef_factor}; it must be 1 (no change) or more.")
+        if not 0 < self.learning_rate_factor <= 1:
+            raise ValueError(
+                f"learning_rate_factor is {self.learning_rate_factor}; it must be above 0 and at most 1 (no change)."
+            )
         for name in ("patience", "start_updates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
@@ -92,21 +110,6 @@ class Observed:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GuardVerdict:
-    """What one guard says after an update.
-
-    Example:
-        GuardVerdict(guard="length", update=31, action="stop", sentence="Answers have 80.1 tokens, …")
-    """
-
-    guard: str
-    update: int
-    action: Action
-    sentence: str
-    """The metric, its values, the limit and, unless all is well, the way out."""
-
-
 class Slope(NamedTuple):
     """A trend per update with its standard error."""
 
@@ -129,6 +132,20 @@ def judge(
     guards = (kl, length, entropy, ended)
     found = [guard(config, observed) for guard in guards]
     return [verdict for verdict in (*found, anchor(config, observed, evaluations)) if verdict is not None]
+
+
+def news(
+    config: GuardConfig, observed: Sequence[Observed], evaluations: Sequence[HeldOutRecord] = ()
+) -> list[GuardVerdict]:
+    """Return the verdicts, as `judge`, that are not what the guard said an update before, the content ones left out."""
+    last = observed[-1].update if observed else 0
+    before = judge(config, observed[:-1], [one for one in evaluations if one.update < last])
+    known = {verdict.guard: verdict.action for verdict in before}
+    return [
+        verdict
+        for verdict in judge(config, observed, evaluations)
+        if verdict.action not in ("ok", known.get(verdict.guard))
+    ]
 
 
 def worst(verdicts: Sequence[GuardVerdict]) -> GuardVerdict | None:
@@ -242,7 +259,13 @@ def anchor(
     if not (is_falling and is_rising):
         return GuardVerdict(guard="anchor", update=observed[-1].update, action="ok", sentence=f"{facts}.")
     way_out = "go back to the best checkpoint; the reward model no longer measures what it was trained for"
-    return GuardVerdict(guard="anchor", update=observed[-1].update, action="roll back", sentence=f"{facts}: {way_out}.")
+    return GuardVerdict(
+        guard="anchor",
+        update=observed[-1].update,
+        action="roll back",
+        sentence=f"{facts}: {way_out}.",
+        since=(trusted_update(evaluations) or 0) + 1,
+    )
 
 
 # ---------------------------------------------------------------------------------------------- arithmetic
@@ -289,13 +312,15 @@ def _patient(
     update = observed[-1].update
     if not is_beyond(observed[-1]):
         return GuardVerdict(guard=guard, update=update, action="ok", sentence=f"{facts}.")
-    late = observed[-config.patience :]
-    if len(late) == config.patience and all(is_beyond(one) for one in late):
-        return GuardVerdict(guard=guard, update=update, action=action, sentence=f"{facts}: {way_out}.")
+    beyond = list(takewhile(is_beyond, reversed(observed)))
+    since = beyond[-1].update - 1  # an update's figures are of the policy that sampled, before it learned
+    if len(beyond) >= config.patience:
+        return GuardVerdict(guard=guard, update=update, action=action, sentence=f"{facts}: {way_out}.", since=since)
     return GuardVerdict(
         guard=guard,
         update=update,
         action="warn",
+        since=since,
         sentence=f"{facts}; after {config.patience} updates in a row: {action}. {way_out[0].upper()}{way_out[1:]}.",
     )
 

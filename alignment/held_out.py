@@ -1,4 +1,4 @@
-"""In-loop evaluation: every few updates the policy answers the same held-out prompts, and the best update is named.
+"""In-loop evaluation: every few updates the policy answers the same held-out prompts.
 
     <run>/held_out.jsonl                    one HeldOutRecord an evaluation
     <run>/held_out/update-00020.jsonl       its answers, as AnswerRecords
@@ -8,86 +8,28 @@ known answer, length and KL stand beside it. Every evaluation draws from the sam
 the policy and not by luck of the prompts.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 
 from alignment import rollout
+from alignment.best import HeldOutConfig
 from alignment.processes import Processes
 from alignment.roles import Roles
 from alignment.sampling import Sampler
+from alignment.stopping import StopSignal
 from finlm import chat_format, generation, jsonl, likelihood
 from finlm.errors import UserError
 from finlm.evaluation import AnswerRecord, is_right
+from finlm.ppo_records import HELD_OUT, HeldOutRecord, read_held_out
 from finlm.records import Message, Prompt, content_id
 from finlm.scorer import Head
 
-RECORDS = "held_out.jsonl"
 ANSWERS = "held_out"
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutConfig:
-    """When to evaluate, and which update is best."""
-
-    every: int = 20
-    """Updates between evaluations; one comes before the first update too. 0 never evaluates."""
-    batch_size: int = 64
-    """Answers sampled at once and process."""
-    seed: int = 0
-    """Seed of the answers, the same in every evaluation."""
-    kl_limit: float = 20.0
-    """Nats per answer beyond which an update is never the best; 0 allows any."""
-    right_fall: float = 0.05
-    """How far the share of right answers may lie below the first evaluation's, 0 to 1."""
-
-    def __post_init__(self) -> None:
-        if self.every < 0:
-            raise ValueError(f"every is {self.every}; it must be 0 (never) or a number of updates.")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}; it must be 1 or more.")
-        if self.kl_limit < 0:
-            raise ValueError(f"kl_limit is {self.kl_limit}; it must be 0 (any KL) or a number of nats.")
-        if not 0 <= self.right_fall <= 1:
-            raise ValueError(f"right_fall is {self.right_fall}; it must be 0 to 1.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldOutRecord:
-    """One evaluation; the tuples have one number a prompt, always in the same order.
-
-    Example:
-        HeldOutRecord(update=20, reward=0.4, kl_nats=1.2, tokens=31.0, ended=0.95, anchor=0.3, right=0.5,
-                      rewards=(0.1, 0.7), anchors=(0.2, 0.4), rights=(True, False))
-    """
-
-    update: int
-    """Updates learned before it; 0 is the policy that PPO began with."""
-    reward: float
-    """Mean score, what a missing end token costs taken off; no clipping and no KL penalty."""
-    kl_nats: float
-    """log pi(answer) - log ref(answer), mean over answers."""
-    tokens: float
-    """Mean length of the answers."""
-    ended: float
-    """Share of answers with an end token."""
-    anchor: float | None
-    """Mean score by the second reward model, the same cost taken off; None without one."""
-    right: float | None
-    """Share of right answers among prompts with a reference; None where no prompt has one."""
-    rewards: tuple[float, ...]
-    anchors: tuple[float, ...] = ()
-    rights: tuple[bool, ...] = ()
-    """Of prompts with a reference only."""
-
-    def __post_init__(self) -> None:
-        if not self.rewards:
-            raise ValueError(f"the evaluation at update {self.update} has no answers")
 
 
 class Anchor(Protocol):
@@ -109,6 +51,7 @@ class Learner(Protocol):
     reward_head: Head
     sampler: Sampler
     processes: Processes
+    stop: StopSignal
 
 
 class HeldOut:
@@ -142,8 +85,8 @@ class HeldOut:
         self._sampling = sampling or generation.Sampling(
             max_new_tokens=trainer.args.response_length, temperature=trainer.args.temperature
         )
-        self._ids = [list(chat_format.encode(trainer.tokenizer, prompt.messages).ids) for prompt in prompts]
-        longest = max(map(len, self._ids), default=0)
+        self.ids = [list(chat_format.encode(trainer.tokenizer, prompt.messages).ids) for prompt in prompts]
+        longest = max(map(len, self.ids), default=0)
         if longest > trainer.args.max_prompt_length:
             raise UserError(
                 f"A held-out prompt has {longest} tokens, max_prompt_length is {trainer.args.max_prompt_length}; raise "
@@ -153,11 +96,15 @@ class HeldOut:
     @property
     def records(self) -> list[HeldOutRecord]:
         """All evaluations so far, earlier starts of the run included, by update."""
-        return read_records(self._trainer.folder)
+        return read_held_out(self._trainer.folder)
 
-    def after(self, update: int) -> HeldOutRecord | None:
-        """Evaluate if the update is due and was not evaluated yet; return the new record."""
-        if not self.config.every or update % self.config.every:
+    def after(self, update: int, *, is_last: bool = False) -> HeldOutRecord | None:
+        """Evaluate if the update is due (a run's last one always is) and was not evaluated yet; return the new record.
+
+        Raises:
+            Stopped: SIGTERM came; nothing of the evaluation was written.
+        """
+        if not self.config.every or (update % self.config.every and not is_last):
             return None
         known = self.records
         if any(record.update == update for record in known):
@@ -168,33 +115,40 @@ class HeldOut:
         """Drop the evaluations of later updates: the run was rolled back and will come by them again."""
         kept = [record for record in self.records if record.update <= update]
         if self._trainer.processes.is_main:
-            jsonl.write(self._trainer.folder / RECORDS, kept)
+            jsonl.write(self._trainer.folder / HELD_OUT, kept)
 
     def _evaluate(self, update: int, known: Sequence[HeldOutRecord]) -> HeldOutRecord:
         processes = self._trainer.processes
         mine = range(processes.index, len(self._prompts), processes.count)
-        here = self._measure(update, mine)
-        everywhere = sorted(gather_object(list(zip(mine, here, self._anchored(mine, here), strict=True))), key=_place)
+        here = self._trainer.stop.together(processes, lambda: self._measured(update, mine))
+        everywhere = sorted(processes.gather(here), key=_place)
         answers = [answer for _, answer, _ in everywhere]
+        refuse_not_finite(everywhere, update)
         record = self._summary(update, answers, [score for _, _, score in everywhere if score is not None])
         if processes.is_main:
             # the answers come first: a record without them would never be evaluated again
             jsonl.write(self._trainer.folder / ANSWERS / f"update-{update:05d}.jsonl", answers)
-            jsonl.write(self._trainer.folder / RECORDS, [*known, record])
+            jsonl.write(self._trainer.folder / HELD_OUT, [*known, record])
         return record
+
+    def _measured(self, update: int, places: Sequence[int]) -> list[tuple[int, AnswerRecord, float | None]]:
+        """Place, answer and the anchor's score of this process's prompts."""
+        answers = self._measure(update, places)
+        return list(zip(places, answers, self._anchored(places, answers), strict=True))
 
     def _measure(self, update: int, places: Sequence[int]) -> list[AnswerRecord]:
         """Answer the prompts at these places and measure the answers."""
         trainer = self._trainer
         if not places:
             return []
-        ids = [self._ids[place] for place in places]
+        ids = [self.ids[place] for place in places]
         with trainer.roles("policy"):
             answers = trainer.sampler.sample(
                 ids,
                 seed=int(content_id(self.config.seed, "held-out", trainer.processes.index), 16) % 2**31,
                 sampling=self._sampling,
                 rows_at_once=self.config.batch_size,
+                poll=trainer.stop.poll,
             )
         scores, kl = _scores_and_kl(trainer, ids, answers)
         made = []
@@ -246,34 +200,20 @@ class HeldOut:
         )
 
 
-def read_records(folder: Path) -> list[HeldOutRecord]:
-    """Return a run's evaluations by update; none where it has none."""
-    path = folder / RECORDS
-    if not path.is_file():
-        return []
-    return sorted(jsonl.read(path, HeldOutRecord), key=lambda record: record.update)
-
-
-def best_update(records: Sequence[HeldOutRecord], config: HeldOutConfig) -> int:
-    """Return the update with the highest held-out reward among those that kept to the limits.
-
-    The limits: KL at most `kl_limit`, and a share of right answers at most `right_fall` below the first evaluation's.
-    Of equal rewards the earlier update is better. The first evaluation is the answer where no other keeps to them.
+def refuse_not_finite(measured: Sequence[tuple[int, AnswerRecord, float | None]], update: int) -> None:
+    """Stop before anything is written of an evaluation with numbers that are not finite.
 
     Raises:
-        ValueError: There are no records.
+        UserError: On every process, whichever measured them.
     """
-    if not records:
-        raise ValueError("no held-out evaluation to choose from")
-    first = min(records, key=lambda record: record.update)
-
-    def keeps(record: HeldOutRecord) -> bool:
-        if config.kl_limit and record.kl_nats > config.kl_limit:
-            return False
-        # a share is a quotient: 0.55 - 0.05 is not 0.5
-        return record.right is None or first.right is None or record.right >= first.right - config.right_fall - 1e-9
-
-    return max([record for record in records if keeps(record)] or [first], key=lambda r: (r.reward, -r.update)).update
+    for _, answer, anchored in measured:
+        named = {"The reward model scores": answer.score, "The KL to the reference is, for": answer.kl_nats}
+        for words, number in (named | {"The anchor scores": anchored}).items():
+            if number is not None and not math.isfinite(number):
+                raise UserError(
+                    f"{words} an answer {number} in the evaluation on held-out prompts at update {update}; nothing of "
+                    "it was written. Look for damaged weights in that model or in its base."
+                )
 
 
 def _place(measured: tuple[int, AnswerRecord, float | None]) -> int:
@@ -295,6 +235,7 @@ def _scores_and_kl(
         pad=trainer.tokenizer.pad_token_id,
         device=trainer.device,
     ):
+        trainer.stop.poll()
         with trainer.roles("policy"):
             logp_BA, _ = rollout.log_probs(trainer.roles, batch, head_VD, temperature=temperature)
         with trainer.roles("reference"):

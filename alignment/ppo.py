@@ -1,6 +1,7 @@
 """PPO: aligns the fine-tuned model with the reward model.
 
-    accelerate launch alignment/ppo.py                       reads runs/sft, runs/reward, runs/prompts.jsonl
+    accelerate launch alignment/ppo.py                       reads runs/sft, runs/reward, runs/prompts.jsonl, and to
+                                                             evaluate on runs/prompts/held_out.jsonl
     accelerate launch alignment/ppo.py --config ppo_6b       the 6B on one 80 GB GPU
 
 Policy, critic and reward model are adapters on one frozen base, which is the reference (alignment/roles.py). The run
@@ -15,19 +16,24 @@ if not __package__:  # run as a file: import from this checkout, not from this f
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
 from peft import LoraConfig
 from transformers import set_seed
 
+from alignment.policies import copy_policy
 from alignment.ppo_trainer import PPOConfig, PPOTrainer
 from alignment.stopping import EXIT_CODE, Stopped
-from finlm import config, jsonl, model, runs, scorer
+from alignment.watch import GuardStop
+from finlm import config, jsonl, model, ppo_records, runs, scorer
+from finlm.errors import UserError
 from finlm.progress import console
 from finlm.records import Prompt
 from finlm.tokenizer import check_vocabulary, load_tokenizer
+
+HELD_OUT_BY = "finlm prompts --overwrite true"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,15 @@ class PPOSettings(PPOConfig):
     """Reward model trained on that base; also the critic's start."""
     prompts: str = "{runs}/prompts.jsonl"
     """File of Prompt records."""
+    held_out: str = "{runs}/prompts/held_out.jsonl"
+    """File of Prompt records to evaluate on; where there is none at the default place, PPO trains without."""
+    anchor: str = ""
+    """Second reward model, trained on other data, that scores the answers to held-out prompts and does not train; it
+    may stand on another base, which is loaded beside the policy's. Empty: none."""
+    export: Literal["last", "best"] = "last"
+    """The policy that becomes `policy/`, which chat and evaluation take: the last, or of the kept ones the best by
+    held-out reward within the limits of `evaluation`. The last is the default: the highest of some means over a few
+    dozen answers is high partly by luck, guards end a run that gets worse, and the closing line names the best."""
     dtype: str = "auto"
     """Frozen weights: auto, bfloat16 or float32."""
     threads: int = 0
@@ -73,13 +88,17 @@ def main(settings: PPOSettings) -> None:
     base, _ = model.base_of(settings.model)
     reward = Path(settings.reward_model) / "model"
     inputs: dict[str, str | Path] = {"model": base, "reward_model": reward, "prompts": settings.prompts}
+    if settings.anchor:
+        inputs["anchor"] = scorer.reward_folder(settings.anchor)
     with PartialState().main_process_first():
+        held_out = held_out_prompts(settings)
         run = runs.Run.open(
             out,
             "ppo",
             settings,
-            inputs=inputs | {path: path for path in mixed_in},
+            inputs=inputs | {path: path for path in [*held_out, *mixed_in]},
             grows=("total_episodes",),
+            free=("guards",),
             overwrite=settings.overwrite and PartialState().is_main_process,
         )
     if run.is_finished:
@@ -89,6 +108,9 @@ def main(settings: PPOSettings) -> None:
         )
         return
     scorer.check_same_base(reward, base)
+    if settings.export == "best" and not (held_out and settings.policy_steps):
+        reason = "policy_steps is 0: no policy is kept" if held_out else why_no_evaluation(settings)
+        raise UserError(f"export is 'best', but {reason}. Mend that, or set export to last.")
     runs.need_disk(out, 0.5)
 
     device = model.device_of_this_process()
@@ -102,21 +124,85 @@ def main(settings: PPOSettings) -> None:
         ref_model=None,
         reward_model=reward,
         train_dataset=list(jsonl.read(settings.prompts, Prompt)),
+        eval_dataset=[prompt for path in held_out for prompt in jsonl.read(path, Prompt)],
+        anchor=anchor_of(settings, device) if held_out else None,
         peft_config=config.section("lora", settings.lora, LoraConfig, {"task_type": "CAUSAL_LM"}),
     )
     jsonl.write(out / "rejected.jsonl", trainer.removals)
-    console.print(f"PPO: {len(trainer.prompts)} prompts, {trainer.total_updates} updates on {device}")
+    if trainer.accelerator.is_main_process:
+        console.print(f"PPO: {len(trainer.prompts)} prompts, {trainer.total_updates} updates on {device}")
+        if not trainer.watch.is_evaluating and settings.evaluation.every:
+            console.print(f"PPO runs without evaluation: {why_no_evaluation(settings)}")
     try:
         trainer.train()
-    except Stopped as stopped:
+    except (Stopped, GuardStop) as ended:
         if trainer.accelerator.is_main_process:
-            print(stopped, file=sys.stderr)
-        sys.exit(EXIT_CODE)
+            print(ended if isinstance(ended, Stopped) else f"error: {ended}", file=sys.stderr)
+        sys.exit(EXIT_CODE if isinstance(ended, Stopped) else 2)
 
     if trainer.accelerator.is_main_process:
-        trainer.save_policy(out / "policy", base=os.path.relpath(base, out / "policy"))
-        run.finish(prompts=len(trainer.prompts), set_aside=len(trainer.prompts.removals), updates=trainer.total_updates)
-        print(f"PPO: {trainer.total_updates} updates, policy in {out / 'policy'}; talk to it: finlm chat --model {out}")
+        exported = export(trainer, settings, os.path.relpath(base, out / "policy"))
+        run.finish(
+            prompts=len(trainer.prompts),
+            set_aside=len(trainer.prompts.removals),
+            updates=trainer.total_updates,
+            exported=exported,
+        )
+        print(closing(out, trainer.total_updates, exported))
+
+
+def held_out_prompts(settings: PPOSettings) -> list[str]:
+    """Return the file of prompts to evaluate on; a run that was begun without goes on without.
+
+    Raises:
+        MissingInput: The file was named, or the run was begun with it, and it is not there.
+    """
+    state = None if settings.overwrite else runs.read_state(settings.output_dir)
+    if state is not None and runs.has_begun(settings.output_dir):
+        return [path for path in state["inputs"] if path == settings.held_out]
+    is_default = settings.held_out == f"{settings.runs}/prompts/held_out.jsonl"
+    if not settings.evaluation.every or (is_default and not Path(settings.held_out).is_file()):
+        return []
+    runs.require(settings.held_out, what="Held-out prompts", made_by=HELD_OUT_BY)
+    return [settings.held_out]
+
+
+def why_no_evaluation(settings: PPOSettings) -> str:
+    """Say why there are no held-out prompts, and what makes them."""
+    if Path(settings.held_out).is_file():
+        return f"it was begun before there was {settings.held_out}; --overwrite true begins afresh"
+    return f"there are no held-out prompts at {settings.held_out}; make them with: {HELD_OUT_BY}"
+
+
+def anchor_of(settings: PPOSettings, device: torch.device) -> scorer.Scorer | None:
+    """Load the second reward model, if one is named."""
+    if not settings.anchor:
+        return None
+    # PEFT draws weights before it loads them; the policy's must be the same with and without an anchor
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        return scorer.Scorer.load(settings.anchor, dtype=model.choose_dtype(settings.dtype, device), device=device)
+
+
+def export(trainer: PPOTrainer, settings: PPOSettings, base: str) -> int:
+    """Write `policy/`, the last policy or the best; return its update."""
+    target, best = trainer.folder / "policy", ppo_records.read_best(trainer.folder)
+    if settings.export == "best" and best is not None:
+        copy_policy(trainer.folder / best.policy, target, base=base)
+        return best.update
+    trainer.save_policy(target, base=base)
+    return trainer.total_updates
+
+
+def closing(out: Path, updates: int, exported: int) -> str:
+    """Say what was made, and which kept policy did best on held-out prompts."""
+    said = f"PPO: {updates} updates, policy in {out / 'policy'}"
+    said += f" (that of update {exported})" if exported != updates else ""
+    best = ppo_records.read_best(out)
+    if best is not None and best.update == exported:
+        said += f", the best on held-out prompts (reward {best.reward:+.2f})"
+    elif best is not None:
+        said += f"; on held-out prompts {out / best.policy} did best (reward {best.reward:+.2f}): {best.reason}"
+    return f"{said}; talk to it: finlm chat --model {out}"
 
 
 if __name__ == "__main__":

@@ -134,6 +134,12 @@ class Journal:
         if self._board is not None:
             self._board.close()
 
+    def begin_anew(self) -> None:
+        """Let the next update be the first of a new part: TensorBoard then shows nothing beyond it of the old one."""
+        if self._board is not None:
+            self._board.close()
+        self._board = None
+
     def write(self, update: int, metrics: dict[str, float]) -> None:
         """Add an update; one that an earlier start wrote already is overwritten."""
         append_metrics(self._folder / "metrics.jsonl", update, metrics)

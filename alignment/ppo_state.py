@@ -1,7 +1,7 @@
 """PPO's state on disk: everything a killed run needs to go on bit by bit where it was, in safetensors and JSON."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,8 @@ class Progress:
     """Optimizer steps of the policy so far."""
     skipped_steps: int = 0
     """Optimizer steps of the policy that its ratios forbade, so far."""
+    roll_backs: int = 0
+    """How often guards have rolled the run back."""
 
     @classmethod
     def read(cls, path: Path) -> "Progress":
@@ -46,31 +48,47 @@ class Progress:
 
 
 def save(
-    folder: Path, progress: Progress, roles: Roles, head: Head, optimizers: dict[str, torch.optim.Optimizer]
+    folder: Path,
+    progress: Progress,
+    roles: Roles,
+    head: Head,
+    optimizers: dict[str, torch.optim.Optimizer],
 ) -> None:
-    """Write `<folder>/checkpoints/checkpoint-<update>`, whole or not at all, and keep the newest two."""
+    """Write `<folder>/checkpoints/checkpoint-<update>`, whole or not at all."""
     with runs.whole_folder(folder / CHECKPOINTS / f"checkpoint-{progress.update}") as aside:
         save_file(_trained(roles, head), aside / "weights.safetensors")
         for name, optimizer in optimizers.items():
             save_file(_moments(optimizer), aside / f"{name}_optimizer.safetensors")
         (aside / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
-    tidy(folder)
 
 
-def tidy(folder: Path) -> None:
-    """Delete all but the newest two checkpoints; at a run's end too, for one that was killed before it came to this."""
-    runs.keep_newest(folder / CHECKPOINTS, "checkpoint-*", 2)
+def tidy(folder: Path, *, also: Collection[int] = ()) -> None:
+    """Delete all but the newest two checkpoints and those of the updates in `also`; at a run's end too, for one that
+    was killed before it came to this."""
+    runs.keep_newest(folder / CHECKPOINTS, "checkpoint-*", 2, also=also)
+
+
+def updates_of(folder: Path) -> dict[int, Path]:
+    """Return update -> folder of the checkpoints of a run, damaged ones included."""
+    return runs.numbered(folder / CHECKPOINTS, "checkpoint-*")
 
 
 def load(
-    folder: Path, roles: Roles, head: Head, optimizers: dict[str, torch.optim.Optimizer]
+    folder: Path,
+    roles: Roles,
+    head: Head,
+    optimizers: dict[str, torch.optim.Optimizer],
+    *,
+    is_void: Callable[[Progress], bool] = lambda progress: False,
 ) -> tuple[Progress, list[str]]:
-    """Load the newest undamaged checkpoint, if there is one.
+    """Load the newest undamaged checkpoint that is not void, if there is one.
 
     Returns:
         How far the run is, and what is wrong with newer checkpoints that were passed over.
     """
-    newest, complaints = runs.newest_whole(folder / CHECKPOINTS, "checkpoint-*")
+    newest, complaints = runs.newest_whole(
+        folder / CHECKPOINTS, "checkpoint-*", lambda path: not is_void(Progress.read(path / "progress.json"))
+    )
     if newest is None:
         return Progress(), complaints
     stored = load_file(newest / "weights.safetensors")
@@ -83,16 +101,21 @@ def load(
 
 
 class Snapshot(NamedTuple):
-    """Copies of everything that a step changes, on the devices where it lies."""
+    """Copies of everything that a step changes."""
 
     weights: dict[str, Tensor]
     moments: dict[str, dict[str, Tensor]]
     """Optimizer's name -> its state."""
 
 
-def snapshot(roles: Roles, head: Head, optimizers: Mapping[str, torch.optim.Optimizer]) -> Snapshot:
-    """Return what `roll_back` needs to undo all steps from here on."""
-    weights = {name: tensor.detach().clone() for name, tensor in _trained(roles, head, clone=False).items()}
+def snapshot(
+    roles: Roles, head: Head, optimizers: Mapping[str, torch.optim.Optimizer], device: torch.device | None = None
+) -> Snapshot:
+    """Return what `roll_back` needs to undo all steps from here on; `device` keeps the weights elsewhere."""
+    weights = {
+        name: tensor.detach().to(device or tensor.device, copy=True)
+        for name, tensor in _trained(roles, head, clone=False).items()
+    }
     moments = {name: _moments(optimizer, clone=True) for name, optimizer in optimizers.items()}
     return Snapshot(weights, moments)
 

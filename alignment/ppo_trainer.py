@@ -23,6 +23,8 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from alignment import faults, objective, ppo_log, ppo_state, ptx, reward_shaping, rollout, sampler_gap, schedule
 from alignment.gradients import Gradients, norm
+from alignment.heartbeat import Heartbeat
+from alignment.held_out import Anchor
 from alignment.kl_control import next_coefficient
 from alignment.lessons import Lesson
 from alignment.perf import Phases
@@ -33,6 +35,7 @@ from alignment.reading import Reader
 from alignment.roles import Roles, copy_adapter
 from alignment.sampling import Sampler
 from alignment.stopping import Stopped, StopSignal
+from alignment.watch import Watch
 from finlm import generation, jsonl, likelihood, runs, scorer
 from finlm.errors import UserError
 from finlm.model import order_targets
@@ -53,10 +56,13 @@ class PPOTrainer:
         reward_model: Folder of the reward model (runs/reward).
         train_dataset: Prompts to answer, as records or as rows with `input_ids`.
         value_model: Must be None: the critic begins as a copy of the reward model.
+        eval_dataset: Held-out prompts that the policy answers every few updates; without any there is no evaluation.
+        anchor: A second reward model that scores these answers and does not train.
         peft_config: LoRA of the policy.
 
     Raises:
-        UserError: A separate reference or value model, no prompt that fits, or a reward model of another base.
+        UserError: A reference or value model, no prompt that fits, a reward model that does not, a held-out prompt that
+            is trained on.
     """
 
     def __init__(
@@ -69,6 +75,8 @@ class PPOTrainer:
         train_dataset: Sequence[Prompt | dict[str, Any]],
         value_model: None = None,
         *,
+        eval_dataset: Sequence[Prompt] = (),
+        anchor: Anchor | None = None,
         peft_config: LoraConfig,
     ) -> None:
         if ref_model is not None or value_model is not None:
@@ -81,7 +89,7 @@ class PPOTrainer:
         self.accelerator = Accelerator()
         self.processes = Processes(self.accelerator)
         self.device = self.accelerator.device
-        self.folder = Path(args.output_dir)
+        self.folder, self.base = Path(args.output_dir), model.name_or_path
         scorer.check_same_tokenizer(reward_model, processing_class)
 
         lora = scorer.lora_of(reward_model)
@@ -105,6 +113,8 @@ class PPOTrainer:
         self.mixture = ptx.Mixture.read(args, processing_class) if args.ptx_coef else None
         self.progress = ppo_state.Progress()
         self.stop = StopSignal()
+        self.watch = Watch(self, eval_dataset, anchor)
+        self._start: ppo_state.Snapshot | None = None
 
     # ------------------------------------------------------------------------------------------ the loop
 
@@ -117,24 +127,41 @@ class PPOTrainer:
         Raises:
             UserError: A number is not finite, or the sampler is too far from the training path; the weights keep their
                 last values.
+            GuardStop: A guard ends the run, at its last whole update or rolled back to an earlier one.
+            LostProcess: Another process has ended.
             Stopped: SIGTERM came; the run goes on from its last whole update.
         """
-        self.progress, complaints = ppo_state.load(self.folder, self.roles, self.critic_head, self.optimizers)
-        for complaint in complaints:
-            console.print(f"[yellow]skipped a damaged checkpoint: {complaint}")
+        self.take_up()
+        alive = Heartbeat(self.folder, self.processes.index, self.processes.count, self.processes.wait)
         metrics: dict[str, float] = {}
-        with self.stop, bar(is_shown=self.processes.is_main) as shown, ppo_log.Journal(self.folder) as journal:
+        with alive, self.stop, bar(is_shown=self.processes.is_main) as shown, ppo_log.Journal(self.folder) as journal:
+            self.watch.begin()
             task = shown.add_task("PPO", total=self.total_updates, completed=self.progress.update, note="")
             try:
+                self.watch.after_update({})
                 while self.progress.update < self.total_updates:
                     metrics = self.update(journal)
                     note = f"score {metrics['objective/scores']:+.2f} KL {metrics['objective/kl']:.2f}"
+                    if self.watch.after_update(metrics):
+                        journal.begin_anew()
                     shown.update(task, completed=self.progress.update, note=note)
             except Stopped:
                 raise Stopped(self._leave()) from None
         if self.processes.is_main:
-            ppo_state.tidy(self.folder)
+            ppo_state.tidy(self.folder, also=self.watch.also_kept)
         return metrics
+
+    def take_up(self) -> None:
+        """Load the newest undamaged checkpoint that no roll-back has made void, or begin."""
+        parts = (self.roles, self.critic_head, self.optimizers)
+        if self.args.guards.acts and self._start is None:  # there is no checkpoint of a run's start
+            self._start = ppo_state.snapshot(*parts, torch.device("cpu"))
+        found, complaints = ppo_state.load(self.folder, *parts, is_void=self.watch.is_void)
+        for complaint in complaints:
+            console.print(f"[yellow]skipped a damaged checkpoint: {complaint}")
+        if not found.update and self._start is not None:
+            ppo_state.roll_back(self._start, *parts)
+        self.progress = replace(found, roll_backs=len(self.watch.roll_backs))
 
     def update(self, journal: ppo_log.Journal) -> dict[str, float]:
         """One rollout and all learning from it, written down; return its metrics.
@@ -175,8 +202,8 @@ class PPOTrainer:
             kept = ppo_log.records(number, prompts, answers, measured, self.tokenizer, self.prompts.name)
             jsonl.write(self.folder / "rollouts" / f"update-{number:05d}.jsonl", kept)
             journal.write(number, metrics)
-            if number % self.args.save_steps == 0 or number == self.total_updates:
-                ppo_state.save(self.folder, self.progress, self.roles, self.critic_head, self.optimizers)
+        if number % self.args.save_steps == 0 or number == self.total_updates:
+            self.save()
         self.stop.together(self.processes, lambda: None)
         return metrics
 
@@ -193,7 +220,8 @@ class PPOTrainer:
     @property
     def kl_coef(self) -> float:
         """beta of this rollout, score units per nat."""
-        return self.args.kl_coef if self.progress.kl_coef is None else self.progress.kl_coef
+        steered = self.args.kl_coef if self.progress.kl_coef is None else self.progress.kl_coef
+        return steered * self.args.guards.kl_coef_factor**self.progress.roll_backs
 
     @property
     def removals(self) -> list[Removal]:
@@ -342,12 +370,16 @@ class PPOTrainer:
         full, late = (
             (args.learning_rate, args.critic_warmup_updates) if name == "policy" else (args.critic_learning_rate, 0)
         )
-        return full * schedule.share(
-            update - late,
-            self.total_updates - late,
-            warmup=args.warmup_updates,
-            anneal=args.anneal,
-            floor=args.anneal_floor,
+        return (
+            full
+            * args.guards.learning_rate_factor**self.progress.roll_backs
+            * schedule.share(
+                update - late,
+                self.total_updates - late,
+                warmup=args.warmup_updates,
+                anneal=args.anneal,
+                floor=args.anneal_floor,
+            )
         )
 
     # ------------------------------------------------------------------------------------------ what may go wrong
@@ -364,8 +396,8 @@ class PPOTrainer:
 
     def _leave(self) -> str:
         """Write the checkpoint that a stopped run goes on from; return what there is to say."""
-        if self.processes.is_main and self.progress.update:
-            ppo_state.save(self.folder, self.progress, self.roles, self.critic_head, self.optimizers)
+        if self.progress.update:
+            self.save()
         self.processes.wait()
         return (
             f"stopped by SIGTERM after update {self.progress.update} of {self.total_updates}; "
@@ -387,7 +419,7 @@ class PPOTrainer:
             update=self.progress.update + 1,
             episode=int(metrics["episode"]),
             kl_coef=next_coefficient(
-                self.kl_coef,
+                self.args.kl_coef if self.progress.kl_coef is None else self.progress.kl_coef,
                 metrics["objective/kl"],
                 target_nats=self.args.adaptive_kl_target,
                 horizon=self.args.adaptive_kl_horizon,
@@ -396,6 +428,12 @@ class PPOTrainer:
             steps=self.progress.steps + int(metrics["rollout/policy_steps"]),
             skipped_steps=self.progress.skipped_steps + int(metrics["rollout/skipped_steps"]),
         )
+
+    def save(self) -> None:
+        """Write the checkpoint of the last whole update and delete those that nothing goes back to any more."""
+        if self.processes.is_main:
+            ppo_state.save(self.folder, self.progress, self.roles, self.critic_head, self.optimizers)
+            ppo_state.tidy(self.folder, also=self.watch.also_kept)
 
     def save_policy(self, folder: Path, *, base: str) -> None:
         """Write the policy's adapter, whole or not at all; `base` is the base's path relative to it."""

@@ -55,6 +55,10 @@ class PromptStream:
         """Return the id of the record that a prompt was encoded from."""
         return self._names[tuple(ids)]
 
+    def has(self, ids: Sequence[int]) -> bool:
+        """True if a prompt of these tokens is among them."""
+        return tuple(ids) in self._names
+
     def take(self, start: int, count: int) -> list[list[int]]:
         """Return the token ids of the prompts at places `start` to `start + count` of the endless stream."""
         return [self.prompts[index][1] for index in self._order(start, count)]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from finlm import runs
 from finlm.errors import UserError
@@ -57,9 +57,13 @@ def _sentence(message: str, known: Sequence[str], prog: str) -> str:
     # jsonargparse prefixes its context line by line: the innermost line says what is wrong
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
     text = "; ".join(lines) if lines else message
-    unknown = re.search(r"Option '([\w.]+)' is not accepted|[Uu]nrecogni[sz]ed arguments?: -*([\w.]+)", text)
+    unknown = re.search(
+        r"Option '([\w.]+)' is not accepted|[Uu]nrecogni[sz]ed arguments?: -*([\w.]+)"
+        r"|Group '([\w.]+)' does not accept option '([\w.]+)'",
+        text,
+    )
     if unknown:
-        key = unknown.group(1) or unknown.group(2)
+        key = ".".join(part for part in unknown.groups() if part)
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"perhaps you meant {near[0]!r}" if near else f"{prog} --help lists the settings"
         return f"Unknown setting {key!r}; {hint}."
@@ -169,10 +173,23 @@ def _with_short_names(arguments: list[str], settings: type[Any]) -> list[str]:
 def _parsed(parser: ArgumentParser, settings: type[C], arguments: list[str]) -> C:
     try:
         namespace = parser.parse_args(arguments)
-        values = {field.name: namespace[field.name] for field in dataclasses.fields(settings)}
+        values = {field.name: _section_of(field, namespace[field.name]) for field in dataclasses.fields(settings)}
         return expand(settings(**values))
     except (ValueError, TypeError) as error:
         raise UserError(_sentence(str(error), [], parser.prog)) from error
+
+
+def _section_of(field: "dataclasses.Field[Any]", value: Any) -> Any:
+    """Return a field's value; a section of settings comes as a namespace and becomes the field's dataclass."""
+    default = field.default_factory() if callable(field.default_factory) else field.default
+    if not dataclasses.is_dataclass(default) or isinstance(default, type):
+        return value
+    if not isinstance(value, Namespace):
+        raise ValueError(f"Setting {field.name!r} is {value!r}; it must be a section of keys.")
+    try:
+        return type(default)(**vars(value))
+    except ValueError as error:
+        raise ValueError(f"{field.name}.{error}") from error
 
 
 def expand(settings: C) -> C:

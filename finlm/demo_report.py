@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from finlm import jsonl, report, runs
+from finlm import held_out_page, jsonl, report, runs
 from finlm.evaluation import AnswerRecord
 from finlm.metrics import read_metrics
 
@@ -68,6 +68,7 @@ def write_page(root: Path, summary: Summary) -> None:
         sections=(
             _headline(summary),
             _evaluation(summary),
+            *held_out_page.sections(root / "ppo"),
             *_curves(root),
             _samples(root, list(summary["evaluation"])),
             _funnel(root),

@@ -14,6 +14,8 @@ import sys
 if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+import dataclasses
+import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -72,6 +74,9 @@ class PromptSettings(confidence.ConfidenceSettings, mixture_rounds.RoundSettings
     """train leaves the held-out groups out; test takes them alone, for an evaluation."""
     test_share: float = 0.2
     """Share of groups (companies) held out, as in the other stages."""
+    held_out: int = 64
+    """Prompts of held-out groups, at most, that are written to `held_out.jsonl` in the folder of the same name: PPO
+    answers them every few updates. 0 writes none; nor does split test."""
     model: str = "{runs}/sft"
     """Model whose tokenizer counts the tokens of a prompt."""
     max_prompt_length: int = 1536
@@ -101,7 +106,7 @@ class PromptSettings(confidence.ConfidenceSettings, mixture_rounds.RoundSettings
         confidence.ConfidenceSettings.__post_init__(self)
         mixture_rounds.RoundSettings.__post_init__(self)
         Mixture.of(self.shares)
-        for name in ("new_per_preference", "total", "max_prompt_length"):
+        for name in ("new_per_preference", "total", "max_prompt_length", "held_out"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more.")
         if not 0 <= self.near_duplicate <= 1:
@@ -131,6 +136,7 @@ def main(settings: PromptSettings) -> None:
     preferred, fresh, removals, repeated = gather(settings)
     read = len(preferred) + len(fresh) + len(removals)
     kept, too_early = usable([*preferred, *fresh], settings)
+    tested = for_evaluation([*preferred, *fresh], settings)
     removals += too_early
     from_preferences = {prompt.id for prompt in preferred}
     if not settings.total and not any(prompt.id in from_preferences for prompt in kept):
@@ -156,6 +162,8 @@ def main(settings: PromptSettings) -> None:
     if not known and not added:
         raise UserError(f"{settings.output}: no prompt is left ({told(removals)}); loosen these rules.")
 
+    if settings.held_out and settings.split == "train":
+        jsonl.write(run.folder / "held_out.jsonl", tested)
     jsonl.write(run.folder / "rejected.jsonl", removals)
     jsonl.write(run.folder / "quotas.jsonl", [quota for one in drawn for quota in one.quotas])
     jsonl.write(run.folder / "decisions.jsonl", decisions)
@@ -175,6 +183,7 @@ def main(settings: PromptSettings) -> None:
         rules=dict(rules),
         short=sum(quota.short for one in drawn for quota in one.quotas),
         categories=dict(Counter(prompt.category for prompt in known + added)),
+        evaluated=len(tested),
     )
     prompt_tables.show(drawn, decisions, filtered, rules, kept=len(known) + len(added), read=read)
     print(f"{len(known)} prompts of the preferences and {len(added)} new ones ({rules['held-out']} held out): {out}")
@@ -277,6 +286,21 @@ def usable(prompts: Sequence[Prompt], settings: PromptSettings) -> tuple[list[Pr
         removals += long
     kept, repeats = prompt_pool.without_duplicates(kept, threshold=settings.near_duplicate, never=never)
     return kept, removals + repeats
+
+
+def for_evaluation(prompts: Sequence[Prompt], settings: PromptSettings) -> list[Prompt]:
+    """Return prompts of held-out groups for PPO to be evaluated on, drawn evenly, in the order that they came in.
+
+    Those with a known right answer come first: what is right, the figure checker knows without a reward model. They
+    stay among the removals, since no one trains on them.
+    """
+    if not settings.held_out or settings.split == "test":
+        return []
+    found, _ = usable(prompts, dataclasses.replace(settings, split="test"))
+    rng = random.Random(settings.seed)
+    drawn = sorted(rng.sample(found, len(found)), key=lambda prompt: not prompt.reference)[: settings.held_out]
+    chosen = {prompt.id for prompt in drawn}
+    return [prompt for prompt in found if prompt.id in chosen]
 
 
 def others_than(prompts: Iterable[Prompt], others: Iterable[Prompt]) -> list[Prompt]:

@@ -1,13 +1,13 @@
 """The page of a PPO run's rollouts: its curves, prompts that came back, and the answers of chosen updates to browse.
 
-The page depends on metrics.jsonl and the kept rollouts alone, timings left out: the same run gives the same bytes.
+The page depends on the run's records and metrics.jsonl alone, timings left out: the same run gives the same bytes.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
 
-from finlm import jsonl, report
+from finlm import held_out_page, jsonl, report
 from finlm.errors import MissingInput
 from finlm.metrics import read_metrics
 from finlm.records import RolloutRecord
@@ -69,6 +69,7 @@ def page_of(run_folder: Path) -> report.Page:
     metrics = read_metrics(run_folder / "metrics.jsonl")
     first, newest = min(rollouts), max(rollouts)
     sections: list[report.Section] = [_headline(rollouts[first], rollouts[newest], rollouts)]
+    sections += held_out_page.sections(run_folder)
     sections += [*_curves(metrics), _spread(rollouts)]
     if returns := _returns(rollouts):
         sections.append(returns)
@@ -115,10 +116,8 @@ def _spread(rollouts: Mapping[int, Sequence[RolloutRecord]]) -> report.Curve:
 
 
 def _curves(metrics: Sequence[Mapping[str, float]]) -> list[report.Curve]:
-    evaluated = sorted({name for line in metrics for name in line if name.startswith("eval/")})
-    wanted = (*CURVES, *((name, "on held-out prompts", ((name, name.removeprefix("eval/")),)) for name in evaluated))
     curves = []
-    for title, unit, names in wanted:
+    for title, unit, names in CURVES:
         series = tuple(_series(metrics, key, label) for key, label in names)
         if any(one.x for one in series):
             curves.append(report.Curve(title, "update", unit, series))

@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -140,20 +140,30 @@ def _numbered(parent: Path, pattern: str) -> list[Path]:
     return sorted(folders, key=lambda path: int(path.name.rsplit("-", 1)[-1]))
 
 
-def keep_newest(parent: Path, pattern: str, count: int) -> None:
-    """Delete all but the `count` newest `<name>-<number>` folders under `parent`."""
-    for folder in _numbered(parent, pattern)[:-count]:
-        delete_folder(folder)
+def numbered(parent: Path, pattern: str) -> dict[int, Path]:
+    """Return number -> folder of the folders `<name>-<number>` under `parent`, lowest number first."""
+    return {int(path.name.rsplit("-", 1)[-1]): path for path in _numbered(parent, pattern)}
 
 
-def newest_whole(parent: Path, pattern: str) -> tuple[Path | None, list[str]]:
-    """Return the newest undamaged `<name>-<number>` folder under `parent`, and what is wrong with newer ones."""
+def keep_newest(parent: Path, pattern: str, count: int, *, also: Collection[int] = ()) -> None:
+    """Delete all but the `count` newest `<name>-<number>` folders under `parent` and those with numbers in `also`."""
+    for number, folder in list(numbered(parent, pattern).items())[:-count]:
+        if number not in also:
+            delete_folder(folder)
+
+
+def newest_whole(
+    parent: Path, pattern: str, accepted: Callable[[Path], bool] = lambda folder: True
+) -> tuple[Path | None, list[str]]:
+    """Return the newest undamaged and accepted `<name>-<number>` folder under `parent`, and what is wrong with newer
+    ones."""
     complaints: list[str] = []
     for folder in reversed(_numbered(parent, pattern)):
         fault = damage(folder)
-        if fault is None:
+        if fault is not None:
+            complaints.append(fault)
+        elif accepted(folder):
             return folder, complaints
-        complaints.append(fault)
     return None, complaints
 
 
@@ -258,6 +268,7 @@ class Run:
         *,
         inputs: Mapping[str, str | os.PathLike[str]],
         grows: tuple[str, ...] = (),
+        free: tuple[str, ...] = (),
         overwrite: bool = False,
     ) -> "Run":
         """Begin a run, or find the one that lies in `folder`.
@@ -268,6 +279,7 @@ class Run:
             config: The resolved configuration, a dataclass.
             inputs: Name -> path of every file and folder read, to be hashed.
             grows: Fields of the configuration that may be raised to train a finished run on.
+            free: Fields that may be changed between two starts: they decide how long a run goes on, not how it learns.
             overwrite: Delete what lies there and begin afresh.
 
         Raises:
@@ -293,19 +305,21 @@ class Run:
             return run
         state = _read_state_of(folder)
         try:
-            has_grown = _check_same(folder, stage, state, settings, hashes, grows)
+            changed = _check_same(folder, stage, state, settings, hashes, grows, free)
         except UserError:
             if state["stage"] != stage or has_begun(folder):
                 raise
             # an earlier start was refused before it made anything: its settings bind no one
             delete_folder(folder)
-            return cls.open(folder, stage, config, inputs=inputs, grows=grows)
-        if has_grown:
-            state |= {"settings": settings, "status": "running"}
+            return cls.open(folder, stage, config, inputs=inputs, grows=grows, free=free)
+        if changed:
+            state |= {"settings": settings}
+        if any(name in grows for name in changed):
+            state |= {"status": "running"}
         run = cls(folder, stage, state, resumes=True, is_finished=state["status"] == "finished")
-        if has_grown:
+        if changed:
             run._save()
-        if has_grown or not (folder / CONFIG).is_file():
+        if changed or not (folder / CONFIG).is_file():
             _write_config(folder, config)
         return run
 
@@ -357,14 +371,15 @@ def _check_same(
     settings: dict[str, Any],
     hashes: dict[str, str],
     grows: tuple[str, ...],
-) -> bool:
-    """Refuse to go on with other settings or inputs; return True if a growing field was raised."""
+    free: tuple[str, ...],
+) -> list[str]:
+    """Refuse to go on with other settings or inputs; return the fields that were raised or changed and may be."""
     if state["stage"] != stage:
         raise UserError(f"{folder} holds a run of {state['stage']!r}, not of {stage!r}; choose another --output.")
     changed = [name for name in settings if settings[name] != state["settings"].get(name)]
     for name in changed:
         old, new = state["settings"].get(name), settings[name]
-        if name not in grows or new < old:
+        if name not in free and (name not in grows or new < old):
             raise UserError(
                 f"{folder} was begun with {name} = {old!r}, now it is {new!r}; go on with the old value, "
                 "choose another --output, or start afresh with --overwrite true."
@@ -375,7 +390,7 @@ def _check_same(
                 f"{folder} was begun with another {name} ({state['inputs'].get(name)} has changed since); "
                 "choose another --output or start afresh with --overwrite true."
             )
-    return bool(changed)
+    return changed
 
 
 def read_state(folder: str | os.PathLike[str]) -> dict[str, Any] | None:

@@ -113,6 +113,25 @@ def head(width: int) -> tuple[Tensor, float]:
     return drawn("head", (width,), 0.5), 0.25
 
 
+@torch.no_grad()
+def pay_for_length(trainer: Any) -> None:
+    """Fit the reward head to the length of the policy's own answers, in tens of tokens, by least squares."""
+    from finlm import generation, scorer
+
+    asked = [ids for update in range(1, 9) for ids in trainer.prompts_of(update)]
+    answers = trainer.sample(asked, 1)
+    rows = [[*ids, *answer.ids] for ids, answer in zip(asked, answers, strict=True)]
+    ids_BT, is_token_BT = generation.pad_right(rows, trainer.tokenizer.pad_token_id, torch.device("cpu"))
+    with trainer.roles("reward"):
+        hidden_BTD = scorer.last_hidden(trainer.roles.model, ids_BT, is_token_BT)
+    state_BD = hidden_BTD[torch.arange(len(rows)), is_token_BT.sum(dim=1) - 1]
+    state_BE = torch.cat([state_BD, torch.ones(len(rows), 1)], dim=1)
+    length_B1 = torch.tensor([[len(answer.ids) / 10] for answer in answers])
+    found = torch.linalg.lstsq(state_BE, length_B1, driver="gelsd").solution.squeeze(1)
+    trainer.reward_head.weight.copy_(found[None, :-1])
+    trainer.reward_head.bias.copy_(found[-1:])
+
+
 def trainer(
     model: LlamaForCausalLM,
     tokens: Any,
@@ -122,6 +141,8 @@ def trainer(
     adapter: LoraConfig | None = None,
     adapter_scale: float = 0.0,
     reward_scale: float = 0.05,
+    held_out: Sequence[Any] = (),
+    anchor: Any = None,
     **settings: Any,
 ) -> Any:
     """Make a PPO trainer on a small base; `adapter_scale` 0 begins with the reference as policy.
@@ -149,6 +170,8 @@ def trainer(
         ref_model=None,
         reward_model=reward,
         train_dataset=[{"input_ids": list(prompt)} for prompt in prompts],
+        eval_dataset=held_out,
+        anchor=anchor,
         peft_config=adapter,
     )
     if adapter_scale:

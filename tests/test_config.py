@@ -13,6 +13,20 @@ from finlm.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limits:
+    """A section of settings."""
+
+    most: int = 5
+    """Most."""
+    acts: bool = True
+    """Acts."""
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise ValueError(f"most is {self.most}; it must be 1 or more.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Settings of a test."""
 
@@ -30,6 +44,8 @@ class Settings:
     """Names."""
     lora: dict[str, Any] = field(default_factory=lambda: {"r": 4, "path": "{runs}/z"})
     """LoRA."""
+    limits: Limits = field(default_factory=lambda: Limits())
+    """Limits of the stage."""
     overwrite: bool = False
     """Begin afresh."""
 
@@ -95,6 +111,18 @@ def test_lists_and_sections_are_given_on_the_command_line() -> None:
     assert parsed("--lora.r", "2").lora["r"] == 2
 
 
+def test_a_section_may_be_a_dataclass_of_its_own(tmp_path: Path) -> None:
+    assert parsed().limits == Limits()
+    assert parsed("--limits.most", "7").limits == Limits(most=7)
+    assert parsed("--limits", '{"most": 7, "acts": false}').limits == Limits(most=7, acts=False)
+    (tmp_path / "a.yaml").write_text("limits:\n  acts: false\n", encoding="utf-8")
+    assert parsed("--config", "a.yaml", "--limits.most", "7").limits == Limits(most=7, acts=False)
+    begun = parsed("--limits.most", "9", folder="output")
+    run = runs.Run.open(begun.output, "test", begun, inputs={})
+    (run.folder / "metrics.jsonl").write_text("", encoding="utf-8")
+    assert parsed("--limits.acts", "false", folder="output").limits == Limits(most=9, acts=False)
+
+
 def test_shipped_configurations_are_found_by_name(root: Path) -> None:
     assert Path(config.find_config("ppo_6b")) == root / "configs" / "ppo_6b.yaml"
     assert Path(config.find_config("ppo_6b.yaml")) == root / "configs" / "ppo_6b.yaml"
@@ -143,6 +171,10 @@ def test_fresh_start_is_not_remembered() -> None:
         ("--names x", "Setting 'names' is 'x'; it must be a list."),
         ("--lora 5", "Setting 'lora' is '5'; it must be a section of keys."),
         ("--steps 0", "steps is 0; it must be 1 or more."),
+        ("--limits.most 0", "limits.most is 0; it must be 1 or more."),
+        ("--limits.most x", "Setting 'limits.most' is 'x'; it must be an integer."),
+        ("--limits.mosst 3", "Unknown setting 'limits.mosst'; perhaps you meant 'limits.most'."),
+        ('--limits {"mosst":3}', "Unknown setting 'limits.mosst'; perhaps you meant 'limits.most'."),
         ("--config nowhere.yaml", "--config nowhere.yaml: no such file, and no shipped configuration of that name ("),
     ],
 )
@@ -155,6 +187,8 @@ def test_refused_on_the_command_line(arguments: str, message: str) -> None:
     ("content", "message"),
     [
         (b"stepz: 3", "Unknown setting 'stepz'; perhaps you meant 'steps'."),
+        (b"limits: {mosst: 3}", "Unknown setting 'limits.mosst'; perhaps you meant 'limits.most'."),
+        (b"limits: 3", "Setting 'limits' is 3; it must be a section of keys."),
         (b"steps: three", "Setting 'steps' is 'three'; it must be an integer."),
         (b"steps:\nrate: 1.0", "Setting 'steps' has no value in a.yaml; give one or take the line out."),
         (b"", "--config a.yaml: holds no settings;"),

@@ -89,6 +89,8 @@ def test_file_loads_and_what_it_says_is_what_the_stage_gets(stage: str, size: st
             assert given == "filings"
             continue
         given = list(given) if isinstance(value, list) else given
+        if dataclasses.is_dataclass(given):
+            given = {key: getattr(given, key) for key in value}
         assert given == json.loads(json.dumps(value).replace("{runs}", "runs")), name
 
 

@@ -97,21 +97,24 @@ def test_help_shows_every_setting_with_its_text_and_default(path: Path, warm: Wa
         assert entry, f"--{name} is not shown"
         assert " ".join(text.split())[:40] in shown, f"--{name} is not explained"
     required = {"selfqa/generate": {"corpus"}, "annotation/importing": {"input"}}.get(name_of(path), set())
-    assert shown.count(" default: ") >= len(fields.keys() - required)
+    sections = {"evaluation", "guards"}  # their fields have defaults
+    assert shown.count(" default: ") >= len(fields.keys() - required - sections)
     assert shown.count("(required, type:") == len(required)
 
 
 def documented_fields(path: Path) -> dict[str, str]:
     """Field -> docstring, of the settings in an entry and, for PPO, of the trainer's settings that they extend."""
     fields: dict[str, str] = {}
-    for source in (ROOT / "alignment" / "ppo_config.py", path) if path.name == "ppo.py" else (path,):
+    sections = [ROOT / "alignment" / f"{name}.py" for name in ("best", "guards")]
+    for source in (*sections, ROOT / "alignment" / "ppo_config.py", path) if path.name == "ppo.py" else (path,):
         for node in ast.parse(source.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and (node.name.endswith("Settings") or node.name == "PPOConfig"):
+            if isinstance(node, ast.ClassDef) and node.name.endswith(("Settings", "Config")):
+                section = {"HeldOutConfig": "evaluation.", "GuardConfig": "guards."}.get(node.name, "")
                 for field, text in zip(node.body, [*node.body[1:], None], strict=True):
                     if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
                         assert isinstance(text, ast.Expr), f"{node.name}.{field.target.id} has no docstring"
                         assert isinstance(text.value, ast.Constant)
-                        fields[field.target.id] = str(text.value.value)
+                        fields[section + field.target.id] = str(text.value.value)
     return fields
 
 
@@ -188,6 +191,7 @@ def test_ppo_without_a_flag_takes_what_the_stages_before_it_left(chain: Chain, w
         "model": "runs/sft/model",
         "reward_model": "runs/reward/model",
         "prompts": "runs/prompts.jsonl",
+        "runs/prompts/held_out.jsonl": "runs/prompts/held_out.jsonl",
     }
     assert begun["settings"]["kl_coef"] == 0.05
 

@@ -168,8 +168,35 @@ def test_every_removed_prompt_has_its_rule(folder: Path) -> None:
     assert counts["repeated"] == 1
     assert counts["new"] == round(counts["from_preferences"] / 2)
     assert len({one.id for one in found} | {one.record_id for one in removed}) == counts["read"]
+    evaluated = list(jsonl.read("runs/prompts/held_out.jsonl", Prompt))
+    assert {one.id for one in evaluated} <= {one.id for one in [*held_out, shouted]}
+    assert counts["evaluated"] == len(evaluated) == min(64, len({one.question.casefold() for one in held_out}))
     tested, _, _ = collect("--test_share", "0.4", "--split", "test", "--overwrite", "true", "--new_per_preference", "9")
     assert {one.id for one in tested} <= {one.id for one in [*held_out, shouted]}
+
+
+def test_held_out_prompts_for_ppo_are_few_and_those_with_an_answer_come_first(folder: Path) -> None:
+    answered = [prompt(f"What did plant {number} cost?", group="", reference=f"${number}.") for number in range(40)]
+    jsonl.write("new.jsonl", [*jsonl.read("new.jsonl", Prompt), *answered])
+    how = ("--test_share", "0.4", "--overwrite", "true")
+    kept = Path("runs/prompts/held_out.jsonl")
+
+    def drawn(*more: str) -> list[Prompt]:
+        collect(*how, *more)
+        return list(jsonl.read(kept, Prompt))
+
+    few = drawn("--held_out", "5")
+    assert len(few) == 5
+    assert all(one.reference for one in few)
+    assert drawn("--held_out", "5") == few
+    assert drawn("--held_out", "5", "--seed", "1") != few
+    many = drawn("--held_out", "100")
+    assert {one.id for one in few} < {one.id for one in many}
+    for none in (("--held_out", "0"), ("--split", "test")):
+        collect(*how, *none)
+        assert not kept.exists()
+    with pytest.raises(UserError, match="held_out is -1"):
+        collect("--held_out", "-1")
 
 
 def test_too_long_prompts_are_counted_by_the_models_tokenizer(folder: Path, tiny: Any) -> None:

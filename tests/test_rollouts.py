@@ -8,6 +8,7 @@ import pytest
 from finlm import config, jsonl, rollouts
 from finlm.errors import MissingInput, UserError
 from finlm.metrics import append_metrics
+from finlm.ppo_records import BestPolicy, GuardVerdict, HeldOutRecord, write_best
 from finlm.records import RolloutRecord
 from finlm.rollout_files import parts, read_update, update_files, visible
 from finlm.rollout_page import NEWEST_ANSWERS, SHOWN_ANSWERS, SHOWN_UPDATES, page_of, write_rollout_page
@@ -35,9 +36,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for update in (1, 2):
         rows = [record(update, number, score * update) for number, score in ((1, 0.5), (2, -1.5), (3, 2.0), (4, -3.0))]
         jsonl.write(folder / "rollouts" / f"update-{update:05d}.jsonl", rows)
-        append_metrics(
-            folder / "metrics.jsonl", update, {"objective/scores": -0.5 * update, "eps": 1 / 3, "eval/score": 1}
-        )
+        append_metrics(folder / "metrics.jsonl", update, {"objective/scores": -0.5 * update, "eps": 1 / 3})
     return folder
 
 
@@ -149,8 +148,36 @@ def test_page_by_the_command(run: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "rollouts: a/b.html" in show(capsys, "--html", "a/b.html")
     html = Path("a/b.html").read_text(encoding="utf-8")
     assert html.count('class="entry') == 8
-    assert "on held-out prompts" in html
+    assert "eld out" not in html
     assert "4 prompts came back" in html
+
+
+def test_page_shows_evaluations_and_verdicts(run: Path) -> None:
+    evaluated = [
+        HeldOutRecord(
+            update=update, reward=0.1 * update, kl_nats=1.0, tokens=30.0, ended=1.0, anchor=None, right=0.5,
+            rewards=(0.0,), rights=(True,),
+        )
+        for update in (0, 20)
+    ]  # fmt: skip
+    jsonl.write(run / "held_out.jsonl", evaluated)
+    said = [
+        GuardVerdict(guard="length", update=21, action="warn", sentence="Answers are <b>long</b>.", since=20),
+        GuardVerdict(guard="kl", update=30, action="roll back", sentence="KL is 19.", since=25, back_to=20),
+    ]
+    jsonl.write(run / "guards.jsonl", said)
+    figures = {"reward": 2.0, "kl_nats": 1.0, "tokens": 30.0, "ended": 1.0, "anchor": None, "right": 0.5}
+    best = BestPolicy(update=20, policy="policies/update-00020", reason="the highest of 2", **figures)  # type: ignore[arg-type]
+    write_best(run, best)
+    sections = {section.title: section for section in page_of(run).sections}
+    reward = sections["Held out: reward"]
+    (series,) = reward.series  # type: ignore[union-attr]  # no line for an anchor that is not there
+    assert (series.x, series.y) == ((0.0, 20.0), (0.0, 2.0))
+    assert [row[2] for row in sections["What the guards said"].rows] == ["warn", "rolled back to 20"]  # type: ignore[union-attr]
+    html = write_rollout_page(run).read_text(encoding="utf-8")
+    assert "Best kept policy on held-out prompts" in html
+    assert "policies/update-00020" in html
+    assert "Answers are &lt;b&gt;long" in html
 
 
 def test_page_holds_text_harmlessly(run: Path) -> None:

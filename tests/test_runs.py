@@ -120,6 +120,12 @@ def test_newest_is_by_number_and_whole(tmp_path: Path) -> None:
     newest, complaints = runs.newest_whole(tmp_path, "checkpoint-*")
     assert newest == tmp_path / "checkpoint-10"
     assert complaints == [f"{tmp_path / 'checkpoint-100' / 'a.txt'} is missing"]
+    assert runs.newest_whole(tmp_path, "checkpoint-*", lambda path: path.name != "checkpoint-10") == (
+        tmp_path / "checkpoint-9",
+        complaints,
+    )
+    runs.keep_newest(tmp_path, "checkpoint-*", 2, also=[9])
+    assert list(runs.numbered(tmp_path, "checkpoint-*")) == [9, 10, 100]
     runs.keep_newest(tmp_path, "checkpoint-*", 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-100", "checkpoint-best"]
 
@@ -208,6 +214,20 @@ def test_growing_field_trains_a_finished_run_on(tmp_path: Path) -> None:
     assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["steps"] == 8
     with pytest.raises(UserError, match="begun with steps = 8, now it is 4"):
         opened(folder, Settings(steps=4), grows=("steps",))
+
+
+def test_free_field_may_change_between_two_starts(tmp_path: Path) -> None:
+    folder = tmp_path / "stage"
+    opened(folder)
+    (folder / "weights.bin").write_text("", encoding="utf-8")
+    other = opened(folder, Settings(steps=2), free=("steps",))
+    assert (other.resumes, other.is_finished) == (True, False)
+    assert runs.read_state(folder)["settings"]["steps"] == 2
+    assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["steps"] == 2
+    other.finish()
+    assert opened(folder, Settings(steps=3), free=("steps",)).is_finished
+    with pytest.raises(UserError, match="begun with names"):
+        opened(folder, Settings(names=("c",)), free=("steps",))
 
 
 def test_folder_of_others_is_left_alone(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def settings(tiny: Tiny) -> dict[str, dict[str, Any]]:
             "normalise_on": 24,
             "lora": lora,
         },
-        "prompts": {**asked, "new": [str(tiny.new_prompts)], "test_share": TEST_SHARE},
+        "prompts": {**asked, "new": [str(tiny.new_prompts)], "test_share": TEST_SHARE, "held_out": 6},
         "ppo": {
             "total_episodes": 24,
             "per_device_train_batch_size": 4,
@@ -199,6 +199,9 @@ def settings(tiny: Tiny) -> dict[str, dict[str, Any]]:
             "critic_learning_rate": 3.0e-3,
             "warmup_updates": 1,
             "save_steps": 1,
+            "policy_steps": 1,
+            "evaluation": {"every": 1, "batch_size": 8},
+            "guards": {"kl_target": 0.0, "length_ratio": 100.0, "ended_fall": 0.99, "start_updates": 1},
             "dtype": "float32",
             "threads": 1,
             "lora": lora,

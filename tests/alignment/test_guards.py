@@ -5,16 +5,15 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import small
 import torch
 
-from alignment import rollout
-from alignment.guards import GuardConfig, GuardVerdict, Observed, judge, line_slope, mean_slope, worst
-from alignment.held_out import HeldOutRecord
+from alignment.guards import GuardConfig, Observed, judge, line_slope, mean_slope, news, worst
+from alignment.watch import GuardStop
 from finlm.metrics import read_metrics
+from finlm.ppo_records import GuardVerdict, HeldOutRecord, read_guards
 
 CALM = Observed(update=1, score=0.0, kl=2.0, tokens=40.0, entropy=0.8, ended=0.9)
 
@@ -83,6 +82,15 @@ def test_a_sentence_names_values_limit_and_way_out() -> None:
     )
 
 
+def test_a_streak_is_news_twice() -> None:
+    """At its first update and when the guard acts; after a good update it is news again."""
+    observed = series(40, kl=lambda update: 19.0 if update in (*range(26, 33), 35) else 2.0)
+    told = {count: news(GuardConfig(), observed[:count]) for count in range(1, 41)}
+    found = {count: [(one.guard, one.action, one.since) for one in said] for count, said in told.items() if said}
+    # update 26's figures are of the policy after update 25
+    assert found == {26: [("kl", "warn", 25)], 30: [("kl", "roll back", 25)], 35: [("kl", "warn", 34)]}
+
+
 def test_the_worst_verdict_is_acted_on() -> None:
     both = judge(GuardConfig(), series(30, kl=CROSSING["kl"][0], tokens=CROSSING["tokens"][0]))
     found = worst(both)
@@ -103,6 +111,7 @@ def test_zero_switches_a_guard_off() -> None:
     [
         ("patience", 0), ("start_updates", 0), ("kl_target", -1.0), ("kl_multiple", -1.0), ("length_ratio", 0.5),
         ("entropy_share", 1.0), ("ended_fall", -0.1), ("anchor_evaluations", 2), ("anchor_z", 0.0),
+        ("roll_backs", -1), ("kl_coef_factor", 0.5), ("learning_rate_factor", 0.0), ("learning_rate_factor", 1.5),
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(field: str, value: float) -> None:
@@ -243,8 +252,8 @@ def test_the_same_noise_does_not_hide_a_ruined_run() -> None:
 # ---------------------------------------------------------------------------------------------- a real run
 
 
-def test_a_reward_that_pays_for_length_trips_the_length_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PPO on a tiny model that is paid per token: the guard must stop it within 20 updates, from its own metrics."""
+def test_a_reward_that_pays_for_length_trips_the_length_guard(tmp_path: Path) -> None:
+    """PPO on a tiny model whose reward model was fitted to length: the guard must stop it within 20 updates."""
     torch.set_num_threads(1)
     trainer = small.trainer(
         small.base(vocabulary=8, width=16),
@@ -261,14 +270,15 @@ def test_a_reward_that_pays_for_length_trips_the_length_guard(tmp_path: Path, mo
         critic_learning_rate=1e-2,
         kl_coef=0.0,
         save_steps=1000,
+        guards=GuardConfig(kl_target=0, ended_fall=0),
     )
-
-    def pay(roles: Any, batch: rollout.MicroBatch, head: Any) -> torch.Tensor:
-        return batch.is_answer_BA.sum(dim=1) / 10
-
-    monkeypatch.setattr(rollout, "scores", pay)
-    trainer.train()
+    small.pay_for_length(trainer)
+    with pytest.raises(GuardStop, match=r"stopped after update \d+ of 20 by the guard 'length'"):
+        trainer.train()
     observed = [Observed.of(line) for line in read_metrics(tmp_path / "ppo" / "metrics.jsonl")]
-    assert [one.update for one in observed] == list(range(1, 21))
-    said = actions(GuardConfig(), observed, "length")
-    assert "stop" in said.values(), [round(one.tokens, 1) for one in observed]
+    assert observed[-1].score > observed[0].score + 0.5, "the reward did not rise: it does not pay for length"
+    (warned, stopped) = read_guards(tmp_path / "ppo")
+    assert (warned.guard, warned.action, stopped.guard, stopped.action) == ("length", "warn", "length", "stop")
+    assert stopped.update == observed[-1].update == warned.update + 4  # patience 5
+    # its state is kept, at the very update
+    assert (tmp_path / "ppo" / "checkpoints" / f"checkpoint-{stopped.update}").is_dir()

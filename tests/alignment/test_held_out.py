@@ -15,12 +15,14 @@ import torch
 from peft import PeftModel
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from alignment.held_out import HeldOut, HeldOutConfig, HeldOutRecord, best_update, read_records
+from alignment.best import HeldOutConfig, best_update
+from alignment.held_out import HeldOut
 from alignment.ppo_trainer import PPOTrainer
 from finlm import chat_format, jsonl, likelihood
 from finlm.errors import UserError
 from finlm.evaluation import AnswerRecord
 from finlm.model import load_causal
+from finlm.ppo_records import HeldOutRecord, read_held_out
 from finlm.records import Message, Prompt
 from finlm.scorer import Scorer, load_head
 from finlm.tokenizer import load_tokenizer
@@ -230,6 +232,7 @@ import small, torch
 from alignment.held_out import HeldOut, HeldOutConfig
 from finlm import jsonl
 from finlm.model import load_causal
+from finlm.ppo_records import HeldOutRecord, read_held_out
 from finlm.records import Prompt
 from finlm.tokenizer import load_tokenizer
 from test_held_out import Constant
@@ -272,7 +275,7 @@ def test_two_processes_share_the_prompts(tiny: Any, prompts: list[Prompt], tmp_p
     assert done.returncode == 0, done.stderr[-2000:]
     answers = list(jsonl.read(tmp_path / "run" / "held_out" / "update-00000.jsonl", AnswerRecord))
     assert [answer.prompt_id for answer in answers] == [prompt.id for prompt in prompts]
-    (record,) = read_records(tmp_path / "run")
+    (record,) = read_held_out(tmp_path / "run")
     costs = [0.0 if answer.ended else 1.0 for answer in answers]  # missing_eos_penalty's default
     assert record.anchors == pytest.approx([len(a.text) / 10 - cost for a, cost in zip(answers, costs, strict=True)])
 
@@ -289,7 +292,7 @@ def test_after_a_roll_back_later_evaluations_are_forgotten(make: Maker, prompts:
 def test_zero_never_evaluates(make: Maker) -> None:
     trainer = make()
     assert HeldOut(trainer, [], HeldOutConfig(every=0)).after(0) is None
-    assert read_records(trainer.folder) == []
+    assert read_held_out(trainer.folder) == []
 
 
 def test_bad_input_is_refused(make: Maker, prompts: list[Prompt]) -> None:

@@ -1,4 +1,5 @@
 """Two processes over gloo are one process with twice the answers: the same step, one decision to stop, one checkpoint.
+If one is killed or hangs, the other says so and ends.
 
 The processes are real, started by torch's launcher; this file is also what they run.
 """
@@ -6,6 +7,7 @@ The processes are real, started by torch's launcher; this file is also what they
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +37,8 @@ SETTINGS: dict[str, Any] = {
     "ptx_max_length": 96,
     "save_steps": 50,
 }
+SIGNALS = {"stop": signal.SIGTERM, "die": signal.SIGKILL, "hang": signal.SIGSTOP}
+"""Task -> what the second process gets in the middle of the second update."""
 
 
 def child(base: str, reward: str, tiny: str, out: str, task: str) -> None:
@@ -43,6 +47,7 @@ def child(base: str, reward: str, tiny: str, out: str, task: str) -> None:
     from peft import LoraConfig
 
     from alignment.ppo_trainer import PPOConfig, PPOTrainer
+    from alignment.processes import LostProcess
     from alignment.stopping import EXIT_CODE, Stopped
     from finlm import generation
     from finlm.model import load_causal
@@ -77,28 +82,53 @@ def child(base: str, reward: str, tiny: str, out: str, task: str) -> None:
         said = {"figures": figures, "most": most, "weights": sums, "scores": [scores.count, scores.mean, scores.m2]}
         Path(out, f"said-{trainer.processes.index}.json").write_text(json.dumps(said), encoding="utf-8")
         return
-    if task == "stop":
+    if task in SIGNALS:
         straight, calls = generation.pad_left, []
 
         def pad_left(*given: Any) -> Any:
             calls.append(1)
-            if trainer.processes.index == 1 and len(calls) == 2:  # only one process is asked, while it samples
-                os.kill(os.getpid(), signal.SIGTERM)
+            if trainer.processes.index == 1 and len(calls) == 2:  # only one process gets it, while it samples
+                os.kill(os.getpid(), SIGNALS[task])
             return straight(*given)
 
         generation.pad_left = pad_left
     try:
         trainer.train()
+    except LostProcess as lost:
+        print(f"error: {lost}", file=sys.stderr)
+        sys.exit(2)
     except Stopped as stopped:
         Path(out, f"stopped-{trainer.processes.index}.txt").write_text(str(stopped), encoding="utf-8")
         sys.exit(EXIT_CODE)
+
+
+ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+
+
+def apart(*arguments: str | Path) -> list[subprocess.Popen[str]]:
+    """Start two processes without a launcher, which would end both when one ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)])
+    here = ENVIRONMENT | {"PYTHONPATH": paths, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    return [
+        subprocess.Popen(
+            [sys.executable, __file__, *map(str, arguments)],
+            env=os.environ | here | {"RANK": str(index), "LOCAL_RANK": str(index)},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for index in (0, 1)
+    ]
 
 
 def launch(count: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     launcher = [sys.executable, *(several if count > 1 else [])]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)])
-    environment = {"PYTHONPATH": paths, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    environment = ENVIRONMENT | {"PYTHONPATH": paths}
     return subprocess.run(
         [*launcher, __file__, *map(str, arguments)],
         env=os.environ | environment,
@@ -146,6 +176,47 @@ def test_one_process_is_asked_to_stop_and_both_do(tiny: Any, reward_model: Path,
     for name in files:
         at = Path("checkpoints/checkpoint-3") / name
         assert (out / at).read_bytes() == (straight / at).read_bytes(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("die", "Process 0 of 2 no longer reaches the others"),
+        ("hang", "Process 1 has given no sign of life for 40 seconds"),
+    ],
+)
+def test_a_lost_process_ends_the_other_with_a_message(
+    tiny: Any, reward_model: Path, tmp_path: Path, task: str, said: str
+) -> None:
+    out = tmp_path / "lost"
+    out.mkdir()
+    first, second = apart(tiny.base, reward_model, tiny.folder, out, task)
+    try:
+        # it ends by itself; a minute is promised, a slow machine takes as long to start
+        _, told = first.communicate(timeout=240)
+        assert first.returncode == 2, told[-3000:]
+        assert said in told
+        assert "The same command goes on from the last checkpoint." in told
+    finally:
+        second.kill()
+        second.communicate()
+    assert second.returncode == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_a_lost_process_ends_a_launched_run_which_then_goes_on(tiny: Any, reward_model: Path, tmp_path: Path) -> None:
+    out, straight = tmp_path / "lost", tmp_path / "straight"
+    for folder in (out, straight):
+        folder.mkdir()
+    lost = launch(2, tiny.base, reward_model, tiny.folder, out, "die")
+    assert lost.returncode != 0
+    assert "Signal 9 (SIGKILL)" in lost.stderr
+    for folder in (out, straight):
+        done = launch(2, tiny.base, reward_model, tiny.folder, folder, "train")
+        assert done.returncode == 0, done.stderr[-3000:]
+    at = Path("checkpoints/checkpoint-3/weights.safetensors")
+    assert (out / at).read_bytes() == (straight / at).read_bytes()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ POINTS = {
     "prompts": [("replace runs/.prompts.jsonl.tmp", 1)],
     "ppo": [
         ("optimizer step", 6), ("rename checkpoints/.checkpoint-2.writing", 1), ("unlink weights.safetensors", 1),
-        ("rename checkpoints/checkpoint-1", 1),
+        ("rename checkpoints/checkpoint-1", 1), ("rename policies/.update-00002.writing", 1),
+        ("replace held_out/.update-00000.jsonl.tmp", 1), ("replace ppo/.held_out.jsonl.tmp", 3),
+        ("replace ppo/.best.json.tmp", 2),
     ],
     "evaluate": [("replace evaluation/.summary.json.tmp", 1)],
 }  # fmt: skip
@@ -81,7 +83,7 @@ def test_killed_again_and_again(chain: Chain, warm: Warm, tiny: Tiny, tmp_path: 
     """Each start gets one checkpoint further and is killed in the middle of the next."""
     folder = chain.before("ppo", tmp_path / "killed")
     starts = 0
-    while start(warm, tiny, "ppo", folder, kill_at=40).was_killed:
+    while start(warm, tiny, "ppo", folder, kill_at=80).was_killed:
         starts += 1
         assert starts < 6, "it does not get on"
     assert starts >= 2
