@@ -232,6 +232,7 @@ def _scores_and_kl(
         prompts,
         answers,
         size=trainer.args.per_device_train_batch_size,
+        tokens=trainer.args.micro_batch_tokens,
         pad=trainer.tokenizer.pad_token_id,
         device=trainer.device,
     ):

@@ -22,9 +22,12 @@ class PPOConfig:
     total_episodes: int = 38_400
     """Answers to learn from in all; raise it to train a finished run on."""
     per_device_train_batch_size: int = 8
-    """Answers per forward pass and process."""
+    """Answers per forward pass and process, at most."""
+    micro_batch_tokens: int = 0
+    """Tokens of prompts and answers per forward pass and process, at most, padding included; a longer answer goes
+    alone. Answers of any length then fill a pass alike. 0 is no limit."""
     gradient_accumulation_steps: int = 16
-    """Forward passes per optimizer step."""
+    """Forward passes per optimizer step; as many more as micro_batch_tokens asks for."""
     num_mini_batches: int = 1
     """Optimizer steps per epoch over a rollout."""
     num_ppo_epochs: int = 2
@@ -181,6 +184,7 @@ class PPOConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 to 1.")
         not_negative = (
+            "micro_batch_tokens",
             "top_k",
             "score_clip",
             "length_penalty",

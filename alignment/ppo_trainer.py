@@ -291,11 +291,12 @@ class PPOTrainer:
     def learn(self, lessons: Sequence[Lesson], update: int) -> dict[str, float]:
         """Step 4: several epochs of clipped steps, policy and critic each with its own optimizer."""
         steps: list[dict[str, float]] = []
-        size = self.args.gradient_accumulation_steps
+        parts = self.args.num_mini_batches
         for epoch in range(self.args.num_ppo_epochs):
             order = random.Random(self._seed("order", update, epoch)).sample(range(len(lessons)), len(lessons))
-            for start in range(0, len(order), size):
-                batch = [lessons[index] for index in order[start : start + size]]
+            for part in range(parts):
+                of_part = order[part * len(order) // parts : (part + 1) * len(order) // parts]
+                batch = [lessons[index] for index in of_part]
                 steps.append(self._step(batch, update, step=len(steps)))
                 if self._is_far(steps[-1]):
                     break
