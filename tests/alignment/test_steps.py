@@ -151,7 +151,7 @@ def test_a_bound_on_tokens_makes_smaller_passes_and_the_same_step(make: Maker) -
     assert (whole, steps, same_steps) == (1, 2, 2)
     assert smaller > 3
     for before, after in zip(one, other, strict=True):
-        # AdamW moves every weight by up to 2e-2 here, and makes as much of a small gradient's last bits as of a large one's
+        # AdamW moves every weight by up to 2e-2 here, and makes much of a small gradient's last bits too
         torch.testing.assert_close(before, after, rtol=1e-3, atol=1e-4)
 
 
