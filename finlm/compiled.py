@@ -24,6 +24,7 @@ from transformers import LlamaForCausalLM
 from finlm import decode_attention
 from finlm.decode_attention import LayerSlots
 from finlm.errors import UserError
+from finlm.fused_lora import HALF, product
 from finlm.generation import Answer, Sampling, pad_right
 from finlm.merged import SamplingCopy
 from finlm.slots import PREFILL_TOKENS, Slots, bucket, capacity_for, free_bytes, head_width, slots_that_fit
@@ -255,7 +256,7 @@ class CompiledEngine:
         ids_GP, _ = pad_right(prompts, self._pad, self._device)
         positions_1P = torch.arange(ids_GP.shape[1], device=self._device).unsqueeze(0)
         hidden_GPD = self._backbone(ids_GP, positions_1P, _call_layer, into_B=into_B, from_B=from_B)
-        logits_BV = self._model.lm_head(hidden_GPD[from_B, length_B - 1])
+        logits_BV = self._logits(hidden_GPD[from_B, length_B - 1])
         state.length_B[into_B] = length_B
         state.key_B[into_B] = key_B
         state.step_B[into_B] = 0
@@ -296,7 +297,7 @@ class CompiledEngine:
         hidden_B1D = self._backbone(
             state.token_B.unsqueeze(1), state.length_B.unsqueeze(1), self._compiled_layer, length_B=state.length_B
         )
-        logits_BV = self._model.lm_head(hidden_B1D[:, 0])
+        logits_BV = self._logits(hidden_B1D[:, 0])
         state.length_B.add_(state.is_active_B)
         self._write(state, slice(None), logits_BV, sampling, self._compiled_choose)
 
@@ -309,6 +310,14 @@ class CompiledEngine:
             hidden_BTD = call(layer, hidden_BTD, rope, slots.keys, slots.values, **places)
         final: Tensor = llama.norm(hidden_BTD)
         return final
+
+    def _logits(self, hidden_BD: Tensor) -> Tensor:
+        """Logits (B, V); in float32 of states in half precision where CUDA hands them out so, as in training."""
+        weight_VD = self._model.lm_head.weight
+        if hidden_BD.device.type == "cuda" and weight_VD.dtype in HALF:
+            return product(hidden_BD, weight_VD.T)
+        logits_BV: Tensor = self._model.lm_head(hidden_BD)
+        return logits_BV
 
     def _write(
         self, state: Slots, at: Tensor | slice, logits_BV: Tensor, sampling: Sampling, chooser: Callable[..., Any]
