@@ -61,8 +61,7 @@ class PPOTrainer:
         peft_config: LoRA of the policy.
 
     Raises:
-        UserError: A reference or value model, no prompt that fits, a reward model that does not, a held-out prompt that
-            is trained on.
+        UserError: A reference or value model, no prompt that fits, another base's reward model, prompts not held out.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from finlm.records import Prompt
 OFF = {"length_ratio": 0.0, "entropy_share": 0.0, "ended_fall": 0.0, "anchor_evaluations": 0}
 BLOWN_UP = {**OFF, "patience": 2, "kl_target": 3.0, "kl_multiple": 1.0}
 """At this learning rate KL is beyond 3 nats in updates 3 and 4: the run goes back to the policy of update 1."""
-HOT = ("--learning_rate", "1e-2", "--total_episodes", "56")
+HOT = ("--learning_rate", "1e-2", "--total_episodes", "40")  # five updates
+LONGER = (*HOT[:-1], "56")
 FORGIVING = {**BLOWN_UP, "roll_backs": 9}
 
 
@@ -92,11 +94,23 @@ def test_what_follows_a_roll_back_learns_more_slowly_and_pays_more_for_kl(rolled
     run = folder / "runs" / "ppo"
     back = [one for one in read_guards(run) if one.back_to is not None]
     lines = read_metrics(run / "metrics.jsonl")
-    assert [line["step"] for line in lines] == list(range(1, 8))
+    assert [line["step"] for line in lines] == list(range(1, 6))
     times = len(back)
     assert lines[-1]["rollout/kl_coef"] == 0.05 * 2**times
     assert lines[-1]["lr"] == 1e-2 * 0.5**times
     assert [one.roll_backs for one in back] == list(range(times))
+
+
+def test_who_comes_to_the_same_trouble_again_goes_back_further(
+    chain: Chain, warm: Warm, tiny: Tiny, tmp_path: Path
+) -> None:
+    folder = chain.before("ppo", tmp_path / "run")
+    done = guarded(warm, tiny, folder, FORGIVING, *LONGER)
+    assert done.returncode == 0, done.said
+    back = [(one.update, one.back_to) for one in read_guards(folder / "runs/ppo") if one.back_to is not None]
+    again = [(one, other) for one, other in pairwise(back) if other[0] <= one[0]]
+    assert again, "each roll-back led past the last; the test needs another limit"
+    assert all(other[1] < one[1] or other[1] == 0 for one, other in again)
 
 
 POINTS = [
@@ -130,15 +144,19 @@ def test_killed_while_rolling_back(
 
 
 @pytest.mark.slow
-def test_killed_at_every_fifth_point(
+def test_killed_at_many_points(
     chain: Chain, warm: Warm, tiny: Tiny, rolled_back: tuple[Path, Done], tmp_path: Path
 ) -> None:
-    """More than 20 points over the whole run, and every one from the verdict until the next update learns."""
+    """Twenty points evenly over the whole run, and every third from the first roll-back's verdict to the next step.
+
+    Every point of a run without roll-backs is in test_resume.py.
+    """
     operations = rolled_back[1].operations
-    first = number_of(operations, "replace ppo/.guards.jsonl.tmp", 2)
-    after = next(n for n in range(first, len(operations)) if operations[n] == "optimizer step")
-    points = sorted({*range(1, len(operations) + 1, 5), *range(first - 1, after + 2)})
-    assert len(points) > 20
+    verdict = number_of(operations, "replace ppo/.guards.jsonl.tmp", 2)
+    after = next(number for number in range(verdict, len(operations)) if operations[number] == "optimizer step")
+    evenly = {round(share * (len(operations) - 1) / 19) + 1 for share in range(20)}
+    points = sorted({*evenly, *range(verdict - 1, after + 2, 3)})
+    assert len(evenly) == 20
     faults = []
     for at in points:
         fault = fault_after_kill(chain, warm, tiny, rolled_back, at, tmp_path / "at" / "killed")
@@ -152,7 +170,7 @@ def test_a_checkpoint_that_sigterm_left_changes_no_roll_back(
 ) -> None:
     """Checkpoints fall due every second update; stopped after the fifth, a run has one that others have not."""
     guards = {**BLOWN_UP, "patience": 1, "kl_target": 5.4}
-    how = (*HOT, "--save_steps", "2")
+    how = (*LONGER, "--save_steps", "2")
     straight, cut = chain.before("ppo", tmp_path / "straight"), chain.before("ppo", tmp_path / "cut")
     whole = guarded(warm, tiny, straight, guards, *how)
     assert whole.returncode == 2, whole.said
