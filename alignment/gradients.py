@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from alignment import lessons, ptx
 from alignment.halving import Halving
+from alignment.layouts import Layout
 from alignment.lessons import Lesson, Part, Totals
 from alignment.ppo_config import PPOConfig
-from alignment.roles import Roles
 from finlm.scorer import Head
 
 
@@ -22,16 +22,15 @@ class Gradients:
         critic: The critic's, head included.
     """
 
-    def __init__(self, roles: Roles, args: PPOConfig, *, critic_head: Head, head_VD: Tensor, pad: int) -> None:
-        self.policy: list[nn.Parameter] = list(roles.adapter("policy").values())
-        self.critic: list[nn.Parameter] = [*roles.adapter("critic").values(), *critic_head.parameters()]
+    def __init__(self, roles: Layout, args: PPOConfig, *, critic_head: Head, pad: int) -> None:
+        self.policy: list[nn.Parameter] = list(roles.parameters("policy").values())
+        self.critic: list[nn.Parameter] = [*roles.parameters("critic").values(), *critic_head.parameters()]
         self._roles = roles
         self._args = args
         self._critic_head = critic_head
-        self._head_VD = head_VD
         self._pad = pad
         # each has its own limit: a pass with gradients through the vocabulary needs more than one to a single number
-        self._halvings = {name: Halving() for name in ("policy", "critic", "ptx")}
+        self._halvings = {name: Halving(is_allowed=not roles.is_sharded) for name in ("policy", "critic", "ptx")}
 
     @property
     def splits(self) -> int:
@@ -72,20 +71,22 @@ class Gradients:
         return totals
 
     def first_not_finite(self, batch: Sequence[Lesson], *, answer_tokens: float) -> Lesson | None:
-        """Return the first micro-batch of this process that gives a loss or gradient which is not finite, if any."""
-        for lesson in batch:
+        """Return the first micro-batch of this process that gives a loss or gradient which is not finite, if any.
+
+        Gradients of shards are those of all processes: each then returns the micro-batch of the same place.
+        """
+        found = None
+        for lesson in batch:  # to the end: with shards all processes must run the same passes
             parts = (
                 self._of_policy(lesson, parameters=self.policy, answer_tokens=answer_tokens),
                 self._of_critic(lesson, answer_tokens=answer_tokens),
             )
-            if not all(part.is_finite for part in parts):
-                return lesson
-        return None
+            if found is None and not all(part.is_finite for part in parts):
+                found = lesson
+        return found
 
     def _of_policy(self, lesson: Lesson, *, parameters: Sequence[nn.Parameter], answer_tokens: float) -> Part:
-        return lessons.of_policy(
-            self._roles, lesson, self._head_VD, parameters, self._args, answer_tokens=answer_tokens
-        )
+        return lessons.of_policy(self._roles, lesson, parameters, self._args, answer_tokens=answer_tokens)
 
     def _of_critic(self, lesson: Lesson, *, answer_tokens: float) -> Part:
         return lessons.of_critic(
@@ -96,7 +97,6 @@ class Gradients:
         return ptx.gradients(
             self._roles,
             rows,
-            self._head_VD,
             self.policy,
             coefficient=self._args.ptx_coef,
             learned_tokens=learned_tokens,

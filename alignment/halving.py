@@ -37,19 +37,23 @@ class Halving:
     The work must add nothing to anything before it is done with a piece: what it returns for the pieces is then worth
     what it would have returned for the whole. Sizes that were too large once are cut beforehand from then on.
 
+    Args:
+        is_allowed: False where all processes must do the same pieces of work: too little memory is then an error.
+
     Attributes:
         splits: How often a piece was too large.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_allowed: bool = True) -> None:
         self.splits = 0
+        self._is_allowed = is_allowed
         self._too_large: int | None = None
 
     def __call__(self, batch: B, work: Callable[[B], R]) -> list[R]:
         """Return what `work` gives for the batch, or for its pieces in their order.
 
         Raises:
-            UserError: A single row is too large.
+            UserError: A single row is too large, or the batch is and may not be halved.
         """
         waiting, done = [batch], []
         while waiting:
@@ -59,6 +63,12 @@ class Halving:
             if result is not None:
                 done.append(result[0])
                 continue
+            if not self._is_allowed:
+                raise UserError(
+                    f"Out of memory with {len(piece)} answers of {piece.tokens} tokens in all; with layout 'full' the "
+                    "processes must stay in step and none can halve its work: lower per_device_train_batch_size and "
+                    "raise gradient_accumulation_steps, or set gradient_checkpointing to true."
+                )
             if len(piece) == 1:
                 raise UserError(
                     f"Out of memory with a single answer of {piece.tokens} tokens, prompt included; lower "

@@ -18,11 +18,11 @@ from transformers import PreTrainedTokenizerBase
 
 from alignment import rollout
 from alignment.best import HeldOutConfig
+from alignment.layouts import Layout
 from alignment.processes import Processes
-from alignment.roles import Roles
 from alignment.sampling import Sampler
 from alignment.stopping import StopSignal
-from finlm import chat_format, generation, jsonl, likelihood
+from finlm import chat_format, generation, jsonl
 from finlm.errors import UserError
 from finlm.evaluation import AnswerRecord, is_right
 from finlm.ppo_records import HELD_OUT, HeldOutRecord, read_held_out
@@ -47,7 +47,7 @@ class Learner(Protocol):
     folder: Path
     device: torch.device
     tokenizer: PreTrainedTokenizerBase
-    roles: Roles
+    roles: Layout
     reward_head: Head
     sampler: Sampler
     processes: Processes
@@ -120,6 +120,7 @@ class HeldOut:
     def _evaluate(self, update: int, known: Sequence[HeldOutRecord]) -> HeldOutRecord:
         processes = self._trainer.processes
         mine = range(processes.index, len(self._prompts), processes.count)
+        self._trainer.roles.refresh()
         here = self._trainer.stop.together(processes, lambda: self._measured(update, mine))
         everywhere = sorted(processes.gather(here), key=_place)
         answers = [answer for _, answer, _ in everywhere]
@@ -142,7 +143,7 @@ class HeldOut:
         if not places:
             return []
         ids = [self.ids[place] for place in places]
-        with trainer.roles("policy"):
+        with trainer.roles.sampling():
             answers = trainer.sampler.sample(
                 ids,
                 seed=int(content_id(self.config.seed, "held-out", trainer.processes.index), 16) % 2**31,
@@ -226,7 +227,7 @@ def _scores_and_kl(
 ) -> tuple[list[float], list[float]]:
     """Return the reward model's score and the KL to the reference, nats, of each answer."""
     scores, kl = [0.0] * len(answers), [0.0] * len(answers)
-    temperature, head_VD = trainer.args.temperature, likelihood.output_head(trainer.roles.model)
+    temperature, roles = trainer.args.temperature, trainer.roles
     for batch in rollout.micro_batches(
         trainer.roles,
         prompts,
@@ -237,10 +238,10 @@ def _scores_and_kl(
         device=trainer.device,
     ):
         trainer.stop.poll()
-        with trainer.roles("policy"):
-            logp_BA, _ = rollout.log_probs(trainer.roles, batch, head_VD, temperature=temperature)
-        with trainer.roles("reference"):
-            ref_BA, _ = rollout.log_probs(trainer.roles, batch, head_VD, temperature=temperature)
+        with roles.sampling():  # as it answered; with shards a pass of the policy itself would wait for all processes
+            logp_BA, _ = rollout.log_probs(roles, batch, roles.head_VD, temperature=temperature)
+        with roles("reference"):
+            ref_BA, _ = rollout.log_probs(roles, batch, roles.head_VD, temperature=temperature)
         kl_B = ((logp_BA - ref_BA) * batch.is_answer_BA).double().sum(dim=1)
         score_B = rollout.scores(trainer.roles, batch, trainer.reward_head)
         for row, index in enumerate(batch.index):

@@ -7,12 +7,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-import torch
 from torch import Tensor, nn
 
 from alignment import objective, rollout
+from alignment.layouts import Layout
 from alignment.ppo_config import PPOConfig
-from alignment.roles import Roles
 from finlm.scorer import Head
 
 
@@ -80,9 +79,8 @@ class Part:
 
 
 def of_policy(
-    roles: Roles,
+    roles: Layout,
     lesson: Lesson,
-    head_VD: Tensor,
     parameters: Sequence[nn.Parameter],
     args: PPOConfig,
     *,
@@ -99,7 +97,7 @@ def of_policy(
             logp_BA, entropy_BA = rollout.log_probs(
                 roles,
                 item.batch,
-                head_VD,
+                roles.head_VD,
                 temperature=args.temperature,
                 kept_NU=item.kept_NU,
                 entropy_learns=args.entropy_coef != 0,
@@ -126,11 +124,11 @@ def of_policy(
         ratio=float(ratio_N.sum()),
         ratio2=float(ratio_N.double().square().sum()),
     )
-    return Part(_gradients(loss / answer_tokens, parameters), totals)
+    return Part(_gradients(roles, loss / answer_tokens, parameters), totals)
 
 
 def of_critic(
-    roles: Roles,
+    roles: Layout,
     lesson: Lesson,
     head: Head,
     parameters: Sequence[nn.Parameter],
@@ -145,13 +143,11 @@ def of_critic(
         value_BA, item.value_BA, lesson.return_BA, item.batch.is_answer_BA, cliprange_value=args.cliprange_value
     )
     totals = Totals(value=float(value.loss.detach()), value_clipped=float(value.clipped))
-    return Part(_gradients(args.vf_coef * value.loss / answer_tokens, parameters), totals)
+    return Part(_gradients(roles, args.vf_coef * value.loss / answer_tokens, parameters), totals)
 
 
-def _gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> tuple[Tensor | None, ...]:
-    if not parameters:
-        return ()
-    return torch.autograd.grad(loss, list(parameters), allow_unused=True)
+def _gradients(roles: Layout, loss: Tensor, parameters: Sequence[nn.Parameter]) -> tuple[Tensor | None, ...]:
+    return roles.gradients(loss, list(parameters)) if parameters else ()
 
 
 def add(parts: Sequence[Part], parameters: Sequence[nn.Parameter]) -> Totals:

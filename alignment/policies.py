@@ -1,4 +1,4 @@
-"""The policies that a run keeps besides its last: `<run>/policies/update-00020/`, an adapter each."""
+"""The policies that a run keeps besides its last: `<run>/policies/update-00020/`, an adapter or a whole model each."""
 
 import json
 import shutil
@@ -20,5 +20,7 @@ def copy_policy(source: Path, target: Path, *, base: str) -> None:
             if path.name != runs.MANIFEST:
                 shutil.copy2(path, aside / path.name)
         file = aside / ADAPTER_CONFIG
+        if not file.is_file():  # a whole model has no base
+            return
         settings = json.loads(file.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
         file.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")

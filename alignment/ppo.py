@@ -3,8 +3,11 @@
     accelerate launch alignment/ppo.py                       reads runs/sft, runs/reward, runs/prompts.jsonl, and to
                                                              evaluate on runs/prompts/held_out.jsonl
     accelerate launch alignment/ppo.py --config ppo_6b       the 6B on one 80 GB GPU
+    accelerate launch --config_file configs/accelerate/fsdp2.yaml alignment/ppo.py --config ppo_6b_full
+                                                             all its weights, on eight
 
-Policy, critic and reward model are adapters on one frozen base, which is the reference (alignment/roles.py). The run
+Policy, critic and reward model are adapters on one frozen base, which is the reference (alignment/roles.py), or whole
+models in shards (alignment/full_roles.py). The run
 lies in runs/ppo; the same command resumes it, and --total_episodes trains a finished one on.
 """
 
@@ -19,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator
 from peft import LoraConfig
 from transformers import set_seed
 
@@ -68,7 +71,7 @@ class PPOSettings(PPOConfig):
     ptx_text: list[str] = field(default_factory=lambda: ["{runs}/selfqa/documents.jsonl"])
     """Plain-text files (paragraphs between blank lines) or files of Document records to mix in."""
     lora: dict[str, Any] = field(default_factory=lambda: {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"})
-    """Fields of peft.LoraConfig for the policy."""
+    """Fields of peft.LoraConfig for the policy; not used with layout full."""
     overwrite: bool = False
     """Delete what lies in the output folder and begin afresh."""
 
@@ -90,7 +93,8 @@ def main(settings: PPOSettings) -> None:
     inputs: dict[str, str | Path] = {"model": base, "reward_model": reward, "prompts": settings.prompts}
     if settings.anchor:
         inputs["anchor"] = scorer.reward_folder(settings.anchor)
-    with PartialState().main_process_first():
+    processes = Accelerator()  # a PartialState made before it would take several processes on CPUs for one
+    with processes.main_process_first():
         held_out = held_out_prompts(settings)
         run = runs.Run.open(
             out,
@@ -99,7 +103,7 @@ def main(settings: PPOSettings) -> None:
             inputs=inputs | {path: path for path in [*held_out, *mixed_in]},
             grows=("total_episodes",),
             free=("guards",),
-            overwrite=settings.overwrite and PartialState().is_main_process,
+            overwrite=settings.overwrite and processes.is_main_process,
         )
     if run.is_finished:
         print(
@@ -116,6 +120,8 @@ def main(settings: PPOSettings) -> None:
     device = model.device_of_this_process()
     tokenizer = load_tokenizer(base)
     policy = model.load_causal(base, dtype=model.choose_dtype(settings.dtype, device), device=device)
+    if settings.layout == "full":  # three checkpoints, each float32 weights and two moments of policy and critic
+        runs.need_disk(out, 3 * 2 * 12 * policy.num_parameters() / 1e9)
     check_vocabulary(tokenizer, policy.get_input_embeddings().num_embeddings, str(base))
     trainer = PPOTrainer(
         args=settings,
@@ -126,7 +132,7 @@ def main(settings: PPOSettings) -> None:
         train_dataset=list(jsonl.read(settings.prompts, Prompt)),
         eval_dataset=[prompt for path in held_out for prompt in jsonl.read(path, Prompt)],
         anchor=anchor_of(settings, device) if held_out else None,
-        peft_config=config.section("lora", settings.lora, LoraConfig, {"task_type": "CAUSAL_LM"}),
+        peft_config=None if settings.layout == "full" else lora_of(settings),
     )
     jsonl.write(out / "rejected.jsonl", trainer.removals)
     if trainer.accelerator.is_main_process:
@@ -140,6 +146,7 @@ def main(settings: PPOSettings) -> None:
             print(ended if isinstance(ended, Stopped) else f"error: {ended}", file=sys.stderr)
         sys.exit(EXIT_CODE if isinstance(ended, Stopped) else 2)
 
+    trainer.roles.refresh()
     if trainer.accelerator.is_main_process:
         exported = export(trainer, settings, os.path.relpath(base, out / "policy"))
         run.finish(
@@ -181,6 +188,12 @@ def anchor_of(settings: PPOSettings, device: torch.device) -> scorer.Scorer | No
     # PEFT draws weights before it loads them; the policy's must be the same with and without an anchor
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         return scorer.Scorer.load(settings.anchor, dtype=model.choose_dtype(settings.dtype, device), device=device)
+
+
+def lora_of(settings: PPOSettings) -> LoraConfig:
+    """Return the policy's LoRA."""
+    found: LoraConfig = config.section("lora", settings.lora, LoraConfig, {"task_type": "CAUSAL_LM"})
+    return found
 
 
 def export(trainer: PPOTrainer, settings: PPOSettings, base: str) -> int:

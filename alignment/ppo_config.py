@@ -19,6 +19,9 @@ class PPOConfig:
 
     output_dir: str = "runs/ppo"
     """Folder of the run: policy, checkpoints, rollouts, metrics."""
+    layout: str = "adapters"
+    """adapters: policy, critic and reward model are LoRA adapters on one frozen base. full: policy and critic train all
+    their weights, in shards over all processes (configs/accelerate/fsdp2.yaml or zero3.yaml)."""
     total_episodes: int = 38_400
     """Answers to learn from in all; raise it to train a finished run on."""
     per_device_train_batch_size: int = 8
@@ -75,9 +78,10 @@ class PPOConfig:
     """Take the critic's value after its last token for the future of a cut-off answer, in place of its score; false
     takes the cut for an end. Penalties stay; missing_eos_penalty 0 makes a cut neutral."""
     learning_rate: float = 2e-5
-    """Learning rate of the policy's LoRA weights (the recipe's 5e-7 is a rate for full fine-tuning)."""
+    """Learning rate of the policy's LoRA weights; with layout full set the recipe's 5e-7, of which this default is
+    forty times as much."""
     critic_learning_rate: float = 5e-5
-    """Learning rate of the critic's LoRA weights and head."""
+    """Learning rate of the critic's LoRA weights and head; with layout full set about 1.5e-6."""
     warmup_updates: int = 3
     """Rollouts over which both learning rates rise linearly from zero; the policy's after critic_warmup_updates."""
     anneal: str = "none"
@@ -171,6 +175,7 @@ class PPOConfig:
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}; PPO samples, so it must be above 0.")
         for name, known in (
+            ("layout", ("adapters", "full")),
             ("kl_estimator", ("k1", "k2", "k3")),
             ("score_normalisation", NORMALISATIONS),
             ("anneal", SHAPES),
@@ -210,6 +215,10 @@ class PPOConfig:
         for name in ("dual_clip", "ratio_limit"):
             if 0 < getattr(self, name) <= 1 or getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 1, or 0 for off.")
+        if self.layout == "full" and self.engine == "vllm":
+            raise ValueError(
+                "engine is 'vllm' with layout 'full'; it is sent adapters, not whole models: take auto or compiled."
+            )
         if self.ptx_coef and not self.ptx_instructions:
             raise ValueError(
                 f"ptx_coef is {self.ptx_coef}, but ptx_instructions names no file; give one or set it to 0."

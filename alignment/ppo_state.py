@@ -1,7 +1,7 @@
 """PPO's state on disk: everything a killed run needs to go on bit by bit where it was, in safetensors and JSON."""
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +10,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from alignment.layouts import Layout
 from alignment.reward_shaping import RunningMoments
-from alignment.roles import Roles
+from alignment.sharding import here, whole
 from finlm import runs
 from finlm.scorer import Head
 
 CHECKPOINTS = "checkpoints"
+PIECE_BYTES = 4 * 2**30
+"""Size of a checkpoint's files at most: what lies whole in the main process's memory at once."""
+_OfParameters = dict[str, tuple[Tensor, Tensor]]
+"""Name -> a tensor and the parameter that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +55,44 @@ class Progress:
 def save(
     folder: Path,
     progress: Progress,
-    roles: Roles,
+    roles: Layout,
     head: Head,
     optimizers: dict[str, torch.optim.Optimizer],
+    *,
+    is_main: bool = True,
 ) -> None:
-    """Write `<folder>/checkpoints/checkpoint-<update>`, whole or not at all."""
+    """Write `<folder>/checkpoints/checkpoint-<update>`, whole or not at all.
+
+    Shards become whole tensors, so that any number of processes can go on from them. All processes must then call this,
+    and those that are not the main one give their shards and write nothing.
+    """
+    weights = _trained(roles, head)
+    files = {"weights": {name: (weight, weight) for name, weight in weights.items()}}
+    files |= {f"{name}_optimizer": _moments(optimizer) for name, optimizer in optimizers.items()}
+    if not is_main:
+        for tensors in files.values():
+            for tensor, parameter in tensors.values():
+                whole(tensor, parameter)
+        return
     with runs.whole_folder(folder / CHECKPOINTS / f"checkpoint-{progress.update}") as aside:
-        save_file(_trained(roles, head), aside / "weights.safetensors")
-        for name, optimizer in optimizers.items():
-            save_file(_moments(optimizer), aside / f"{name}_optimizer.safetensors")
+        for name, tensors in files.items():
+            for number, piece in enumerate(_pieces(tensors)):
+                save_file(piece, aside / f"{name}{f'-{number + 1}' if number else ''}.safetensors")
         (aside / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+
+
+def _pieces(tensors: _OfParameters) -> Iterator[dict[str, Tensor]]:
+    """Put tensors together on the CPU, at most `PIECE_BYTES` at once if no single one is larger; at least one piece."""
+    piece: dict[str, Tensor] = {}
+    size = 0
+    for name, (tensor, parameter) in tensors.items():
+        made = whole(tensor.detach(), parameter).detach().cpu().contiguous()
+        if piece and size + made.nbytes > PIECE_BYTES:
+            yield piece
+            piece, size = {}, 0
+        piece[name] = made
+        size += made.nbytes
+    yield piece
 
 
 def tidy(folder: Path, *, also: Collection[int] = ()) -> None:
@@ -75,7 +108,7 @@ def updates_of(folder: Path) -> dict[int, Path]:
 
 def load(
     folder: Path,
-    roles: Roles,
+    roles: Layout,
     head: Head,
     optimizers: dict[str, torch.optim.Optimizer],
     *,
@@ -91,12 +124,15 @@ def load(
     )
     if newest is None:
         return Progress(), complaints
-    stored = load_file(newest / "weights.safetensors")
+    weights = _trained(roles, head)
     with torch.no_grad():
-        for name, tensor in _trained(roles, head, clone=False).items():
-            tensor.copy_(stored[name])
+        for name, tensor in _stored(newest, "weights"):
+            weights[name].copy_(here(tensor, weights[name]))
+    roles.written()
     for name, optimizer in optimizers.items():
-        _restore_moments(optimizer, load_file(newest / f"{name}_optimizer.safetensors"))
+        parameters = _parameters(optimizer)
+        stored = _stored(newest, f"{name}_optimizer")
+        _restore_moments(optimizer, {key: here(tensor, parameters[_index(key)]) for key, tensor in stored})
     return Progress.read(newest / "progress.json"), complaints
 
 
@@ -109,46 +145,60 @@ class Snapshot(NamedTuple):
 
 
 def snapshot(
-    roles: Roles, head: Head, optimizers: Mapping[str, torch.optim.Optimizer], device: torch.device | None = None
+    roles: Layout, head: Head, optimizers: Mapping[str, torch.optim.Optimizer], device: torch.device | None = None
 ) -> Snapshot:
-    """Return what `roll_back` needs to undo all steps from here on; `device` keeps the weights elsewhere."""
+    """Return what `roll_back` needs to undo all steps from here on; `device` keeps it elsewhere."""
     weights = {
-        name: tensor.detach().to(device or tensor.device, copy=True)
-        for name, tensor in _trained(roles, head, clone=False).items()
+        name: tensor.detach().to(device or tensor.device, copy=True) for name, tensor in _trained(roles, head).items()
     }
-    moments = {name: _moments(optimizer, clone=True) for name, optimizer in optimizers.items()}
+    moments = {
+        name: {key: tensor.to(device or tensor.device, copy=True) for key, (tensor, _) in _moments(optimizer).items()}
+        for name, optimizer in optimizers.items()
+    }
     return Snapshot(weights, moments)
 
 
 @torch.no_grad()
-def roll_back(before: Snapshot, roles: Roles, head: Head, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
+def roll_back(before: Snapshot, roles: Layout, head: Head, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
     """Put weights and optimizers back to where they were, and forget all gradients."""
-    for name, tensor in _trained(roles, head, clone=False).items():
+    for name, tensor in _trained(roles, head).items():
         tensor.copy_(before.weights[name])
+    roles.written()
     for name, optimizer in optimizers.items():
         optimizer.zero_grad(set_to_none=True)
         _restore_moments(optimizer, before.moments[name])
 
 
-def _trained(roles: Roles, head: Head, *, clone: bool = True) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {**roles.adapter("policy"), **roles.adapter("critic")}
-    tensors |= {f"critic_head.{name}": parameter for name, parameter in head.named_parameters()}
-    return {name: (tensor.detach().cpu().contiguous() if clone else tensor) for name, tensor in tensors.items()}
+def _trained(roles: Layout, head: Head) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {**roles.parameters("policy"), **roles.parameters("critic")}
+    return tensors | {f"critic_head.{name}": parameter for name, parameter in head.named_parameters()}
 
 
-def _moments(optimizer: torch.optim.Optimizer, *, clone: bool = False) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    found = {
-        f"{index}.{name}": torch.as_tensor(value).detach()
-        for index, entry in state.items()
+def _stored(folder: Path, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Read one file after the other, each no longer than its tensors are asked for."""
+    for path in [folder / f"{name}.safetensors", *sorted(folder.glob(f"{name}-*.safetensors"))]:
+        yield from load_file(path).items()
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _index(key: str) -> int:
+    return int(key.split(".", 1)[0])
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> _OfParameters:
+    parameters = _parameters(optimizer)
+    return {
+        f"{index}.{name}": (torch.as_tensor(value).detach(), parameters[index])
+        for index, entry in optimizer.state_dict()["state"].items()
         for name, value in entry.items()
     }
-    return {name: (value.clone() if clone else value.cpu().contiguous()) for name, value in found.items()}
 
 
 def _restore_moments(optimizer: torch.optim.Optimizer, stored: dict[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in stored.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = tensor
+        state.setdefault(_index(key), {})[key.split(".", 1)[1]] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -9,7 +9,6 @@ reference is the base without adapters and the critic begins as a copy of the re
 """
 
 import random
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,24 +20,34 @@ from peft import LoraConfig
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from alignment import faults, objective, ppo_log, ppo_state, ptx, reward_shaping, rollout, sampler_gap, schedule
+from alignment import (
+    faults,
+    objective,
+    ppo_log,
+    ppo_state,
+    ptx,
+    reward_shaping,
+    rollout,
+    sampler_gap,
+    schedule,
+    sharding,
+)
 from alignment.gradients import Gradients, norm
 from alignment.heartbeat import Heartbeat
 from alignment.held_out import Anchor
 from alignment.kl_control import next_coefficient
 from alignment.lessons import Lesson
+from alignment.make_roles import roles_of
 from alignment.perf import Phases
 from alignment.ppo_config import PPOConfig
 from alignment.processes import Processes
 from alignment.prompt_stream import PromptStream
 from alignment.reading import Reader
-from alignment.roles import Roles, copy_adapter
 from alignment.sampling import Sampler
 from alignment.stopping import Stopped, StopSignal
 from alignment.watch import Watch
-from finlm import generation, jsonl, likelihood, runs, scorer
+from finlm import generation, jsonl, runs, scorer
 from finlm.errors import UserError
-from finlm.model import order_targets
 from finlm.progress import bar, console
 from finlm.records import Prompt, Removal, content_id
 
@@ -58,7 +67,7 @@ class PPOTrainer:
         value_model: Must be None: the critic begins as a copy of the reward model.
         eval_dataset: Held-out prompts that the policy answers every few updates; without any there is no evaluation.
         anchor: A second reward model that scores these answers and does not train.
-        peft_config: LoRA of the policy.
+        peft_config: LoRA of the policy; not needed where the layout is full.
 
     Raises:
         UserError: A reference or value model, no prompt that fits, another base's reward model, prompts not held out.
@@ -76,7 +85,7 @@ class PPOTrainer:
         *,
         eval_dataset: Sequence[Prompt] = (),
         anchor: Anchor | None = None,
-        peft_config: LoraConfig,
+        peft_config: LoraConfig | None = None,
     ) -> None:
         if ref_model is not None or value_model is not None:
             raise UserError(
@@ -91,19 +100,14 @@ class PPOTrainer:
         self.folder, self.base = Path(args.output_dir), model.name_or_path
         scorer.check_same_tokenizer(reward_model, processing_class)
 
-        lora = scorer.lora_of(reward_model)
-        self.roles = Roles(model.to(self.device), policy=peft_config, critic=lora, reward=lora)
-        scorer.load_adapter_weights(self.roles.model, reward_model, "reward")
-        copy_adapter(self.roles, "reward", "critic")
+        self.roles = roles_of(model.to(self.device), reward_model, peft_config, args, self.accelerator)
         self.reward_head = scorer.load_head(reward_model).to(self.device).requires_grad_(False)
         self.critic_head = scorer.load_head(reward_model).to(self.device)
-        if args.gradient_checkpointing:
-            self.roles.checkpoint_gradients()
-        self.head_VD, pad = likelihood.output_head(model), processing_class.pad_token_id
+        pad = processing_class.pad_token_id
         heads = {"critic_head": self.critic_head, "reward_head": self.reward_head}
-        self.sampler = Sampler(self.roles.model, processing_class, args)
-        self.reader = Reader(self.roles, args, **heads, head_VD=self.head_VD, pad=pad)
-        self.gradients = Gradients(self.roles, args, critic_head=self.critic_head, head_VD=self.head_VD, pad=pad)
+        self.sampler = Sampler(self.roles.sampled, processing_class, args)
+        self.reader = Reader(self.roles, args, **heads, pad=pad)
+        self.gradients = Gradients(self.roles, args, critic_head=self.critic_head, pad=pad)
         self.optimizers = {
             "policy": self._adamw(self.gradients.policy, args.learning_rate),
             "critic": self._adamw(self.gradients.critic, args.critic_learning_rate),
@@ -180,7 +184,9 @@ class PPOTrainer:
                 gap = sampler_gap.checked(measured, answers, self.processes, limit=self.args.sampler_gap_limit)
             with clock("credit"):
                 lessons = self.credit(measured)
-            undo = ppo_state.snapshot(self.roles, self.critic_head, self.optimizers)
+            # with shards GPUs are full: policy and critic with their moments are 24 bytes a weight
+            aside = torch.device("cpu") if self.roles.is_sharded else None
+            undo = ppo_state.snapshot(self.roles, self.critic_head, self.optimizers, aside)
             with clock("learn"):
                 learned = self.learn(lessons, number)
         except Stopped:
@@ -237,7 +243,8 @@ class PPOTrainer:
     def sample(self, prompts: Sequence[Sequence[int]], update: int) -> list[generation.Answer]:
         """Step 1: the policy answers."""
         seed = self._seed("sample", update, self.processes.index)
-        with self.roles("policy"):
+        self.roles.refresh()
+        with self.roles.sampling():
             return self.stop.together(
                 self.processes, lambda: self.sampler.sample(prompts, seed=seed, poll=self.stop.poll)
             )
@@ -245,7 +252,7 @@ class PPOTrainer:
     @torch.no_grad()
     def measure(self, prompts: Sequence[Sequence[int]], answers: Sequence[generation.Answer]) -> list[rollout.Measured]:
         """Step 2: policy, reference, critic and reward model read the answers; scores become what is paid."""
-        read = self.stop.together(self.processes, lambda: self.reader.read(prompts, answers, poll=self.stop.poll))
+        read = self.stop.together(self.processes, lambda: self.reader.read(prompts, answers, poll=self._poll))
         faults.refuse_measured(read, self.processes, self.folder, update=self.progress.update + 1)
         if self.args.score_normalisation != "none":
             raw = [item.raw_B for item in read]
@@ -320,7 +327,7 @@ class PPOTrainer:
                 answer_tokens=answer_tokens,
                 learned_tokens=learned_tokens,
                 policy_learns=policy_learns,
-                poll=self.stop.poll,
+                poll=self._poll,
             ),
         )
         figures = ppo_log.of_step(totals, self.processes, answer_tokens=answer_tokens, learned_tokens=learned_tokens)
@@ -355,7 +362,9 @@ class PPOTrainer:
 
     def _gradient_norm(self, parameters: Sequence[torch.nn.Parameter]) -> float:
         """Sum the gradients over processes and clip them; return the norm before clipping."""
-        self.processes.sum_gradients(parameters)
+        self.processes.sum_gradients(one for one in parameters if not isinstance(one, sharding.Shard))
+        if self.roles.is_sharded:
+            return sharding.clip_norm(parameters, self.processes, clip=self.args.max_grad_norm)
         return norm(parameters, clip=self.args.max_grad_norm)
 
     def _update(self, name: str, rate: float) -> None:
@@ -363,6 +372,7 @@ class PPOTrainer:
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
+        self.roles.written()
 
     def _rate(self, name: str, update: int) -> float:
         """The learning rate of policy or critic in an update."""
@@ -404,6 +414,13 @@ class PPOTrainer:
             "the same command goes on from there."
         )
 
+    def _poll(self) -> None:
+        """Stop between two micro-batches: where their passes are messages between processes, all at the same place."""
+        if self.roles.is_sharded:
+            self.stop.poll_together(self.processes)
+        else:
+            self.stop.poll()
+
     # ------------------------------------------------------------------------------------------ parts
 
     def _paid(self, item: rollout.Measured) -> Tensor:
@@ -431,20 +448,17 @@ class PPOTrainer:
 
     def save(self) -> None:
         """Write the checkpoint of the last whole update and delete those that nothing goes back to any more."""
-        if self.processes.is_main:
-            ppo_state.save(self.folder, self.progress, self.roles, self.critic_head, self.optimizers)
+        is_main = self.processes.is_main
+        parts = (self.roles, self.critic_head, self.optimizers)
+        if is_main or self.roles.is_sharded:
+            ppo_state.save(self.folder, self.progress, *parts, is_main=is_main)
+        if is_main:
             ppo_state.tidy(self.folder, also=self.watch.also_kept)
 
     def save_policy(self, folder: Path, *, base: str) -> None:
-        """Write the policy's adapter, whole or not at all; `base` is the base's path relative to it."""
+        """Write the policy as `roles.refresh` left it, whole or not at all; `base` is the base's path from there."""
         with runs.whole_folder(folder) as aside:
-            self.roles.model.peft_config["policy"].base_model_name_or_path = base
-            order_targets(self.roles.model.peft_config["policy"])
-            self.roles.model.save_pretrained(aside, selected_adapters=["policy"], save_embedding_layers=False)
-            for name in ("adapter_config.json", "adapter_model.safetensors"):
-                (aside / "policy" / name).rename(aside / name)
-            shutil.rmtree(aside / "policy")
-            (aside / "README.md").unlink(missing_ok=True)
+            self.roles.save_policy(aside, self.tokenizer, base=base)
 
     def _adamw(self, parameters: list[torch.nn.Parameter], rate: float) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameters, lr=rate, eps=self.args.adam_epsilon, weight_decay=0.0)

@@ -9,13 +9,12 @@ Axes: B rows, T tokens.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from alignment.layouts import Layout
 from alignment.lessons import Part, Totals
 from alignment.ppo_config import PPOConfig
-from alignment.roles import Roles
 from finlm import data
 from finlm.generation import pad_right
 from finlm.likelihood import token_log_probs
@@ -109,9 +108,8 @@ def micro_batches(rows: Sequence[data.Row], *, size: int) -> list[Rows]:
 
 
 def gradients(
-    roles: Roles,
+    roles: Layout,
     rows: Rows,
-    head_VD: Tensor,
     parameters: Sequence[nn.Parameter],
     *,
     coefficient: float,
@@ -123,18 +121,17 @@ def gradients(
     Args:
         roles: The model.
         rows: The rows.
-        head_VD: The output embedding.
         parameters: The policy's parameters.
         coefficient: gamma_ptx, the weight of this loss beside PPO's.
         learned_tokens: Learned tokens of the whole step, over all processes.
         pad: Id of the padding.
     """
-    ids_BT, is_token_BT = pad_right([row.ids for row in rows.all], pad, head_VD.device)
-    labels_BT, _ = pad_right([row.labels for row in rows.all], data.IGNORE, head_VD.device)
+    ids_BT, is_token_BT = pad_right([row.ids for row in rows.all], pad, roles.device)
+    labels_BT, _ = pad_right([row.labels for row in rows.all], data.IGNORE, roles.device)
     with roles("policy"):
-        hidden_BTD = last_hidden(roles.model, ids_BT, is_token_BT)
+        hidden_BTD, head_VD = last_hidden(roles.model, ids_BT, is_token_BT), roles.head_VD
     is_learned_BT = labels_BT[:, 1:] != data.IGNORE
     logp_N, _ = token_log_probs(hidden_BTD[:, :-1][is_learned_BT], labels_BT[:, 1:][is_learned_BT], head_VD)
     loss = -logp_N.sum()
-    found = torch.autograd.grad(coefficient * loss / learned_tokens, list(parameters), allow_unused=True)
+    found = roles.gradients(coefficient * loss / learned_tokens, list(parameters))
     return Part(found, Totals(ptx=float(loss.detach())))

@@ -7,8 +7,8 @@ import torch
 
 from alignment import rollout
 from alignment.halving import Halving
+from alignment.layouts import Layout
 from alignment.ppo_config import PPOConfig
-from alignment.roles import Roles
 from finlm.generation import Answer
 from finlm.scorer import Head
 
@@ -22,21 +22,19 @@ class Reader:
 
     def __init__(
         self,
-        roles: Roles,
+        roles: Layout,
         args: PPOConfig,
         *,
         critic_head: Head,
         reward_head: Head,
-        head_VD: torch.Tensor,
         pad: int,
     ) -> None:
         self._roles = roles
         self._args = args
         self._critic_head = critic_head
         self._reward_head = reward_head
-        self._head_VD = head_VD
         self._pad = pad
-        self._halving = Halving()
+        self._halving = Halving(is_allowed=not roles.is_sharded)
 
     @property
     def splits(self) -> int:
@@ -55,7 +53,7 @@ class Reader:
             size=self._args.per_device_train_batch_size,
             tokens=self._args.micro_batch_tokens,
             pad=self._pad,
-            device=self._head_VD.device,
+            device=self._roles.device,
             halving=self._halving,
             poll=poll,
         )
@@ -67,22 +65,23 @@ class Reader:
         return measured
 
     def _measure(self, answers: Sequence[Answer], batch: rollout.MicroBatch) -> rollout.Measured:
-        args, roles, head_VD = self._args, self._roles, self._head_VD
-        log_probs = partial(rollout.log_probs, roles, batch, head_VD, temperature=args.temperature)
+        args, roles = self._args, self._roles
+        log_probs = partial(rollout.log_probs, roles, batch, temperature=args.temperature)
         with roles("policy"):
+            head_VD = roles.head_VD
             kept_NU = rollout.kept(
                 roles, batch, head_VD, temperature=args.temperature, top_p=args.top_p, top_k=args.top_k
             )
-            old_BA, entropy_BA = log_probs(kept_NU=kept_NU)
+            old_BA, entropy_BA = log_probs(head_VD=head_VD, kept_NU=kept_NU)
         with roles("reference"):
-            ref_BA, _ = log_probs(kept_NU=kept_NU)
+            ref_BA, _ = log_probs(head_VD=roles.head_VD, kept_NU=kept_NU)
         after_B = None
         if args.bootstrap_truncated:
             value_BA, after_B = rollout.values_and_after(roles, batch, self._critic_head)
         else:
             value_BA = rollout.values(roles, batch, self._critic_head)
         raw_B = rollout.scores(roles, batch, self._reward_head)
-        was_cut_B = torch.tensor([not answers[index].ended for index in batch.index], device=head_VD.device)
+        was_cut_B = torch.tensor([not answers[index].ended for index in batch.index], device=roles.device)
         if after_B is not None:
             after_B = after_B * was_cut_B
         return rollout.Measured(

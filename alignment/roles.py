@@ -6,22 +6,63 @@ checkpointing the recomputation must run in the role of its forward pass, not in
 pass comes by: `Roles` replays it.
 """
 
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from alignment.layouts import Role
 from finlm import fused_lora
+from finlm.likelihood import output_head
+from finlm.model import order_targets
 from finlm.trunk import Trunk
 
-Role = Literal["policy", "critic", "reward", "reference"]
+__all__ = ["AdapterSwitch", "Role", "Roles", "copy_adapter"]
 _State = list[tuple[list[str], bool]]
+
+
+class AdapterSwitch:
+    """Puts an adapter of a model on and takes it off, and touches nothing else."""
+
+    def __init__(self, model: PeftModel) -> None:
+        self._layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+
+    @contextmanager
+    def __call__(self, adapter: str | None) -> Iterator[None]:
+        """Put an adapter on for the `with` block; None: none."""
+        if adapter is None:
+            state: _State = [(layer._active_adapter, True) for layer in self._layers]
+        else:
+            state = [([adapter], False) for _ in self._layers]
+        with self.wearing(state):
+            yield
+
+    @contextmanager
+    def wearing(self, state: _State) -> Iterator[None]:
+        """Go back to a `state` for the `with` block."""
+        before = self.state()
+        self._put(state)
+        try:
+            yield
+        finally:
+            self._put(before)
+
+    def state(self) -> _State:
+        """Return what is on."""
+        return [(layer._active_adapter, layer._disable_adapters) for layer in self._layers]
+
+    def _put(self, state: _State) -> None:
+        for layer, (active, is_off) in zip(self._layers, state, strict=True):
+            layer._active_adapter, layer._disable_adapters = active, is_off
 
 
 class Roles:
@@ -30,7 +71,12 @@ class Roles:
     Attributes:
         model: The PEFT model with the adapters `policy`, `critic` and `reward`.
         trunk: The layers below all three, which every role shares.
+        head_VD: The output embedding, the same in every role.
+        device: Where the model is.
+        is_sharded: False: each process has all of it.
     """
+
+    is_sharded = False
 
     def __init__(self, base: nn.Module, policy: LoraConfig, critic: LoraConfig, reward: LoraConfig) -> None:
         for name, lora in (("policy", policy), ("critic", critic)):
@@ -48,7 +94,9 @@ class Roles:
         self.model.eval()
         fused_lora.install(self.model)
         self.trunk = Trunk(self.model)
-        self._layers = [layer for layer in self.model.modules() if isinstance(layer, BaseTunerLayer)]
+        self.head_VD = output_head(base)
+        self.device = self.head_VD.device
+        self._switch = AdapterSwitch(self.model)
 
     def adapter(self, name: str) -> dict[str, nn.Parameter]:
         """Return the parameters of an adapter, by their names in the model."""
@@ -57,37 +105,17 @@ class Roles:
     @contextmanager
     def __call__(self, role: Role) -> Iterator[None]:
         """Put a role on for the `with` block."""
-        if role == "reference":
-            state: _State = [(layer._active_adapter, True) for layer in self._layers]
-        else:
-            state = [([role], False) for _ in self._layers]
-        with self._wearing(state):
+        with self._switch(None if role == "reference" else role):
             yield
-
-    @contextmanager
-    def _wearing(self, state: _State) -> Iterator[None]:
-        before = self._state()
-        self._put(state)
-        try:
-            yield
-        finally:
-            self._put(before)
-
-    def _state(self) -> _State:
-        return [(layer._active_adapter, layer._disable_adapters) for layer in self._layers]
-
-    def _put(self, state: _State) -> None:
-        for layer, (active, is_off) in zip(self._layers, state, strict=True):
-            layer._active_adapter, layer._disable_adapters = active, is_off
 
     def checkpoint_gradients(self) -> None:
         """Recompute activations in the backward pass, each layer in the role of its forward pass."""
 
         def replaying(function: Any, *inputs: Any, **named: Any) -> Any:
-            state = self._state()
+            state = self._switch.state()
 
             def replay(*again: Any, **named_again: Any) -> Any:
-                with self._wearing(state):
+                with self._switch.wearing(state):
                     return function(*again, **named_again)
 
             return checkpoint(replay, *inputs, use_reentrant=False, **named)
@@ -102,6 +130,41 @@ class Roles:
                 module.gradient_checkpointing = True
                 module._gradient_checkpointing_func = replaying
                 module.register_forward_pre_hook(checkpoint_where_gradients_flow)
+
+    # ------------------------------------------------------------------------------------------ as a layout
+
+    @property
+    def sampled(self) -> PeftModel:
+        """The model that answers: the same."""
+        return self.model
+
+    def refresh(self) -> None:
+        """Do nothing: what answers is the policy itself."""
+
+    def sampling(self) -> AbstractContextManager[None]:
+        """Put the policy on."""
+        return self("policy")
+
+    def parameters(self, role: Literal["policy", "critic"]) -> dict[str, nn.Parameter]:
+        """Return the weights of a role's adapter."""
+        return self.adapter(role)
+
+    def gradients(self, loss: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor | None, ...]:
+        """Return the gradients of a loss on this process."""
+        return torch.autograd.grad(loss, parameters, allow_unused=True)
+
+    def written(self) -> None:
+        """Do nothing: the parameters are what computes."""
+
+    def save_policy(self, folder: Path, tokenizer: PreTrainedTokenizerBase, *, base: str) -> None:
+        """Write the policy's adapter; the tokenizer lies with the base."""
+        self.model.peft_config["policy"].base_model_name_or_path = base
+        order_targets(self.model.peft_config["policy"])
+        self.model.save_pretrained(folder, selected_adapters=["policy"], save_embedding_layers=False)
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            (folder / "policy" / name).rename(folder / name)
+        shutil.rmtree(folder / "policy")
+        (folder / "README.md").unlink(missing_ok=True)
 
 
 @torch.no_grad()

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from alignment.halving import Halving
-from alignment.roles import Roles
+from alignment.layouts import Layout
 from finlm.generation import Answer, pad_right
 from finlm.likelihood import kept_tokens, token_log_probs
 from finlm.scorer import Head, last_hidden
+from finlm.trunk import Trunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def join(parts: Sequence[Measured], batch: MicroBatch) -> Measured:
 
 
 def micro_batches(
-    roles: Roles,
+    roles: Layout,
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Answer],
     *,
@@ -158,11 +160,16 @@ def micro_batches(
         before_BA = first_B1 + torch.arange(answer_BA.shape[1], device=device)
         before_BA = before_BA.clamp(max=ids_BT.shape[1] - 1)
         batch = MicroBatch(tuple(index), ids_BT, is_token_BT, None, before_BA, answer_BA, is_answer_BA)
-        if roles.trunk.depth:
-            lower = halving(batch, lambda part: roles.trunk.states(part.ids_BT, part.is_token_BT))
+        trunk = roles.trunk
+        if trunk is not None and trunk.depth:
+            lower = halving(batch, partial(_lower, trunk))
             batch = replace(batch, lower_BTD=torch.cat(lower) if len(lower) > 1 else lower[0])
         batches.append(batch)
     return batches
+
+
+def _lower(trunk: Trunk, batch: MicroBatch) -> Tensor:
+    return trunk.states(batch.ids_BT, batch.is_token_BT)
 
 
 def grouped(lengths: Sequence[int], *, size: int, tokens: int = 0) -> list[list[int]]:
@@ -176,9 +183,9 @@ def grouped(lengths: Sequence[int], *, size: int, tokens: int = 0) -> list[list[
     return groups
 
 
-def _hidden(roles: Roles, batch: MicroBatch) -> Tensor:
+def _hidden(roles: Layout, batch: MicroBatch) -> Tensor:
     """Hidden states (B, T, D) in the role that is on."""
-    if batch.lower_BTD is None:
+    if batch.lower_BTD is None or roles.trunk is None:
         return last_hidden(roles.model, batch.ids_BT, batch.is_token_BT)
     return roles.trunk.finish(batch.lower_BTD, batch.is_token_BT)
 
@@ -195,7 +202,7 @@ def _last(hidden_BTD: Tensor, batch: MicroBatch) -> Tensor:
 
 
 def log_probs(
-    roles: Roles,
+    roles: Layout,
     batch: MicroBatch,
     head_VD: Tensor,
     *,
@@ -223,7 +230,7 @@ def log_probs(
 
 
 def kept(
-    roles: Roles, batch: MicroBatch, head_VD: Tensor, *, temperature: float, top_p: float, top_k: int
+    roles: Layout, batch: MicroBatch, head_VD: Tensor, *, temperature: float, top_p: float, top_k: int
 ) -> Tensor | None:
     """Return which tokens top-p and top-k leave at each answer token to the role that is on, packed; None: all."""
     if top_p == 1 and not top_k:
@@ -233,12 +240,12 @@ def kept(
     return kept_tokens(states_ND, tokens_N, head_VD, temperature=temperature, top_p=top_p, top_k=top_k)
 
 
-def values(roles: Roles, batch: MicroBatch, head: Head) -> Tensor:
+def values(roles: Layout, batch: MicroBatch, head: Head) -> Tensor:
     """Return the critic's value before each answer token, (B, A), float32, zero off the answers."""
     return values_and_after(roles, batch, head)[0]
 
 
-def values_and_after(roles: Roles, batch: MicroBatch, head: Head) -> tuple[Tensor, Tensor]:
+def values_and_after(roles: Layout, batch: MicroBatch, head: Head) -> tuple[Tensor, Tensor]:
     """Return what `values` does, and the critic's value after each answer's last token, (B,), float32."""
     with roles("critic"):
         hidden_BTD = _hidden(roles, batch)
@@ -247,7 +254,7 @@ def values_and_after(roles: Roles, batch: MicroBatch, head: Head) -> tuple[Tenso
     return value_BA * batch.is_answer_BA, after_B
 
 
-def scores(roles: Roles, batch: MicroBatch, head: Head) -> Tensor:
+def scores(roles: Layout, batch: MicroBatch, head: Head) -> Tensor:
     """Return the reward model's score at each answer's last token, (B,), float32."""
     with roles("reward"):
         hidden_BTD = _hidden(roles, batch)

@@ -51,6 +51,11 @@ class StopSignal:
         if self.has_come:
             raise Stopped
 
+    def poll_together(self, processes: Processes) -> None:
+        """Raise `Stopped` on all processes if one of them was asked to stop; all must call this at the same place."""
+        if processes.any(self.has_come):
+            raise Stopped
+
     def together(self, processes: Processes, work: Callable[[], R]) -> R:
         """Do work that holds no sum over processes, and return its result; raise `Stopped` if any process was asked to.
 

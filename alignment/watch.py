@@ -201,7 +201,10 @@ class Watch:
         """Write the policy of an update that is to be kept; one that was evaluated stays as it was evaluated."""
         every = self._trainer.args.policy_steps
         is_due = every and (update % every == 0 or is_last) and (update or self._held_out is not None)
-        if not is_due or not self._trainer.processes.is_main:
+        if not is_due:
+            return
+        self._trainer.roles.refresh()
+        if not self._trainer.processes.is_main:
             return
         folder = self._folder / policy_name(update)
         was_evaluated = any(record.update == update for record in read_held_out(self._folder))

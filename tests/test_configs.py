@@ -10,10 +10,14 @@ import pytest
 import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import FullyShardedDataParallelPlugin
+from accelerate.utils.launch import prepare_multi_gpu_env
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl import RewardConfig, SFTConfig
 
+from alignment.make_roles import check_fsdp
 from finlm import config
 from finlm.__main__ import COMMANDS
 from finlm.demo import STAGES
@@ -34,6 +38,7 @@ MODULES = {
     "evaluate": "finlm.evaluate",
 }
 SIZES = ("demo", "6b")
+FILES = [(stage, size) for stage in MODULES for size in SIZES] + [("ppo", "6b_full")]
 TRAINERS = {"sft": SFTConfig, "reward": RewardConfig}
 SMOLLM2_LAYERS = 30
 """Layers of SmolLM2-135M, which the demo trains (its model card)."""
@@ -61,9 +66,10 @@ def loaded(stage: str, size: str) -> Any:
 def test_every_file_below_configs_is_known_here() -> None:
     found = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_file()}
     expected = {f"{stage}_{size}.yaml" for stage in MODULES for size in SIZES}
-    expected |= {"accelerate/multi_gpu.yaml", "accelerate/one_process.yaml", "model/6b.json"}
+    expected |= {f"accelerate/{name}.yaml" for name in ("fsdp2", "multi_gpu", "one_process", "zero3")}
+    expected |= {"model/6b.json", "ppo_6b_full.yaml"}
     assert found == expected
-    assert len(STAGE_FILES) == 22
+    assert len(STAGE_FILES) == 23
 
 
 def test_every_command_with_settings_has_both_sizes() -> None:
@@ -74,8 +80,7 @@ def test_every_command_with_settings_has_both_sizes() -> None:
     assert {stage.name for stage in STAGES} <= set(MODULES)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("stage", MODULES)
+@pytest.mark.parametrize(("stage", "size"), FILES)
 def test_file_loads_and_what_it_says_is_what_the_stage_gets(stage: str, size: str) -> None:
     settings = loaded(stage, size)
     said = yaml.safe_load((CONFIGS / f"{stage}_{size}.yaml").read_text(encoding="utf-8"))
@@ -93,7 +98,7 @@ def test_file_loads_and_what_it_says_is_what_the_stage_gets(stage: str, size: st
 
 @pytest.mark.parametrize("path", STAGE_FILES, ids=lambda path: path.stem)
 def test_typo_and_wrong_type_are_named(path: Path, tmp_path: Path) -> None:
-    stage = path.stem.rsplit("_", 1)[0]
+    stage = path.stem.removesuffix("_full").rsplit("_", 1)[0]
     said = yaml.safe_load(path.read_text(encoding="utf-8"))
     name = next(name for name, value in said.items() if not isinstance(value, bool))
     more = ["--corpus", "filings"] if stage == "selfqa" else []
@@ -184,8 +189,53 @@ def test_6b_has_the_parameters_of_its_recipe() -> None:
         assert LlamaForCausalLM(shape).num_parameters() == 2 * 39438 * 4096 + 30 * layer + 4096 == 6_394_580_992
 
 
-@pytest.mark.parametrize(("name", "processes"), [("one_process", 1), ("multi_gpu", 8)])
+@pytest.mark.parametrize(("name", "processes"), [("one_process", 1), ("multi_gpu", 8), ("fsdp2", 8), ("zero3", 8)])
 def test_accelerate_reads_its_files(name: str, processes: int) -> None:
     found = load_config_from_file(str(CONFIGS / "accelerate" / f"{name}.yaml"))
     assert found.num_processes == processes
     assert found.mixed_precision == "no"  # the frozen base has its own dtype, adapters are float32
+
+
+def launched(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set what `accelerate launch --config_file` sets for the processes that it starts."""
+    found = load_config_from_file(str(CONFIGS / "accelerate" / f"{name}.yaml"))
+    parser = launch_command_parser()
+    arguments = parser.parse_args(["--config_file", str(CONFIGS / "accelerate" / f"{name}.yaml"), "ppo.py"])
+    arguments, _, _ = _validate_launch_command(arguments)
+    assert arguments.num_processes == found.num_processes
+    for key, value in prepare_multi_gpu_env(arguments).items():
+        if key.startswith(("ACCELERATE_", "FSDP_")):
+            monkeypatch.setenv(key, value)
+
+
+def test_fsdp2_says_what_ppo_shards_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched("fsdp2", monkeypatch)
+    plugin = FullyShardedDataParallelPlugin()
+    assert plugin.fsdp_version == 2
+    assert plugin.reshard_after_forward is True
+    check_fsdp(plugin)
+    assert not plugin.cpu_ram_efficient_loading  # each process loads the frozen model whole
+    monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
+    with pytest.raises(UserError, match="fsdp_offload_params is true"):
+        check_fsdp(FullyShardedDataParallelPlugin())
+    plugin.fsdp_version = 1
+    with pytest.raises(UserError, match="fsdp_version is 1"):
+        check_fsdp(plugin)
+
+
+def test_full_6b_takes_the_same_answers_a_step_as_the_6b_with_adapters() -> None:
+    adapters, full = loaded("ppo", "6b"), loaded("ppo", "6b_full")
+    processes = load_config_from_file(str(CONFIGS / "accelerate" / "fsdp2.yaml")).num_processes
+    assert adapters.layout == "adapters"
+    assert full.layout == "full"
+    assert full.local_batch_size * processes == adapters.local_batch_size
+    same = (
+        "total_episodes",
+        "max_prompt_length",
+        "response_length",
+        "seed",
+        "kl_coef",
+        "temperature",
+        "num_ppo_epochs",
+    )
+    assert [getattr(adapters, name) for name in same] == [getattr(full, name) for name in same]

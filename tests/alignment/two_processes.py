@@ -1,0 +1,26 @@
+"""Starts a test's own file as one process, or as several by torch's launcher."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def launch(
+    count: int, script: Path, *arguments: str | Path, python: str = sys.executable, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `script` in `count` processes to its end."""
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    launcher = [python, *(several if count > 1 else [])]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)])
+    given = {"PYTHONPATH": paths, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(
+        [*launcher, str(script), *map(str, arguments)],
+        env=os.environ | given,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
