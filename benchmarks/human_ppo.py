@@ -8,8 +8,9 @@ enough teaches the chat format; one reward model learns from each half; PPO foll
 and every twenty updates the same held-out prompts are answered and scored by both. What came of it is printed, and
 written as JSON, as a page and as curves (benchmarks/human_page.py).
 
-Against length: the reward models' sets prefer the longer answer in less than half of the hh pairs, an answer that does
-not end within `response_length` costs one unit of score, and no length is paid for or charged otherwise.
+Against length: in the two halves of these sets the longer answer is the better one in 54 % and 48 % of the pairs, an
+answer that does not end within `response_length` costs one unit of score (missing_eos_penalty), and length is neither
+paid nor charged otherwise (length_penalty 0).
 """
 
 import argparse
