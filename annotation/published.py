@@ -15,7 +15,7 @@ A row gives `Pair`s in its own terms; `annotation/importing.py` makes records of
 import re
 from collections.abc import Callable, Iterator
 from itertools import combinations, pairwise
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -55,6 +55,9 @@ class Fault(NamedTuple):
 
 
 Found = Iterator[Pair | Fault]
+
+_SPEAKER = r"\n\n(Human|Assistant): ?"
+"""What stands before each turn of a dialogue."""
 
 # ---------------------------------------------------------------------------------------------------------- rows
 
@@ -98,7 +101,7 @@ class Judged(msgspec.Struct, frozen=True):
 
     question: str
     passages: list[list[str]]
-    preference: list[int]
+    preference: list[Literal[0, 1, 2]]
     first: str = msgspec.field(name="prediction 1")
     second: str = msgspec.field(name="prediction 2")
     third: str = msgspec.field(name="prediction 3")
@@ -114,9 +117,9 @@ class Voted(msgspec.Struct, frozen=True):
     stance: str
     a1: str
     a2: str
-    votes: list[str]
+    votes: list[Literal["a1", "a2", "equal"]]
     workers: list[str]
-    gold: str | None = ""
+    gold: Literal["a1", "a2", "equal", ""] | None = ""
     """a1 or a2, as the set's authors weighed the votes; equal or null: a tie; empty: they did not."""
 
 
@@ -140,6 +143,9 @@ class Translated(msgspec.Struct, frozen=True):
 
 def of_dialogue(row: Dialogue) -> Found:
     """Turn "\\n\\nHuman: …\\n\\nAssistant: …" into turns; both texts must agree up to the last answer."""
+    if any(re.split(_SPEAKER, text)[0].strip() for text in (row.chosen, row.rejected)):
+        yield Fault("no-speaker", "text stands before the first speaker")
+        return
     turns, better = _dialogue(row.chosen)
     other, worse = _dialogue(row.rejected)
     if turns != other:
@@ -149,7 +155,7 @@ def of_dialogue(row: Dialogue) -> Found:
 
 
 def _dialogue(text: str) -> tuple[Turns, str]:
-    parts = re.split(r"\n\n(Human|Assistant): ?", text)
+    parts = re.split(_SPEAKER, text)
     said = zip(parts[1::2], parts[2::2], strict=True)
     turns = [("user" if who == "Human" else "assistant", what.strip()) for who, what in said]
     last = turns.pop() if turns and turns[-1][0] == "assistant" else ("assistant", "")
@@ -198,6 +204,9 @@ def of_judgements(row: Judged) -> Found:
 
 def of_votes(row: Voted) -> Found:
     """Pair two arguments by the votes of all workers; where the authors weighed them, their side is the better one."""
+    if not row.votes:
+        yield Fault("no-votes", "nobody voted")
+        return
     counts = [row.votes.count(name) for name in ("a1", "a2")]
     is_first = row.gold == "a1" or (row.gold != "a2" and counts[0] >= counts[1])
     lead = (counts[0] - counts[1]) / len(row.votes) * (1 if is_first else -1)
@@ -242,8 +251,8 @@ def _pair(
     better, worse = better.strip(), worse.strip()
     if not turns or turns[-1][0] != "user" or not all(said.strip() for _, said in turns):
         yield Fault("no-prompt", "no turn of the user, or an empty one, before the answers")
-    elif any(one == two for (one, _), (two, _) in pairwise(turns)):
-        yield Fault("roles", "two turns of the same side in a row")
+    elif turns[0][0] != "user" or any(one == two for (one, _), (two, _) in pairwise(turns)):
+        yield Fault("roles", "the first turn is not the user's, or two of the same side stand in a row")
     elif not better or not worse:
         yield Fault("empty-answer", "one of the answers is empty")
     elif better == worse:

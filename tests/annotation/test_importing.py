@@ -43,6 +43,22 @@ def test_a_dialogue_is_cut_before_its_last_answer() -> None:
     assert fault.rule == "empty-answer"
 
 
+@pytest.mark.parametrize(
+    ("begun", "rule"),
+    [
+        ("\n\nAssistant: Hi\n\nHuman: A pun?", "roles"),
+        ("\n\nHuman: Hi\n\nHuman: A pun?", "roles"),
+        ("You are kind.\n\nHuman: A pun?", "no-speaker"),
+        ("\n\nHuman: Hi\n\nAssistant: Hello", "no-prompt"),
+        ("", "no-prompt"),
+    ],
+)
+def test_a_dialogue_that_no_prompt_can_be_made_of_is_set_aside(begun: str, rule: str) -> None:
+    (fault,) = found("hh", {side: f"{begun}\n\nAssistant: {side}" for side in ("chosen", "rejected")})
+    assert isinstance(fault, Fault)
+    assert fault.rule == rule
+
+
 def test_a_ranking_of_five_has_ten_pairs_and_no_strength_beyond_three() -> None:
     row = {"instruction": "Why?", "input": "Because.", "output": list("abcde"), "history": [["Hi", "Hello"]]}
     pairs = found("ranking", row)
@@ -88,6 +104,8 @@ def test_votes_of_five_workers() -> None:
     assert [(one.person, one.is_for_first, one.strength) for one in pair.opinions] == [
         ("V", True, 1), ("W", True, 0), ("X", True, 1), ("Y", True, 1), ("Z", False, 1),
     ]  # fmt: skip
+    (nobody,) = found("votes", row | {"votes": [], "workers": []})
+    assert nobody.rule == "no-votes"
     (tie,) = found("votes", row | {"votes": ["a1", "a2"], "workers": ["V", "W"]})
     assert (tie.better, tie.strength) == ("one", 0)
     # reliable workers may outweigh a majority
@@ -158,6 +176,10 @@ def test_votes_provenance_and_group_go_with_the_pair(tmp_path: Path) -> None:
         ('{"instruction": "x", "output": ["a", "b"]}\n{"instruction": 7, "output": []}\n', "set.jsonl:2: not a valid"),
         ('{"a1": "x", "a2": "y", "votes": ["a1"], "workers": [], "topic": "", "title": "t", "description": "d", '
          '"stance": "s"}\n', "set.jsonl:1: the row's parts do not fit"),
+        ('{"a1": "x", "a2": "y", "votes": ["A1"], "workers": ["V"], "topic": "", "title": "t", "description": "d", '
+         '"stance": "s"}\n', "set.jsonl:1: not a valid Voted: Invalid enum value 'A1'"),
+        ('{"question": "q", "passages": [], "preference": [0, 1, 2, 3, 0, 0], "prediction 1": "a", "prediction 2": '
+         '"b", "prediction 3": "c", "prediction 4": "d"}\n', "set.jsonl:1: not a valid Judged: Invalid enum value 3"),
         ('{"instruction": "x", "output": ["a"]}\n', "gave no pair"),
     ],
 )  # fmt: skip
