@@ -448,11 +448,10 @@ class PPOTrainer:
 
     def save(self) -> None:
         """Write the checkpoint of the last whole update and delete those that nothing goes back to any more."""
-        is_main = self.processes.is_main
-        parts = (self.roles, self.critic_head, self.optimizers)
-        if is_main or self.roles.is_sharded:
-            ppo_state.save(self.folder, self.progress, *parts, is_main=is_main)
-        if is_main:
+        if self.processes.is_main or self.roles.is_sharded:
+            parts = (self.roles, self.critic_head, self.optimizers)
+            ppo_state.save(self.folder, self.progress, *parts, is_main=self.processes.is_main)
+        if self.processes.is_main:
             ppo_state.tidy(self.folder, also=self.watch.also_kept)
 
     def save_policy(self, folder: Path, *, base: str) -> None:
