@@ -20,6 +20,7 @@ from alignment import rollout
 from alignment.best import HeldOutConfig
 from alignment.layouts import Layout
 from alignment.processes import Processes
+from alignment.sampling import Sampler
 from alignment.stopping import StopSignal
 from finlm import chat_format, generation, jsonl
 from finlm.errors import UserError
@@ -48,6 +49,7 @@ class Learner(Protocol):
     tokenizer: PreTrainedTokenizerBase
     roles: Layout
     reward_head: Head
+    sampler: Sampler
     processes: Processes
     stop: StopSignal
 
@@ -142,14 +144,12 @@ class HeldOut:
             return []
         ids = [self.ids[place] for place in places]
         with trainer.roles.sampling():
-            answers = generation.sample(
-                trainer.roles.model,
-                trainer.tokenizer,
+            answers = trainer.sampler.sample(
                 ids,
-                self._sampling,
                 seed=int(content_id(self.config.seed, "held-out", trainer.processes.index), 16) % 2**31,
-                batch_size=self.config.batch_size,
-                on_batch=lambda _: trainer.stop.poll(),
+                sampling=self._sampling,
+                rows_at_once=self.config.batch_size,
+                poll=trainer.stop.poll,
             )
         scores, kl = _scores_and_kl(trainer, ids, answers)
         made = []
@@ -233,6 +233,7 @@ def _scores_and_kl(
         prompts,
         answers,
         size=trainer.args.per_device_train_batch_size,
+        tokens=trainer.args.micro_batch_tokens,
         pad=trainer.tokenizer.pad_token_id,
         device=trainer.device,
     ):

@@ -86,8 +86,13 @@ def check_even(args: PPOConfig, processes: int) -> None:
     """Check that all processes will run as many passes.
 
     Raises:
-        UserError: The mixed-in rows do not divide by the processes.
+        UserError: The mixed-in rows do not divide by the processes, or tokens bound a pass.
     """
+    if args.micro_batch_tokens:
+        raise UserError(
+            f"micro_batch_tokens is {args.micro_batch_tokens}, which gives each process passes of its own number; with "
+            "layout 'full' all must run the same passes: set it to 0 and per_device_train_batch_size to what fits."
+        )
     if args.ptx_coef and args.ptx_rows % processes:
         raise UserError(
             f"ptx_rows is {args.ptx_rows}, which {processes} processes cannot share evenly; with layout 'full' all "

@@ -113,6 +113,7 @@ def main(settings: PPOSettings) -> None:
             "on, --overwrite true begins afresh."
         )
         return
+    scorer.check_same_base(reward, base)
     if settings.export == "best" and not (held_out and settings.policy_steps):
         reason = "policy_steps is 0: no policy is kept" if held_out else why_no_evaluation(settings)
         raise UserError(f"export is 'best', but {reason}. Mend that, or set export to last.")

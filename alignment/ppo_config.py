@@ -6,6 +6,7 @@ from alignment.best import HeldOutConfig
 from alignment.guards import GuardConfig
 from alignment.reward_shaping import NORMALISATIONS, Shaping
 from alignment.schedule import SHAPES
+from finlm.engines import ENGINES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +25,12 @@ class PPOConfig:
     total_episodes: int = 38_400
     """Answers to learn from in all; raise it to train a finished run on."""
     per_device_train_batch_size: int = 8
-    """Answers per forward pass and process."""
+    """Answers per forward pass and process, at most."""
+    micro_batch_tokens: int = 0
+    """Tokens of prompts and answers per forward pass and process, at most, padding included; a longer answer goes
+    alone. Answers of any length then fill a pass alike. 0 is no limit."""
     gradient_accumulation_steps: int = 16
-    """Forward passes per optimizer step."""
+    """Forward passes per optimizer step; as many more as micro_batch_tokens asks for."""
     num_mini_batches: int = 1
     """Optimizer steps per epoch over a rollout."""
     num_ppo_epochs: int = 2
@@ -35,6 +39,21 @@ class PPOConfig:
     """Answers sampled at once and process."""
     response_length: int = 512
     """Tokens per answer at most."""
+    engine: str = "auto"
+    """What samples: generate (transformers' own), compiled (a preallocated cache and a captured step), vllm (the extra
+    of that name), or auto: compiled on CUDA, generate elsewhere."""
+    sampler_merge: bool = True
+    """compiled: sample from a copy of the adapted weights with the policy merged in, rounded to their dtype by
+    chance; false samples through the adapter: a third slower, but nothing is rounded and no copy is kept."""
+    sampler_gap_limit: float = 0.2
+    """Mean distance between the sampler's log-probabilities and the training path's, nats per token, beyond which the
+    run stops; 0 never stops."""
+    release_cache: str = "auto"
+    """always, never, or auto: whether the sampler gives its key-value cache (vllm: all its GPU memory) back before the
+    update; auto does so where less than a third of the GPU is free. To make it again takes seconds."""
+    vllm_memory_share: float = 0.0
+    """vllm: share of the GPU's memory for its own copy of the base and its cache, 0 to 1; 0 takes nine tenths of what
+    is free when it starts."""
     max_prompt_length: int = 1536
     """Tokens per prompt at most; longer prompts are set aside and counted."""
     temperature: float = 1.0
@@ -160,14 +179,17 @@ class PPOConfig:
             ("kl_estimator", ("k1", "k2", "k3")),
             ("score_normalisation", NORMALISATIONS),
             ("anneal", SHAPES),
+            ("engine", ENGINES),
+            ("release_cache", ("auto", "always", "never")),
         ):
             if getattr(self, name) not in known:
                 choices = f"{', '.join(known[:-1])} or {known[-1]}"
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {choices}.")
-        for name in ("gamma", "lam", "anneal_floor", "ptx_text_share", "ptx_test_share"):
+        for name in ("gamma", "lam", "anneal_floor", "ptx_text_share", "ptx_test_share", "vllm_memory_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 to 1.")
         not_negative = (
+            "micro_batch_tokens",
             "top_k",
             "score_clip",
             "length_penalty",
@@ -182,6 +204,7 @@ class PPOConfig:
             "entropy_coef",
             "target_kl",
             "ptx_coef",
+            "sampler_gap_limit",
             "policy_steps",
         )
         for name in not_negative:
@@ -192,6 +215,10 @@ class PPOConfig:
         for name in ("dual_clip", "ratio_limit"):
             if 0 < getattr(self, name) <= 1 or getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 1, or 0 for off.")
+        if self.layout == "full" and self.engine == "vllm":
+            raise ValueError(
+                "engine is 'vllm' with layout 'full'; it is sent adapters, not whole models: take auto or compiled."
+            )
         if self.ptx_coef and not self.ptx_instructions:
             raise ValueError(
                 f"ptx_coef is {self.ptx_coef}, but ptx_instructions names no file; give one or set it to 0."

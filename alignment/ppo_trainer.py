@@ -20,7 +20,18 @@ from peft import LoraConfig
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from alignment import faults, objective, ppo_log, ppo_state, ptx, reward_shaping, rollout, schedule, sharding
+from alignment import (
+    faults,
+    objective,
+    ppo_log,
+    ppo_state,
+    ptx,
+    reward_shaping,
+    rollout,
+    sampler_gap,
+    schedule,
+    sharding,
+)
 from alignment.gradients import Gradients, norm
 from alignment.heartbeat import Heartbeat
 from alignment.held_out import Anchor
@@ -117,8 +128,10 @@ class PPOTrainer:
             The last update's metrics.
 
         Raises:
-            UserError: A number is not finite; the weights keep their last values. GuardStop: A guard ends the run, at
-                its last whole update or rolled back to an earlier one. LostProcess: Another process has ended.
+            UserError: A number is not finite, or the sampler is too far from the training path; the weights keep their
+                last values.
+            GuardStop: A guard ends the run, at its last whole update or rolled back to an earlier one.
+            LostProcess: Another process has ended.
             Stopped: SIGTERM came; the run goes on from its last whole update.
         """
         self.take_up()
@@ -157,7 +170,7 @@ class PPOTrainer:
         """One rollout and all learning from it, written down; return its metrics.
 
         Raises:
-            UserError: A number is not finite.
+            UserError: A number is not finite, or the sampler is too far from the training path.
             Stopped: SIGTERM came; weights and state are those of the update before, or of this one if it was whole.
         """
         before, number, clock = self.progress, self.progress.update + 1, Phases(self.device)
@@ -168,6 +181,7 @@ class PPOTrainer:
                 answers = self.sample(prompts, number)
             with clock("measure"):
                 measured = self.measure(prompts, answers)
+                gap = sampler_gap.checked(measured, answers, self.processes, limit=self.args.sampler_gap_limit)
             with clock("credit"):
                 lessons = self.credit(measured)
             # with shards GPUs are full: policy and critic with their moments are 24 bytes a weight
@@ -184,7 +198,7 @@ class PPOTrainer:
         metrics = learned | ppo_log.summary(
             measured, answers, self.processes, kl_coef=self.kl_coef, kl_estimator=self.args.kl_estimator
         )
-        metrics |= ppo_log.of_critic(lessons, self.processes)
+        metrics |= ppo_log.of_critic(lessons, self.processes) | self.sampler.figures() | gap
         metrics |= {"episode": before.episode + self.batch_size, "eps": len(answers) / clock.total_seconds}
         tokens = metrics["rollout/answer_tokens"] * self.batch_size
         metrics |= clock.metrics(tokens=tokens, splits=self.reader.splits + self.gradients.splits)
@@ -283,11 +297,12 @@ class PPOTrainer:
     def learn(self, lessons: Sequence[Lesson], update: int) -> dict[str, float]:
         """Step 4: several epochs of clipped steps, policy and critic each with its own optimizer."""
         steps: list[dict[str, float]] = []
-        size = self.args.gradient_accumulation_steps
+        parts = self.args.num_mini_batches
         for epoch in range(self.args.num_ppo_epochs):
             order = random.Random(self._seed("order", update, epoch)).sample(range(len(lessons)), len(lessons))
-            for start in range(0, len(order), size):
-                batch = [lessons[index] for index in order[start : start + size]]
+            for part in range(parts):
+                of_part = order[part * len(order) // parts : (part + 1) * len(order) // parts]
+                batch = [lessons[index] for index in of_part]
                 steps.append(self._step(batch, update, step=len(steps)))
                 if self._is_far(steps[-1]):
                     break

@@ -56,6 +56,13 @@ class Processes:
         there: list[float] = self._summed(here).tolist()
         return there
 
+    def max(self, number: float) -> float:
+        """Return the largest of a number over processes."""
+        if self.count == 1:
+            return number
+        here = torch.tensor([number], device=self._accelerator.device, dtype=torch.float64)
+        return float(self._accelerator.gather(here).max())
+
     def any(self, is_here: bool) -> bool:
         """Return True on every process if it is True on one of them."""
         return self.sum(float(is_here)) > 0

@@ -51,6 +51,7 @@ class Reader:
             prompts,
             answers,
             size=self._args.per_device_train_batch_size,
+            tokens=self._args.micro_batch_tokens,
             pad=self._pad,
             device=self._roles.device,
             halving=self._halving,

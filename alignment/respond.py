@@ -15,12 +15,12 @@ if not __package__:  # run as a file: import from this checkout, not from this f
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from finlm import chat_format, config, data, generation, jsonl, model, runs
+from finlm import chat_format, config, data, engines, generation, jsonl, model, runs
+from finlm.engines import Engine
 from finlm.errors import UserError
 from finlm.progress import bar
 from finlm.records import Candidates, Prompt, Removal, Response, content_id
@@ -60,6 +60,8 @@ class RespondSettings:
     """Tokens per prompt at most; longer prompts are set aside and counted."""
     batch_size: int = 64
     """Answers sampled at once."""
+    engine: str = "auto"
+    """What samples: generate, compiled, vllm, or auto: compiled on CUDA, generate elsewhere."""
     seed: int = 0
     """Seed of everything random."""
     dtype: str = "auto"
@@ -72,6 +74,7 @@ class RespondSettings:
     def __post_init__(self) -> None:
         if self.responses < 1:
             raise ValueError(f"responses is {self.responses}; it must be 1 or more.")
+        engines.check(self.engine)
 
 
 def main(settings: RespondSettings) -> None:
@@ -96,6 +99,9 @@ def main(settings: RespondSettings) -> None:
     policy, tokenizer = model.load_policy(
         settings.model, dtype=model.choose_dtype(settings.dtype, device), device=device
     )
+    # through the adapter, if it is one: a merged copy would lose what its dtype rounds away
+    engine = engines.make(settings.engine, policy, tokenizer, rows_at_once=settings.batch_size, merge=False)
+    engine.refresh(engines.active_adapter(policy))
     prompts, removals = choose_prompts(settings, tokenizer)
     kept = run.folder / "answered.jsonl"
     answered = list(finished_batches(kept))
@@ -106,9 +112,10 @@ def main(settings: RespondSettings) -> None:
         task = progress.add_task("answers", total=len(prompts), completed=len(answered), note="")
         for start in range(0, len(waiting), per_batch):
             batch = waiting[start : start + per_batch]
-            answered += ask(policy, tokenizer, batch, sampling, settings)
+            answered += ask(engine, tokenizer, batch, sampling, settings)
             jsonl.write(kept, answered)
             progress.advance(task, len(batch))
+    engine.close()
     order = {prompt.id: position for position, prompt in enumerate(prompts)}
     answered.sort(key=lambda item: order[item.prompt.id])
     ended = sum(response.ended for item in answered for response in item.responses)
@@ -154,7 +161,7 @@ def finished_batches(path: Path) -> Iterator[Candidates]:
 
 
 def ask(
-    policy: Any,
+    engine: Engine,
     tokenizer: PreTrainedTokenizerBase,
     batch: list[Prompt],
     sampling: generation.Sampling,
@@ -163,7 +170,7 @@ def ask(
     """Sample the answers to one batch of prompts; its seed depends on the batch alone, so a resumed run is the same."""
     ids = [chat_format.encode(tokenizer, prompt.messages).ids for prompt in batch for _ in range(settings.responses)]
     seed = int(content_id(settings.seed, [prompt.id for prompt in batch]), 16) % 2**31
-    answers = generation.sample(policy, tokenizer, ids, sampling, seed=seed, batch_size=settings.batch_size)
+    answers = engine.sample(ids, sampling, seed=seed)
     responses = [
         Response(
             text=answer.text(tokenizer),

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignment.layouts import Role
+from finlm import fused_lora
 from finlm.likelihood import output_head
 from finlm.model import order_targets
 from finlm.trunk import Trunk
@@ -91,6 +92,7 @@ class Roles:
             for parameter in self.adapter(name).values():
                 parameter.requires_grad_(True)
         self.model.eval()
+        fused_lora.install(self.model)
         self.trunk = Trunk(self.model)
         self.head_VD = output_head(base)
         self.device = self.head_VD.device

@@ -132,17 +132,28 @@ def micro_batches(
     size: int,
     pad: int,
     device: torch.device,
+    tokens: int = 0,
     halving: Halving | None = None,
     poll: Callable[[], None] = lambda: None,
 ) -> list[MicroBatch]:
-    """Group answers of similar length into micro-batches of `size`; `poll` is called before each and may raise."""
+    """Group answers of similar length into micro-batches.
+
+    Args:
+        roles: The model.
+        prompts: Token ids of each prompt.
+        answers: One for each.
+        size: Answers of a micro-batch at most.
+        pad: Padding token.
+        device: Where they go.
+        tokens: Tokens of a micro-batch at most, padding included, unless a single answer has more; 0 is no limit.
+        halving: What to do where memory is short.
+        poll: Called before each micro-batch; may raise.
+    """
     halving = halving or Halving()
     lengths = [len(prompt) + len(answer.ids) for prompt, answer in zip(prompts, answers, strict=True)]
-    order = sorted(range(len(answers)), key=lambda index: (lengths[index], index))
     batches = []
-    for start in range(0, len(order), size):
+    for index in grouped(lengths, size=size, tokens=tokens):
         poll()
-        index = order[start : start + size]
         ids_BT, is_token_BT = pad_right([[*prompts[i], *answers[i].ids] for i in index], pad, device)
         answer_BA, is_answer_BA = pad_right([answers[i].ids for i in index], pad, device)
         first_B1 = torch.tensor([[len(prompts[i]) - 1] for i in index], device=device)
@@ -159,6 +170,17 @@ def micro_batches(
 
 def _lower(trunk: Trunk, batch: MicroBatch) -> Tensor:
     return trunk.states(batch.ids_BT, batch.is_token_BT)
+
+
+def grouped(lengths: Sequence[int], *, size: int, tokens: int = 0) -> list[list[int]]:
+    """Return places of similar lengths together: at most `size`, and at most `tokens` once padded to the longest."""
+    groups: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
+        is_full = not groups or len(groups[-1]) == size
+        if is_full or 0 < tokens < (len(groups[-1]) + 1) * lengths[place]:
+            groups.append([])
+        groups[-1].append(place)
+    return groups
 
 
 def _hidden(roles: Layout, batch: MicroBatch) -> Tensor:

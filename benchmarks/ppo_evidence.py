@@ -7,39 +7,16 @@ ended answers, KL per answer. `--set ppo.learning_rate=1e-4` changes a stage's s
 """
 
 import argparse
-import importlib
 import json
 import os
 import shutil
 import sys
-import time
 from pathlib import Path
 
 if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-STAGES = {
-    "selfqa": ("selfqa.generate", "Settings"),
-    "sft": ("alignment.sft", "SFTSettings"),
-    "respond": ("alignment.respond", "RespondSettings"),
-    "by_figures": ("annotation.by_figures", "ByFiguresSettings"),
-    "reward": ("reward.train", "RewardSettings"),
-    "prompts": ("finlm.prompts", "PromptSettings"),
-    "ppo": ("alignment.ppo", "PPOSettings"),
-    "evaluate": ("finlm.evaluate", "EvaluateSettings"),
-}
-
-
-def run_stage(name: str, root: Path, seed: int, changes: list[str]) -> float:
-    """Run one stage with its demo configuration and return its seconds."""
-    config = importlib.import_module("finlm.config")
-    module_name, settings = STAGES[name]
-    module = importlib.import_module(module_name)
-    arguments = ["--config", f"{name}_demo", "--runs", str(root), *changes]
-    arguments += ["--seed", str(seed)] if name != "selfqa" else []
-    began = time.perf_counter()
-    module.main(config.parse(getattr(module, settings), name, arguments, name))
-    return time.perf_counter() - began
+from benchmarks.stages import STAGES, changes_for, run_stage
 
 
 def rows_of(root: Path, seed: int) -> list[str]:
@@ -76,9 +53,9 @@ def main() -> None:
         if given.selfqa and not (root / "selfqa").exists():
             shutil.copytree(given.selfqa, root / "selfqa")
         for name in STAGES:
-            if name == "selfqa" and given.selfqa:
+            if name == "import" or (name == "selfqa" and given.selfqa):
                 continue
-            changes = [f"--{item.split('.', 1)[1]}" for item in given.set if item.split(".", 1)[0] == name]
+            changes = changes_for(name, given.set)
             changes += ["--limit", str(given.limit)] if name == "evaluate" else []
             seconds.append(f"seed {seed} {name}: {run_stage(name, root, seed, changes):.1f} s")
         if not (given.runs / "base").exists():

@@ -118,7 +118,8 @@ def _checked(path: Path) -> str:
 def parser_for(settings: type[C], description: str, prog: str | None = None) -> ArgumentParser:
     """Return the parser whose flags are the fields of `settings`."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = _Parser(prog=prog, description=description, allow_abbrev=False, exit_on_error=True)
+    short = "--out stands for --output and --output_dir."
+    parser = _Parser(prog=prog, description=description, epilog=short, allow_abbrev=False, exit_on_error=True)
     parser.add_argument("--config", action="config", help="YAML file, or the name of a shipped one; flags win over it.")
     parser.add_class_arguments(settings, None)
     return parser
@@ -145,7 +146,7 @@ def parse(
     Raises:
         UserError: An unknown key, a value of the wrong type, or one that the dataclass refuses.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = _with_short_names(list(sys.argv[1:] if argv is None else argv), settings)
     for position, argument in enumerate(arguments):
         if argument == "--config" and position + 1 < len(arguments):
             arguments[position + 1] = find_config(arguments[position + 1])
@@ -158,6 +159,15 @@ def parse(
     if remembered is not None and remembered.is_file() and not is_fresh and runs.has_begun(remembered.parent):
         found = _parsed(parser, settings, [f"--config={remembered}", *arguments])
     return found
+
+
+def _with_short_names(arguments: list[str], settings: type[Any]) -> list[str]:
+    """Spell out `--out`, which every command takes for the field that says where its results go."""
+    names = [field.name for field in dataclasses.fields(settings)]
+    long = next((name for name in ("output", "output_dir") if name in names and "out" not in names), None)
+    if long is None:
+        return arguments
+    return [re.sub(r"^--out(?==|$)", f"--{long}", argument) for argument in arguments]
 
 
 def _parsed(parser: ArgumentParser, settings: type[C], arguments: list[str]) -> C:

@@ -14,7 +14,18 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 NAME = "finlm_slots"
-_BLOCK = 64
+
+
+class Tile(NamedTuple):
+    """How the kernel cuts its work; benchmarks/decode_kernel_gpu.py compares choices."""
+
+    block: int
+    """Places of the cache at a time."""
+    warps: int
+    stages: int
+
+
+TILE = Tile(block=64, warps=4, stages=3)
 
 
 class LayerSlots(NamedTuple):
@@ -142,8 +153,8 @@ def _by_kernel(
         heads,
         heads // keys.shape[1],
         WIDTH=width,
-        BLOCK=_BLOCK,
-        num_warps=4,
-        num_stages=3,
+        BLOCK=TILE.block,
+        num_warps=TILE.warps,
+        num_stages=TILE.stages,
     )
     return out

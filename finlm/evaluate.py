@@ -26,6 +26,7 @@ from finlm import (
     chat_format,
     config,
     data,
+    engines,
     evaluation,
     generation,
     jsonl,
@@ -91,6 +92,8 @@ class EvaluateSettings:
     """Tokens per prompt at most; longer prompts are set aside and counted."""
     batch_size: int = 64
     """Answers at once."""
+    engine: str = "auto"
+    """What samples: generate, compiled, vllm, or auto: compiled on CUDA, generate elsewhere."""
     seed: int = 0
     """Seed of everything random."""
     dtype: str = "auto"
@@ -103,6 +106,7 @@ class EvaluateSettings:
     def __post_init__(self) -> None:
         if self.baseline not in self.models:
             raise ValueError(f"baseline {self.baseline!r} is not among the models {sorted(self.models)}.")
+        engines.check(self.engine)
 
 
 def main(settings: EvaluateSettings) -> None:
@@ -198,15 +202,16 @@ def answer_and_choose(
         task = progress.add_task(f"{name} answers", total=len(prompts), note="")
         policy, tokenizer = _load(settings, folder)
         ids = [chat_format.encode(tokenizer, prompt.messages).ids for prompt in prompts]
-        answers = generation.sample(
-            policy,
-            tokenizer,
+        # an adapter is sampled through: a merged copy would lose what its dtype rounds away
+        engine = engines.make(settings.engine, policy, tokenizer, rows_at_once=settings.batch_size, merge=False)
+        engine.refresh(engines.active_adapter(policy))
+        answers = engine.sample(
             ids,
             sampling,
             seed=settings.seed,
-            batch_size=settings.batch_size,
-            on_batch=lambda count, task=task: progress.advance(task, count),  # type: ignore[misc]
+            on_done=lambda count, task=task: progress.advance(task, count),  # type: ignore[misc]
         )
+        engine.close()
         logp = likelihood.answer_log_probs(
             policy, ids, [answer.ids for answer in answers], pad=tokenizer.pad_token_id, batch_size=16
         )
@@ -234,7 +239,7 @@ def answer_and_choose(
         if items:
             chosen = evaluation.choose(policy, tokenizer, items, batch_size=16)
             right_choices[name] = sum(one == item.answer for one, item in zip(chosen, items, strict=True))
-        del policy
+        del policy, engine
         gc.collect()
     return answered, records, right_choices
 

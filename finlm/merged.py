@@ -1,8 +1,8 @@
 """A scratch copy of a model with one adapter merged, for sampling; the base itself is never touched.
 
 Sampling through an unmerged adapter costs a third of its speed. Merging into the base and subtracting later would wear
-the base down: bfloat16 rounds both ways. So the copy is built from the pristine base each time, and what bfloat16
-rounds away of the update is measured.
+the base down: bfloat16 rounds both ways. So the copy is built from the pristine base each time, rounded so that small
+updates survive (finlm/rounding.py), and what survives is measured.
 """
 
 import copy
@@ -13,6 +13,9 @@ from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
+
+from finlm.joined import join
+from finlm.rounding import stochastically
 
 
 class SamplingCopy:
@@ -27,6 +30,8 @@ class SamplingCopy:
 
     Attributes:
         model: The copy. Merged weights are undefined until the first `refresh`.
+        is_filled: False until then.
+        is_merged: True if an adapter's weights are merged into maps of its own.
     """
 
     def __init__(self, model: PeftModel | LlamaForCausalLM, *, merge: bool = True) -> None:
@@ -36,7 +41,10 @@ class SamplingCopy:
         self._merge = merge
         self._pairs: list[tuple[LoraLinear, nn.Linear]] = []
         self._share(base, self.model)
+        join(self.model, [own for _, own in self._pairs])
         self.model.training = False
+        self.is_merged = bool(self._pairs)
+        self.is_filled = not self._pairs
 
     def _share(self, original: nn.Module, shell: nn.Module) -> None:
         """Fill `shell` with the original's leaves, or with linear maps of its own where an adapter sits."""
@@ -52,21 +60,32 @@ class SamplingCopy:
                 self._share(part, getattr(shell, name))
 
     @torch.no_grad()
-    def refresh(self, adapter: str) -> float:
+    def refresh(self, adapter: str | None) -> float:
         """Merge the adapter as it is now: W' = W + scaling B A, in float32, rounded once to the base's dtype.
+
+        In bfloat16 it is rounded by chance, the same each time, so that an update too small for it is there on average.
+
+        Args:
+            adapter: Its name; None takes the base's weights as they are. Other adapters may sit on more maps.
 
         Returns:
             The share of the update that survives the rounding, <W' - W, D> / <D, D> over all adapted maps; 1 where the
             adapter is still zero or nothing is merged.
         """
         along, whole = [], []
+        chance = torch.Generator(self.model.device).manual_seed(0)
         for lora, own in self._pairs:
             base_OI = lora.get_base_layer().weight
+            if adapter not in lora.lora_A:
+                own.weight.copy_(base_OI)
+                continue
             delta_OI: Tensor = lora.get_delta_weight(adapter).float()
-            own.weight.copy_(base_OI.float() + delta_OI)
+            merged_OI = base_OI.float() + delta_OI
+            own.weight.copy_(stochastically(merged_OI, chance) if base_OI.dtype == torch.bfloat16 else merged_OI)
             moved_OI = own.weight.float() - base_OI.float()
             along.append((moved_OI * delta_OI).sum())
             whole.append(delta_OI.square().sum())
+        self.is_filled = True
         size = float(torch.stack(whole).double().sum()) if whole else 0.0
         return float(torch.stack(along).double().sum()) / size if size else 1.0
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from finlm import runs
+from finlm import fused_layers, runs, unpadded
 from finlm.embedded import EMBEDDED, import_embedded
 from finlm.errors import MissingInput, UserError
 from finlm.tokenizer import check_vocabulary, load_tokenizer
@@ -104,7 +104,7 @@ def load_causal(folder: str | Path, *, dtype: torch.dtype, device: torch.device)
             f"{folder}: {len(missing)} weights are missing ({missing[0]} for one), which would be drawn at random; "
             "copy the model folder again."
         )
-    return model.to(device)
+    return fused_layers.install(unpadded.install(model.to(device)))
 
 
 def _unreadable(folder: Path, error: BaseException) -> UserError:

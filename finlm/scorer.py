@@ -22,12 +22,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from finlm import chat_format
+from finlm import chat_format, runs
 from finlm.errors import MissingInput, UserError
 from finlm.generation import pad_right
 from finlm.model import ADAPTER_CONFIG, base_of, load_causal
 from finlm.records import Message
 from finlm.tokenizer import load_tokenizer, tokenizer_fingerprint
+from finlm.unpadded import hidden_states
 
 DESCRIPTION = "reward.json"
 HEAD = "head.safetensors"
@@ -47,6 +48,8 @@ class RewardDescription:
     normalised_on: str
     tokenizer: str
     """Fingerprint of the tokenizer that the model was trained with."""
+    base: str = ""
+    """Fingerprint of the base's folder; empty where it was not kept."""
 
     def __post_init__(self) -> None:
         if not self.std > 0:
@@ -151,12 +154,25 @@ def check_same_tokenizer(folder: str | Path, tokenizer: PreTrainedTokenizerBase)
         )
 
 
+def check_same_base(folder: str | Path, base: str | Path) -> None:
+    """Check that a reward model was trained on this base: on another of the same shape it says nothing, unnoticed.
+
+    Raises:
+        UserError: It was trained on another one.
+    """
+    trained_on = load_description(folder).base
+    if trained_on and trained_on != runs.fingerprint(base):
+        raise UserError(
+            f"The reward model in {folder} was trained on another base than {base} (fingerprint {trained_on[:16]}): "
+            "its adapter says nothing of this one's states; train it on the policy's base: python reward/train.py "
+            f"--model {base}."
+        )
+
+
 def last_hidden(model: Any, ids_BT: torch.Tensor, is_token_BT: torch.Tensor) -> torch.Tensor:
     """Return the hidden states (B, T, D) after the final norm, under whatever adapter is on; rows are padded right."""
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
-    out = causal.model(input_ids=ids_BT, attention_mask=is_token_BT.long(), use_cache=False)
-    hidden: torch.Tensor = out.last_hidden_state
-    return hidden
+    return hidden_states(causal.model, is_token_BT, input_ids=ids_BT)
 
 
 @torch.inference_mode()

@@ -14,6 +14,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaModel
 
+from finlm.unpadded import hidden_states
+
 
 class Trunk:
     """A model in two parts, its layers shared: below the lowest adapter, and from there on.
@@ -31,15 +33,11 @@ class Trunk:
     @torch.no_grad()
     def states(self, ids_BT: Tensor, is_token_BT: Tensor) -> Tensor:
         """Return the states (B, T, D) that enter the lowest adapted layer; rows are padded on the right."""
-        return self._run(self._lower, is_token_BT, input_ids=ids_BT)
+        return hidden_states(self._lower, is_token_BT, input_ids=ids_BT)
 
     def finish(self, states_BTD: Tensor, is_token_BT: Tensor) -> Tensor:
         """Return the hidden states (B, T, D) after the final norm, under whatever adapter is on."""
-        return self._run(self._upper, is_token_BT, inputs_embeds=states_BTD)
-
-    def _run(self, part: LlamaModel, is_token_BT: Tensor, **inputs: Tensor) -> Tensor:
-        hidden: Tensor = part(attention_mask=is_token_BT.long(), use_cache=False, **inputs).last_hidden_state
-        return hidden
+        return hidden_states(self._upper, is_token_BT, inputs_embeds=states_BTD)
 
 
 def _layers_without_adapters(llama: Any) -> int:

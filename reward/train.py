@@ -214,7 +214,11 @@ def export(trainer: WholeRewardTrainer, settings: RewardSettings, base: Path, tr
             aside,
             scorer.fold(weight_D, mean=mean, std=std),
             scorer.RewardDescription(
-                mean=mean, std=std, normalised_on=normalised_on, tokenizer=tokenizer_fingerprint(tokenizer)
+                mean=mean,
+                std=std,
+                normalised_on=normalised_on,
+                tokenizer=tokenizer_fingerprint(tokenizer),
+                base=runs.fingerprint(base),
             ),
         )
 

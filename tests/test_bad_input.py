@@ -276,6 +276,15 @@ def test_reward_model_of_another_tokenizer_or_another_base(
     refused(warm.run("finlm.evaluate", "--config", tiny.settings("evaluate"), *models, cwd=folder), *words)
     description.write_text(right, encoding="utf-8")
 
+    same_shape = folder / "other"
+    shutil.copytree(tiny.base, same_shape)
+    other = LlamaForCausalLM.from_pretrained(same_shape)
+    other.lm_head.weight.data.add_(0.01)
+    other.save_pretrained(same_shape)
+    done = warm.run("alignment.ppo", "--config", tiny.settings("ppo"), "--model", same_shape, cwd=folder)
+    refused(done, "was trained on another base than", "other", "reward/train.py --model")
+
+    rewrite(description, {"base": ""})  # as an older version wrote it: the shape alone decides
     base = folder / "narrow"
     shutil.copytree(tiny.base, base)
     shape = LlamaConfig.from_pretrained(base)

@@ -98,6 +98,12 @@ def test_run_root_stands_in_every_string(monkeypatch: pytest.MonkeyPatch) -> Non
     assert parsed("--output", "c").output == "c"
 
 
+@pytest.mark.parametrize("arguments", [["--out", "x"], ["--out=x"]])
+def test_out_is_short_for_where_the_results_go(arguments: list[str]) -> None:
+    assert parsed(*arguments).output == "x"
+    assert parsed("--names", '["--out"]').names == ["--out"]
+
+
 def test_lists_and_sections_are_given_on_the_command_line() -> None:
     assert parsed("--names", "[a, b]").names == ["a", "b"]
     assert parsed("--names+", "z").names == ["runs/x", "y", "z"]

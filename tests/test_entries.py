@@ -62,7 +62,7 @@ def real(*command: str | Path, cwd: Path, **environment: str) -> subprocess.Comp
 
 def test_commands_are_the_entries() -> None:
     assert {module for module, _ in COMMANDS.values()} == {module_of(path) for path in ENTRIES}
-    assert len(ENTRIES) == 14
+    assert len(ENTRIES) == 15
 
 
 @pytest.mark.parametrize("path", ENTRIES, ids=name_of)
@@ -96,7 +96,7 @@ def test_help_shows_every_setting_with_its_text_and_default(path: Path, warm: Wa
         entry = re.search(rf" --{name}[ ,].*?\((required, )?type: .*?\)", shown)
         assert entry, f"--{name} is not shown"
         assert " ".join(text.split())[:40] in shown, f"--{name} is not explained"
-    required = {"corpus"} if path.parent.name == "selfqa" else set()
+    required = {"selfqa/generate": {"corpus"}, "annotation/importing": {"input"}}.get(name_of(path), set())
     sections = {"evaluation", "guards"}  # their fields have defaults
     assert shown.count(" default: ") >= len(fields.keys() - required - sections)
     assert shown.count("(required, type:") == len(required)

@@ -282,7 +282,8 @@ def test_notation_has_every_axis() -> None:
 
 def test_notation_has_only_metrics_that_are_logged() -> None:
     named = set(re.findall(r"`((?:objective|rollout|loss|policy|val|perf)/\w+)`", text_of("docs/notation.md")))
-    source = "".join(text_of(f"alignment/{name}.py") for name in ("ppo_trainer", "ppo_log", "perf"))
+    logging = ("ppo_trainer", "ppo_log", "perf", "sampling", "sampler_gap")
+    source = "".join(text_of(f"alignment/{name}.py") for name in logging)
     assert len(named) > 15
     assert [name for name in sorted(named) if f'"{name}"' not in source] == []
 

@@ -267,6 +267,8 @@ def test_rows_that_processes_cannot_share_are_refused() -> None:
     check_even(args, 3)
     with pytest.raises(UserError, match=r"ptx_rows is 6, which 4 processes cannot share evenly.*a multiple of 4"):
         check_even(args, 4)
+    with pytest.raises(UserError, match=r"micro_batch_tokens is 512.*set it to 0"):
+        check_even(PPOConfig(layout="full", micro_batch_tokens=512), 2)
 
 
 def test_with_shards_too_little_memory_is_not_met_by_halves() -> None:

@@ -72,7 +72,7 @@ def test_kl_and_returns_of_a_rollout_equal_plain_sums(make: Maker) -> None:
 
 
 def test_a_run_logs_what_the_notation_promises(make: Maker, tmp_path: Path, root: Path) -> None:
-    make(total_episodes=16, output_dir=str(tmp_path)).train()
+    make(total_episodes=16, engine="compiled", output_dir=str(tmp_path)).train()
     lines = read_metrics(tmp_path / "metrics.jsonl")
     told = (root / "docs" / "notation.md").read_text(encoding="utf-8").partition("metrics.jsonl`:")[2]
     named = set(re.findall(r"`((?:objective|rollout|loss|policy|val|perf)/\w+|lr|episode|eps)`", told))

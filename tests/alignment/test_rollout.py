@@ -228,3 +228,11 @@ def test_ppo_learns_to_write_what_is_paid_for(make: Maker, monkeypatch: pytest.M
         ended = torch.softmax(trainer.roles.model(input_ids=torch.tensor([prompt])).logits[0, -1], dim=-1)
     assert float(begun[paid]) < 0.3
     assert float(ended[paid]) > 0.8
+
+
+def test_micro_batches_hold_so_many_answers_and_so_many_tokens() -> None:
+    lengths = [5, 3, 9, 3, 4, 20]
+    assert rollout.grouped(lengths, size=2) == [[1, 3], [4, 0], [2, 5]]
+    assert rollout.grouped(lengths, size=9, tokens=12) == [[1, 3, 4], [0], [2], [5]]  # 20 tokens have no room anywhere
+    assert rollout.grouped(lengths, size=2, tokens=18) == [[1, 3], [4, 0], [2], [5]]
+    assert rollout.grouped([], size=2, tokens=3) == []

@@ -133,6 +133,28 @@ def test_learning_stops_within_an_epoch_once_the_policy_is_too_far(make: Maker) 
     assert figures["policy/epochs"] == 5 / 4
 
 
+# ---------------------------------------------------------------------------------------------- micro-batches
+
+
+def test_a_bound_on_tokens_makes_smaller_passes_and_the_same_step(make: Maker) -> None:
+    settings: dict[str, Any] = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+    settings |= {"num_mini_batches": 1, "num_ppo_epochs": 2, "learning_rate": 1e-2}
+    found = []
+    for tokens in (0, 20):
+        trainer = make(**settings, micro_batch_tokens=tokens)
+        lessons = trainer.credit(trainer.measure(PROMPTS, ANSWERS))
+        assert all(lesson.tokens <= tokens or len(lesson) == 1 for lesson in lessons if tokens)
+        assert sum(map(len, lessons)) == len(ANSWERS)
+        figures = trainer.learn(lessons, update=1)
+        found.append((len(lessons), figures["rollout/policy_steps"], weights(trainer, "policy")))
+    (whole, steps, one), (smaller, same_steps, other) = found
+    assert (whole, steps, same_steps) == (1, 2, 2)
+    assert smaller > 3
+    for before, after in zip(one, other, strict=True):
+        # AdamW moves every weight by up to 2e-2 here, and makes much of a small gradient's last bits too
+        torch.testing.assert_close(before, after, rtol=1e-3, atol=1e-4)
+
+
 # ---------------------------------------------------------------------------------------------- critic warm-up
 
 
@@ -165,6 +187,7 @@ REFUSED = [
     ({"top_p": 0.0}, "top_p is 0.0; it must be above 0 and at most 1"),
     ({"top_k": -1}, "top_k is -1; it must be 0 (off) or more"),
     ({"ptx_coef": 1.0}, "ptx_instructions names no file"),
+    ({"layout": "full", "engine": "vllm"}, "engine is 'vllm' with layout 'full'; it is sent adapters"),
     ({"adaptive_kl_horizon": 0}, "adaptive_kl_horizon is 0; it must be 1 or more"),
 ]
 

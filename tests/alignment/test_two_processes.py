@@ -73,12 +73,13 @@ def child(base: str, reward: str, tiny: str, out: str, task: str) -> None:
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
     if task == "learn":
         mine = slice(trainer.processes.index * (8 // count), (trainer.processes.index + 1) * (8 // count))
+        most = trainer.processes.max(float(trainer.processes.index))
         measured = trainer.measure(PROMPTS[mine], ANSWERS[mine])
         figures = trainer.learn(trainer.credit(measured), update=1)
         weights = [*trainer.gradients.policy, *trainer.gradients.critic]
         sums = [float(weight.detach().double().square().sum()) for weight in weights]
         scores = trainer.progress.scores
-        said = {"figures": figures, "weights": sums, "scores": [scores.count, scores.mean, scores.m2]}
+        said = {"figures": figures, "most": most, "weights": sums, "scores": [scores.count, scores.mean, scores.m2]}
         Path(out, f"said-{trainer.processes.index}.json").write_text(json.dumps(said), encoding="utf-8")
         return
     if task in SIGNALS:
@@ -149,6 +150,7 @@ def test_two_processes_take_the_step_of_one(tiny: Any, reward_model: Path, tmp_p
         said[count] = [json.loads((out / f"said-{index}.json").read_text()) for index in range(count)]
     (one,), two = said[1], said[2]
     assert two[0] == two[1]  # to the bit: both processes decide alike
+    assert (one["most"], two[0]["most"]) == (0, 1)
     assert two[0]["weights"] == pytest.approx(one["weights"], rel=1e-4, abs=1e-7)
     assert two[0]["scores"] == pytest.approx(one["scores"], rel=1e-5)
     for name, figure in one["figures"].items():

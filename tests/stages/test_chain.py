@@ -311,3 +311,32 @@ def test_too_long_questions_reach_no_model(chain) -> None:
     for path in [*chain.runs.glob("*.jsonl"), *chain.runs.rglob("rollouts/*.jsonl"), chain.runs / "evaluation"]:
         if path.is_file() and path.name != "prompts.jsonl":
             assert TOO_LONG not in path.read_text(encoding="utf-8"), path
+
+
+# ------------------------------------------------------------------------------------------------ engines
+
+
+def test_candidates_and_evaluation_take_another_engine(chain, warm, tiny, tmp_path) -> None:
+    folder = chain.before("respond", tmp_path / "run")
+    run = ("alignment.respond", "--config", tiny.settings("respond"))
+    done = warm.run(*run, "--engine", "fast", cwd=folder)
+    assert (done.returncode, "engine is 'fast'; it must be auto, generate, compiled or vllm." in done.stderr) == (
+        2,
+        True,
+    )
+    done = warm.run(*run, "--engine", "compiled", cwd=folder)
+    assert done.returncode == 0, done.said
+    ours, others = (list(jsonl.read(at / "candidates.jsonl", Candidates)) for at in (folder / "runs", chain.runs))
+    assert [item.prompt.id for item in ours] == [item.prompt.id for item in others]
+    assert all(len(item.responses) == 3 for item in ours)
+    assert any(len({one.text for one in item.responses}) > 1 for item in ours)
+
+    folder = chain.before("evaluate", tmp_path / "evaluated")
+    greedy = ("finlm.evaluate", "--config", tiny.settings("evaluate"), "--temperature", "0")
+    told = {}
+    for name in ("generate", "compiled"):
+        done = warm.run(*greedy, "--engine", name, "--output", f"runs/{name}", cwd=folder)
+        assert done.returncode == 0, done.said
+        answers = list(jsonl.read(folder / "runs" / name / "answers.jsonl", AnswerRecord))
+        told[name] = [(answer.model, answer.text, answer.ended) for answer in answers]
+    assert told["generate"] == told["compiled"]
