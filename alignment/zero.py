@@ -13,7 +13,7 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_grad
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from transformers import LlamaForCausalLM
 
@@ -56,6 +56,19 @@ class EngineCut:
     def write(self, shard: Tensor) -> None:
         """Round the shard to the weights that the engine computes with."""
         self._parameter.ds_tensor.data.copy_(shard)
+
+
+class Body(nn.Module):
+    """An engine that answers as the model in it does, and has that model's configuration, not DeepSpeed's."""
+
+    def __init__(self, engine: Any) -> None:
+        super().__init__()
+        self.engine = engine
+        self.config = engine.module.config
+
+    def forward(self, **inputs: Any) -> Any:
+        """Return what the model in the engine returns."""
+        return self.engine(**inputs)
 
 
 class ZeRO:
@@ -113,7 +126,7 @@ class ZeRO:
         engine, *_ = deepspeed.initialize(
             model=body, optimizer=torch.optim.SGD(body.parameters(), lr=0.0), config=config, dist_init_required=False
         )
-        model.model = engine
+        model.model = Body(engine)
         shards = {}
         for name, parameter in engine.module.named_parameters(prefix="model"):
             cut = EngineCut(parameter, engine)
