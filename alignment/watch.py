@@ -225,7 +225,8 @@ class Watch:
         guards, progress = self._trainer.args.guards, self._trainer.progress
         acting = worst(judge(guards, self._observed, self._scheduled))
         is_acted_on = acting is not None and guards.acts and acting.action in ("stop", "roll back")
-        written, before = read_guards(self._folder), len(read_guards(self._folder))
+        written = read_guards(self._folder)
+        before = len(written)
         known = {(one.roll_backs, one.update, one.guard, one.back_to is None) for one in written}
         found = None
         verdicts = news(guards, self._observed, self._scheduled)

@@ -167,8 +167,24 @@ def _attention_forward(
     )
     query, key = _Rotated.apply(query, key, *position_embeddings)  # type: ignore[no-untyped-call]
     query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+    return attended(module, query, key, value, attention_mask, **named)
+
+
+def attended(
+    module: LlamaAttention, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **named: Any
+) -> tuple[Tensor, Any]:
+    """Attend as the model's configuration says and map the result out, (B, heads, T, width) -> (B, T, D), and weights.
+
+    Args:
+        module: The attention module.
+        query: Turned by the rotary embedding.
+        key: The same.
+        value: As it was mapped.
+        attention_mask: For the attention function.
+        named: What it takes besides.
+    """
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(
         module.config._attn_implementation, modeling_llama.eager_attention_forward
     )
     out, weights = attend(module, query, key, value, attention_mask, scaling=module.scaling, **named)
-    return module.o_proj(out.reshape(*hidden_states.shape[:-1], -1)), weights
+    return module.o_proj(out.reshape(*out.shape[:2], -1)), weights

@@ -46,7 +46,7 @@ class _Adapted(torch.autograd.Function):
 
 def product(left: Tensor, right: Tensor) -> Tensor:
     """Return the matrix product in float32 of matrices in half precision, without rounding it to theirs on the way."""
-    if left.device.type == "cuda":
+    if left.device.type == "cuda" and left.dtype in HALF:
         return torch.mm(left, right, out_dtype=torch.float32)
     return left.float() @ right.float()
 

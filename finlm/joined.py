@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP
+
+from finlm.fused_layers import attended
 
 
 def join(model: LlamaForCausalLM, own: Sequence[nn.Linear]) -> None:
@@ -57,8 +58,4 @@ def _attention_forward(
     joint = torch.split(nn.functional.linear(hidden_states, module.joint_weight), module.joint_sizes, dim=-1)
     query, key, value = (part.view(*both, -1, module.head_dim).transpose(1, 2) for part in joint)
     query, key = modeling_llama.apply_rotary_pos_emb(query, key, *position_embeddings)
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-        module.config._attn_implementation, modeling_llama.eager_attention_forward
-    )
-    out, weights = attend(module, query, key, value, attention_mask, scaling=module.scaling, **named)
-    return module.o_proj(out.reshape(*both, -1)), weights
+    return attended(module, query, key, value, attention_mask, **named)
