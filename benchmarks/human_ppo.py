@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--preferences", required=True, help="folder of published preferences")
     parser.add_argument("--runs", type=Path, default=Path("runs/human"), help="folder (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all stages (default: %(default)s)")
-    parser.add_argument("--longest", type=int, default=1200, help="characters of a prompt (default: %(default)s)")
+    parser.add_argument("--longest", type=int, default=1600, help="characters of a prompt (default: %(default)s)")
     parser.add_argument("--longest-answer", type=int, default=400, help="of an answer to learn (default: %(default)s)")
     parser.add_argument("--held-out", type=int, default=400, help="held-out prompts (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="STAGE.NAME=VALUE", help="change a setting")
@@ -139,11 +139,11 @@ def main() -> None:
     reward += [f"--candidates={root}/none.jsonl", "--save_steps=1000"]
     for label, half in (("reward", "first"), ("independent", "second")):
         preferences = f"--preferences={root}/preferences-{half}.jsonl"
-        stage("reward", *reward, "--steps=120", preferences, f"--output={root}/{label}", label=label)
+        stage("reward", *reward, "--steps=60", preferences, f"--output={root}/{label}", label=label)
     try:
         stage(
             "ppo", "--lora", every_layer, f"--prompts={root}/prompts.jsonl", f"--held_out={root}/held_out.jsonl",
-            f"--anchor={root}/independent", "--total_episodes=7680", "--per_device_train_batch_size=32",
+            f"--anchor={root}/independent", "--total_episodes=7040", "--per_device_train_batch_size=32",
             "--gradient_accumulation_steps=2", "--num_ppo_epochs=2", "--local_rollout_forward_batch_size=64",
             "--response_length=96", "--max_prompt_length=512", "--learning_rate=1e-4", "--critic_learning_rate=1e-4",
             "--warmup_updates=5", "--anneal=linear", "--kl_coef=0.05", "--missing_eos_penalty=1.0", "--save_steps=60",

@@ -25,7 +25,7 @@ class Tile(NamedTuple):
     stages: int
 
 
-TILE = Tile(block=64, warps=4, stages=3)
+TILE = Tile(block=128, warps=2, stages=3)
 
 
 class LayerSlots(NamedTuple):

@@ -50,18 +50,22 @@ def child(base: str, reward: str, tiny: str, out: str, task: str) -> None:
     from alignment.processes import LostProcess
     from alignment.stopping import EXIT_CODE, Stopped
     from finlm import generation
-    from finlm.model import load_causal
+    from finlm.model import device_of_this_process, load_causal
     from finlm.tokenizer import load_tokenizer
 
     torch.set_num_threads(1)
+    on_gpus = "ACCELERATE_USE_CPU" not in os.environ
+    device = device_of_this_process() if on_gpus else torch.device("cpu")
     count = int(os.environ.get("WORLD_SIZE", "1"))
     tokenizer = load_tokenizer(base)
     torch.manual_seed(11)
     files = {"ptx_instructions": [f"{tiny}/instructions.jsonl"], "ptx_text": [f"{tiny}/text.txt"]}
     trainer = PPOTrainer(
-        args=PPOConfig(**SETTINGS, **files, output_dir=out, gradient_accumulation_steps=4 // count),
+        args=PPOConfig(
+            **SETTINGS, **files, output_dir=out, gradient_accumulation_steps=4 // count, engine="generate"
+        ),
         processing_class=tokenizer,
-        model=load_causal(Path(base), dtype=torch.float32, device=torch.device("cpu")),
+        model=load_causal(Path(base), dtype=torch.float32, device=device),
         ref_model=None,
         reward_model=reward,
         train_dataset=[{"input_ids": tokenizer(text)["input_ids"]} for text in ("One.", "Two two.", "Three?")],
@@ -105,13 +109,14 @@ def child(base: str, reward: str, tiny: str, out: str, task: str) -> None:
 ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
 
 
-def apart(*arguments: str | Path) -> list[subprocess.Popen[str]]:
+def apart(*arguments: str | Path, on_gpus: bool = False) -> list[subprocess.Popen[str]]:
     """Start two processes without a launcher, which would end both when one ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)])
-    here = ENVIRONMENT | {"PYTHONPATH": paths, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    here = {} if on_gpus else ENVIRONMENT
+    here = here | {"PYTHONPATH": paths, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
     return [
         subprocess.Popen(
             [sys.executable, __file__, *map(str, arguments)],
@@ -191,9 +196,27 @@ def test_a_lost_process_ends_the_other_with_a_message(
 ) -> None:
     out = tmp_path / "lost"
     out.mkdir()
-    first, second = apart(tiny.base, reward_model, tiny.folder, out, task)
+    the_other_ends(apart(tiny.base, reward_model, tiny.folder, out, task), said)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("task", ["die", "hang"])
+def test_a_lost_process_ends_the_other_over_nccl(tiny: Any, reward_model: Path, tmp_path: Path, task: str) -> None:
+    import torch
+
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    out = tmp_path / "lost"
+    out.mkdir()
+    processes = apart(tiny.base, reward_model, tiny.folder, out, task, on_gpus=True)
+    the_other_ends(processes, "Process 1 has given no sign of life for 40 seconds")
+
+
+def the_other_ends(processes: list[subprocess.Popen[str]], said: str) -> None:
+    """Check that the first process ends by itself, saying why."""
+    first, second = processes
     try:
-        # it ends by itself; a minute is promised, a slow machine takes as long to start
+        # a minute is promised, a slow machine takes as long to start
         _, told = first.communicate(timeout=240)
         assert first.returncode == 2, told[-3000:]
         assert said in told
