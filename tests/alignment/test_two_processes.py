@@ -61,9 +61,7 @@ def child(base: str, reward: str, tiny: str, out: str, task: str) -> None:
     torch.manual_seed(11)
     files = {"ptx_instructions": [f"{tiny}/instructions.jsonl"], "ptx_text": [f"{tiny}/text.txt"]}
     trainer = PPOTrainer(
-        args=PPOConfig(
-            **SETTINGS, **files, output_dir=out, gradient_accumulation_steps=4 // count, engine="generate"
-        ),
+        args=PPOConfig(**SETTINGS, **files, output_dir=out, gradient_accumulation_steps=4 // count, engine="generate"),
         processing_class=tokenizer,
         model=load_causal(Path(base), dtype=torch.float32, device=device),
         ref_model=None,
