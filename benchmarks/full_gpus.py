@@ -146,7 +146,8 @@ def launch(folder: Path, part: str, count: int, sharder: str, updates: int) -> l
     script = [__file__, "--child", part, "--folder", str(folder), "--updates", str(updates)]
     config = CHECKOUT / "configs" / "accelerate" / f"{sharder}.yaml"
     several = ["accelerate.commands.launch", "--config_file", str(config), "--num_processes", str(count)]
-    environment = {"PYTHONPATH": str(CHECKOUT), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    paths = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
+    environment = {"PYTHONPATH": paths, "HF_HUB_DISABLE_TELEMETRY": "1"}
     if not torch.cuda.is_available():  # accelerate's launcher shards on GPUs only
         several = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
         environment |= {"ACCELERATE_USE_CPU": "true"}
@@ -208,7 +209,8 @@ def main() -> None:
             print(f"process {index}, update {update}: {', '.join(words)}, {metrics['perf/peak_memory_gib']:.1f} GiB")
     if given.out:
         git = ["git", "-C", str(CHECKOUT), "rev-parse", "HEAD"]
-        commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+        found = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+        commit = os.environ.get("FINLM_COMMIT", found)  # where the tree was copied without its history
         kept = (*shown, *phases, "perf/peak_memory_gib", "perf/tokens_per_second", "rollout/answer_tokens")
         figures = {
             "compared": {"one": one, "several": several, "furthest": name, "relative": apart},

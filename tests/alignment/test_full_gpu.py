@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from two_processes import ROOT
+from two_processes import ROOT, search_path
 
 
 @pytest.mark.gpu
@@ -17,7 +17,7 @@ def test_two_gpus_take_the_step_of_one_and_begin_at_the_reference(tmp_path: Path
     script = [str(ROOT / "benchmarks" / "full_gpus.py"), "--folder", str(tmp_path / "run"), "--updates", "2"]
     done = subprocess.run(
         [sys.executable, *script, "--out", str(tmp_path / "figures.json")],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": search_path()},
         text=True,
         capture_output=True,
         timeout=550,

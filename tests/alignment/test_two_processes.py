@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from answers import ANSWERS, PROMPTS
+from two_processes import search_path
 
-ROOT = Path(__file__).parent.parent.parent
 SETTINGS: dict[str, Any] = {
     "total_episodes": 24,
     "per_device_train_batch_size": 2,
@@ -112,9 +112,8 @@ def apart(*arguments: str | Path, on_gpus: bool = False) -> list[subprocess.Pope
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)])
     here = {} if on_gpus else ENVIRONMENT
-    here = here | {"PYTHONPATH": paths, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    here = here | {"PYTHONPATH": search_path(), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
     return [
         subprocess.Popen(
             [sys.executable, __file__, *map(str, arguments)],
@@ -130,8 +129,7 @@ def apart(*arguments: str | Path, on_gpus: bool = False) -> list[subprocess.Pope
 def launch(count: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     launcher = [sys.executable, *(several if count > 1 else [])]
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)])
-    environment = ENVIRONMENT | {"PYTHONPATH": paths}
+    environment = ENVIRONMENT | {"PYTHONPATH": search_path()}
     return subprocess.run(
         [*launcher, __file__, *map(str, arguments)],
         env=os.environ | environment,

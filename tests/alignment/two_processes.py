@@ -8,14 +8,19 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 
 
+def search_path() -> str:
+    """Return the modules' path of a process that runs a test's file: this checkout, the tests, and the parent's own."""
+    folders = [ROOT, ROOT / "tests", ROOT / "tests" / "alignment", *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.pathsep.join(map(str, folders))
+
+
 def launch(
     count: int, script: Path, *arguments: str | Path, python: str = sys.executable, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `script` in `count` processes to its end."""
     several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     launcher = [python, *(several if count > 1 else [])]
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)])
-    given = {"PYTHONPATH": paths, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment}
+    given = {"PYTHONPATH": search_path(), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment}
     return subprocess.run(
         [*launcher, str(script), *map(str, arguments)],
         env=os.environ | given,
