@@ -26,7 +26,7 @@ from finlm import chat_format, generation, jsonl
 from finlm.errors import UserError
 from finlm.evaluation import AnswerRecord, is_right
 from finlm.ppo_records import HELD_OUT, HeldOutRecord, read_held_out
-from finlm.records import Message, Prompt, content_id
+from finlm.records import Message, Prompt, Removal, content_id
 from finlm.scorer import Head
 
 ANSWERS = "held_out"
@@ -49,6 +49,7 @@ class Learner(Protocol):
     tokenizer: PreTrainedTokenizerBase
     roles: Layout
     reward_head: Head
+    closing: int | None
     sampler: Sampler
     processes: Processes
     stop: StopSignal
@@ -64,8 +65,13 @@ class HeldOut:
         anchor: A second reward model, trained on other data.
         sampling: How to sample; left out, the trainer's response length and temperature over the whole vocabulary.
 
+    Attributes:
+        prompts: Those that are evaluated on.
+        ids: Their token ids.
+        removals: Those with more tokens than the trainer's `max_prompt_length`.
+
     Raises:
-        UserError: There are no prompts, or one is longer than the trainer's `max_prompt_length`.
+        UserError: There are no prompts, or none is short enough.
     """
 
     def __init__(
@@ -80,17 +86,26 @@ class HeldOut:
             raise UserError("There are no held-out prompts to evaluate on; give some, or set every to 0.")
         self.config = config
         self._trainer = trainer
-        self._prompts = list(prompts)
+        self.prompts: list[Prompt] = []
+        self.ids: list[list[int]] = []
+        self.removals: list[Removal] = []
         self._anchor = anchor
         self._sampling = sampling or generation.Sampling(
             max_new_tokens=trainer.args.response_length, temperature=trainer.args.temperature
         )
-        self.ids = [list(chat_format.encode(trainer.tokenizer, prompt.messages).ids) for prompt in prompts]
-        longest = max(map(len, self.ids), default=0)
-        if longest > trainer.args.max_prompt_length:
+        most = trainer.args.max_prompt_length
+        for prompt in prompts:
+            ids = list(chat_format.encode(trainer.tokenizer, prompt.messages).ids)
+            if len(ids) <= most:
+                self.prompts.append(prompt)
+                self.ids.append(ids)
+            else:
+                reason = f"held out, {len(ids)} tokens, the limit is {most}"
+                self.removals.append(Removal(record_id=prompt.id, rule="too-long", reason=reason))
+        if config.every and not self.prompts:
             raise UserError(
-                f"A held-out prompt has {longest} tokens, max_prompt_length is {trainer.args.max_prompt_length}; raise "
-                "it or leave the prompt out."
+                f"None of {len(prompts)} held-out prompts has at most {most} tokens; raise max_prompt_length or give "
+                "shorter prompts."
             )
 
     @property
@@ -119,7 +134,7 @@ class HeldOut:
 
     def _evaluate(self, update: int, known: Sequence[HeldOutRecord]) -> HeldOutRecord:
         processes = self._trainer.processes
-        mine = range(processes.index, len(self._prompts), processes.count)
+        mine = range(processes.index, len(self.prompts), processes.count)
         self._trainer.roles.refresh()
         here = self._trainer.stop.together(processes, lambda: self._measured(update, mine))
         everywhere = sorted(processes.gather(here), key=_place)
@@ -154,7 +169,7 @@ class HeldOut:
         scores, kl = _scores_and_kl(trainer, ids, answers)
         made = []
         for number, (place, answer) in enumerate(zip(places, answers, strict=True)):
-            prompt, text = self._prompts[place], answer.text(trainer.tokenizer)
+            prompt, text = self.prompts[place], answer.text(trainer.tokenizer)
             right, fault = is_right(prompt, text, ended=answer.ended) if prompt.reference else (False, "")
             made.append(
                 AnswerRecord(
@@ -177,7 +192,7 @@ class HeldOut:
         """Score the answers by the second reward model, if there is one."""
         if self._anchor is None or not answers:
             return [None] * len(answers)
-        asked = [(self._prompts[p].messages, a.text, a.ended) for p, a in zip(places, answers, strict=True)]
+        asked = [(self.prompts[p].messages, a.text, a.ended) for p, a in zip(places, answers, strict=True)]
         return self._anchor.score(asked, batch_size=self._trainer.args.per_device_train_batch_size)
 
     def _summary(self, update: int, answers: Sequence[AnswerRecord], anchored: Sequence[float]) -> HeldOutRecord:
@@ -235,6 +250,7 @@ def _scores_and_kl(
         size=trainer.args.per_device_train_batch_size,
         tokens=trainer.args.micro_batch_tokens,
         pad=trainer.tokenizer.pad_token_id,
+        closing=trainer.closing,
         device=trainer.device,
     ):
         trainer.stop.poll()

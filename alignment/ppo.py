@@ -138,7 +138,8 @@ def main(settings: PPOSettings) -> None:
     )
     jsonl.write(out / "rejected.jsonl", trainer.removals)
     if trainer.accelerator.is_main_process:
-        console.print(f"PPO: {len(trainer.prompts)} prompts, {trainer.total_updates} updates on {device}")
+        aside = f" ({len(trainer.removals)} records set aside)" if trainer.removals else ""
+        console.print(f"PPO: {len(trainer.prompts)} prompts{aside}, {trainer.total_updates} updates on {device}")
         if not trainer.watch.is_evaluating and settings.evaluation.every:
             console.print(f"PPO runs without evaluation: {why_no_evaluation(settings)}")
     try:
@@ -153,7 +154,7 @@ def main(settings: PPOSettings) -> None:
         exported = export(trainer, settings, os.path.relpath(base, out / "policy"))
         run.finish(
             prompts=len(trainer.prompts),
-            set_aside=len(trainer.prompts.removals),
+            set_aside=len(trainer.removals),
             updates=trainer.total_updates,
             exported=exported,
         )

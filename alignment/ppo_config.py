@@ -73,7 +73,8 @@ class PPOConfig:
     length_penalty_from: int = 0
     """Tokens of an answer that cost nothing."""
     missing_eos_penalty: float = 1.0
-    """Taken off the score of an answer that was cut off at `response_length`, in units of the score."""
+    """Taken off the score of an answer that was cut off at `response_length`, in units of the score. A reward model
+    that learned from cut answers reads it as it stands, another one as if it ended there."""
     bootstrap_truncated: bool = False
     """Take the critic's value after its last token for the future of a cut-off answer, in place of its score; false
     takes the cut for an end. Penalties stay; missing_eos_penalty 0 makes a cut neutral."""

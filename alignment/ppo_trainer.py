@@ -104,9 +104,11 @@ class PPOTrainer:
         self.reward_head = scorer.load_head(reward_model).to(self.device).requires_grad_(False)
         self.critic_head = scorer.load_head(reward_model).to(self.device)
         pad = processing_class.pad_token_id
+        learned_from_cut = scorer.load_description(reward_model).learned_from_cut
+        self.closing = None if learned_from_cut else processing_class.eos_token_id
         heads = {"critic_head": self.critic_head, "reward_head": self.reward_head}
         self.sampler = Sampler(self.roles.sampled, processing_class, args)
-        self.reader = Reader(self.roles, args, **heads, pad=pad)
+        self.reader = Reader(self.roles, args, **heads, pad=pad, closing=self.closing)
         self.gradients = Gradients(self.roles, args, critic_head=self.critic_head, pad=pad)
         self.optimizers = {
             "policy": self._adamw(self.gradients.policy, args.learning_rate),
@@ -230,8 +232,8 @@ class PPOTrainer:
 
     @property
     def removals(self) -> list[Removal]:
-        """Prompts and mixed-in rows that were set aside."""
-        return [*self.prompts.removals, *(self.mixture.removals if self.mixture else [])]
+        """Prompts, held-out ones too, and mixed-in rows that were set aside."""
+        return [*self.prompts.removals, *(self.mixture.removals if self.mixture else []), *self.watch.removals]
 
     def prompts_of(self, update: int) -> list[list[int]]:
         """Return the token ids of this process's prompts of an update."""

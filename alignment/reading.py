@@ -16,6 +16,14 @@ from finlm.scorer import Head
 class Reader:
     """Policy, reference, critic and reward model with their heads.
 
+    Args:
+        roles: The models.
+        args: PPO's settings.
+        critic_head: Reads values.
+        reward_head: Reads scores.
+        pad: Padding token.
+        closing: End token that the reward model wants behind cut answers, see `rollout.micro_batches`.
+
     Attributes:
         splits: Micro-batches that found too little memory and were halved.
     """
@@ -28,12 +36,14 @@ class Reader:
         critic_head: Head,
         reward_head: Head,
         pad: int,
+        closing: int | None,
     ) -> None:
         self._roles = roles
         self._args = args
         self._critic_head = critic_head
         self._reward_head = reward_head
         self._pad = pad
+        self._closing = closing
         self._halving = Halving(is_allowed=not roles.is_sharded)
 
     @property
@@ -53,6 +63,7 @@ class Reader:
             size=self._args.per_device_train_batch_size,
             tokens=self._args.micro_batch_tokens,
             pad=self._pad,
+            closing=self._closing,
             device=self._roles.device,
             halving=self._halving,
             poll=poll,

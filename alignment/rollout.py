@@ -28,7 +28,7 @@ class MicroBatch:
     index: tuple[int, ...]
     """Places of the answers in the rollout."""
     ids_BT: Tensor
-    """Prompt and answer, padded on the right."""
+    """Prompt, answer and, where the reward model wants one behind a cut answer, an end token; padded on the right."""
     is_token_BT: Tensor
     lower_BTD: Tensor | None
     """States below every adapter, the same in all roles; None where adapters begin at the first layer."""
@@ -133,6 +133,7 @@ def micro_batches(
     pad: int,
     device: torch.device,
     tokens: int = 0,
+    closing: int | None = None,
     halving: Halving | None = None,
     poll: Callable[[], None] = lambda: None,
 ) -> list[MicroBatch]:
@@ -146,15 +147,20 @@ def micro_batches(
         pad: Padding token.
         device: Where they go.
         tokens: Tokens of a micro-batch at most, padding included, unless a single answer has more; 0 is no limit.
+        closing: End token that is put behind cut answers, for the score alone: it is no part of the answer, and no
+            token before it sees it. None: nothing is.
         halving: What to do where memory is short.
         poll: Called before each micro-batch; may raise.
     """
     halving = halving or Halving()
-    lengths = [len(prompt) + len(answer.ids) for prompt, answer in zip(prompts, answers, strict=True)]
+    rows = [
+        [*prompt, *answer.ids, *([closing] if closing is not None and not answer.ended else [])]
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
     batches = []
-    for index in grouped(lengths, size=size, tokens=tokens):
+    for index in grouped([len(row) for row in rows], size=size, tokens=tokens):
         poll()
-        ids_BT, is_token_BT = pad_right([[*prompts[i], *answers[i].ids] for i in index], pad, device)
+        ids_BT, is_token_BT = pad_right([rows[i] for i in index], pad, device)
         answer_BA, is_answer_BA = pad_right([answers[i].ids for i in index], pad, device)
         first_B1 = torch.tensor([[len(prompts[i]) - 1] for i in index], device=device)
         before_BA = first_B1 + torch.arange(answer_BA.shape[1], device=device)
@@ -195,10 +201,9 @@ def _before(hidden_BTD: Tensor, batch: MicroBatch) -> Tensor:
     return hidden_BTD.gather(1, batch.before_BA.unsqueeze(-1).expand(-1, -1, hidden_BTD.shape[-1]))
 
 
-def _last(hidden_BTD: Tensor, batch: MicroBatch) -> Tensor:
-    """Hidden states (B, D) after the answers' last tokens."""
-    last_B = batch.is_token_BT.sum(dim=1) - 1
-    return hidden_BTD[torch.arange(len(last_B), device=last_B.device), last_B]
+def _at(hidden_BTD: Tensor, position_B: Tensor) -> Tensor:
+    """Hidden states (B, D) at one position of each row."""
+    return hidden_BTD[torch.arange(len(position_B), device=position_B.device), position_B]
 
 
 def log_probs(
@@ -250,13 +255,13 @@ def values_and_after(roles: Layout, batch: MicroBatch, head: Head) -> tuple[Tens
     with roles("critic"):
         hidden_BTD = _hidden(roles, batch)
         value_BA: Tensor = head(_before(hidden_BTD, batch))
-        after_B: Tensor = head(_last(hidden_BTD, batch))
+        after_B: Tensor = head(_at(hidden_BTD, batch.before_BA[:, 0] + batch.is_answer_BA.sum(dim=1)))
     return value_BA * batch.is_answer_BA, after_B
 
 
 def scores(roles: Layout, batch: MicroBatch, head: Head) -> Tensor:
-    """Return the reward model's score at each answer's last token, (B,), float32."""
+    """Return the reward model's score at each row's last token, (B,), float32: the answer's, or the one closing it."""
     with roles("reward"):
         hidden_BTD = _hidden(roles, batch)
-    score_B: Tensor = head(_last(hidden_BTD, batch))
+    score_B: Tensor = head(_at(hidden_BTD, batch.is_token_BT.sum(dim=1) - 1))
     return score_B

@@ -38,7 +38,7 @@ from finlm.ppo_records import (
     write_best,
 )
 from finlm.progress import console
-from finlm.records import Prompt
+from finlm.records import Prompt, Removal
 
 
 class GuardStop(UserError):
@@ -79,7 +79,7 @@ class Watch:
         anchor: A second reward model.
 
     Raises:
-        UserError: A held-out prompt is also trained on, or longer than `max_prompt_length`.
+        UserError: A held-out prompt is also trained on, or none has at most `max_prompt_length` tokens.
     """
 
     def __init__(self, trainer: Watched, prompts: Sequence[Prompt], anchor: Anchor | None = None) -> None:
@@ -88,7 +88,7 @@ class Watch:
         self._held_out: HeldOut | None = None
         if prompts and trainer.args.evaluation.every:
             self._held_out = HeldOut(trainer, prompts, trainer.args.evaluation, anchor)
-            refuse_trained(prompts, self._held_out.ids, trainer.prompts)
+            refuse_trained(self._held_out.prompts, self._held_out.ids, trainer.prompts)
 
     # ------------------------------------------------------------------------------------------ what is known
 
@@ -96,6 +96,11 @@ class Watch:
     def is_evaluating(self) -> bool:
         """True if there are prompts to evaluate on."""
         return self._held_out is not None
+
+    @property
+    def removals(self) -> list[Removal]:
+        """Held-out prompts that were set aside."""
+        return [] if self._held_out is None else self._held_out.removals
 
     @property
     def also_kept(self) -> set[int]:

@@ -6,7 +6,8 @@
         reward.json                                       mean and std before normalisation, fingerprints
 
 An answer's score is the head's reading of the hidden state at the answer's last token: score = w.h + b, in units where
-the fine-tuned model's own answers have mean 0 and standard deviation 1.
+the fine-tuned model's own answers have mean 0 and standard deviation 1. A cut answer is read as it stands by a model
+that learned from such, with an end token behind it by one that did not.
 """
 
 import json
@@ -50,6 +51,9 @@ class RewardDescription:
     """Fingerprint of the tokenizer that the model was trained with."""
     base: str = ""
     """Fingerprint of the base's folder; empty where it was not kept."""
+    learned_from_cut: bool = True
+    """True if answers without their end token were among those it learned from. Else its reading off an end token means
+    nothing, and a cut answer is scored with an end token put behind it."""
 
     def __post_init__(self) -> None:
         if not self.std > 0:
@@ -204,12 +208,15 @@ def score_rows(
 
 
 class Scorer:
-    """A reward model ready to score answers."""
+    """A reward model ready to score answers; `closes_cut`: it puts an end token behind those that have none."""
 
-    def __init__(self, model: PeftModel, head: Head, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self, model: PeftModel, head: Head, tokenizer: PreTrainedTokenizerBase, *, closes_cut: bool = False
+    ) -> None:
         self.model = model
         self.head = head
         self.tokenizer = tokenizer
+        self.closes_cut = closes_cut
 
     @classmethod
     def load(cls, folder: str | Path, *, dtype: torch.dtype, device: torch.device) -> "Scorer":
@@ -225,7 +232,8 @@ class Scorer:
         check_same_tokenizer(folder, tokenizer)
         model = PeftModel(load_causal(base, dtype=dtype, device=device), lora_of(folder), adapter_name="reward")
         load_adapter_weights(model, folder, "reward")
-        return cls(model.eval(), load_head(folder).to(device), tokenizer)
+        closes_cut = not load_description(folder).learned_from_cut
+        return cls(model.eval(), load_head(folder).to(device), tokenizer, closes_cut=closes_cut)
 
     def score(
         self,
@@ -238,7 +246,7 @@ class Scorer:
         rows = [
             [
                 *chat_format.encode(self.tokenizer, messages).ids,
-                *chat_format.encode_answer(self.tokenizer, text, ended=ended),
+                *chat_format.encode_answer(self.tokenizer, text, ended=ended or self.closes_cut),
             ]
             for messages, text, ended in answers
         ]

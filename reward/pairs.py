@@ -32,6 +32,8 @@ class EncodedPair:
     chosen: tuple[int, ...]
     rejected: tuple[int, ...]
     prompt_tokens: int
+    has_cut: bool = False
+    """True if one of the answers has no end token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ def encode_pair(pair: PreferencePair, tokenizer: PreTrainedTokenizerBase) -> Enc
         chosen=(*prompt, *chat_format.encode_answer(tokenizer, pair.chosen, ended=pair.chosen_ended)),
         rejected=(*prompt, *chat_format.encode_answer(tokenizer, pair.rejected, ended=pair.rejected_ended)),
         prompt_tokens=len(prompt),
+        has_cut=not (pair.chosen_ended and pair.rejected_ended),
     )
 
 

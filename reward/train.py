@@ -219,6 +219,7 @@ def export(trainer: WholeRewardTrainer, settings: RewardSettings, base: Path, tr
                 normalised_on=normalised_on,
                 tokenizer=tokenizer_fingerprint(tokenizer),
                 base=runs.fingerprint(base),
+                learned_from_cut=any(pair.has_cut for pair in train),
             ),
         )
 

@@ -144,6 +144,8 @@ def test_the_whole_benchmark_on_a_tiny_model(tiny: Tiny, tmp_path: Path) -> None
     assert figures["counts"]["pairs"] == 60
     assert figures["stopped"] == ""
     assert figures["by_set"].keys() == {"hh_harmless"}
+    described = json.loads((tmp_path / "runs" / "reward" / "model" / "reward.json").read_text(encoding="utf-8"))
+    assert described["learned_from_cut"] is False  # people saw whole answers
     page = out.with_suffix(".md").read_text(encoding="utf-8")
     assert f"| all | {figures['held_out_prompts']} | " in page
     assert "](human.svg)" in page

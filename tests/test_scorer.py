@@ -1,8 +1,10 @@
 """A reward model as files and as a number."""
 
 import copy
+import json
 import os
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,22 @@ def test_files_read_back_as_they_were_written(
     assert got == pytest.approx(
         scorer.score_rows(loaded.model, loaded.head, plain, pad=0, batch_size=1).tolist(), abs=1e-5
     )
+
+
+def test_a_model_that_never_saw_a_cut_answer_reads_it_as_if_it_ended(folder: Path, tmp_path: Path, tiny: Any) -> None:
+    other = tmp_path / "model"
+    shutil.copytree(folder / "model", other)
+    adapter = json.loads((other / "adapter_config.json").read_text(encoding="utf-8"))
+    adapter["base_model_name_or_path"] = os.path.relpath(tiny.base, other)
+    (other / "adapter_config.json").write_text(json.dumps(adapter), encoding="utf-8")
+    described = json.loads((other / "reward.json").read_text(encoding="utf-8"))
+    assert described.pop("learned_from_cut")
+    question = (Message(role="user", content="What was it?"),)
+    for said, is_alike in (({}, False), ({"learned_from_cut": False}, True)):  # files of before do not say
+        (other / "reward.json").write_text(json.dumps(described | said), encoding="utf-8")
+        judge = scorer.Scorer.load(other, dtype=torch.float32, device=CPU)
+        ended, cut = judge.score([(question, "It was 7.", True), (question, "It was 7.", False)])
+        assert (ended == pytest.approx(cut, abs=1e-5)) is is_alike
 
 
 def test_another_tokenizer_is_refused(folder: Path, tiny: Any) -> None:

@@ -59,7 +59,10 @@ def make(
     """Makes trainers that begin with equal weights."""
 
     def trainer(
-        texts: Sequence[str] = ("One.", "Two two two.", "Three?"), layers: list[int] | None = None, **settings: Any
+        texts: Sequence[str] = ("One.", "Two two two.", "Three?"),
+        layers: list[int] | None = None,
+        scored_by: Path = reward_model,
+        **settings: Any,
     ) -> PPOTrainer:
         settings = {
             "output_dir": str(tmp_path_factory.mktemp("ppo")),
@@ -80,7 +83,7 @@ def make(
             processing_class=tokenizer,
             model=copy.deepcopy(base),
             ref_model=None,
-            reward_model=reward_model,
+            reward_model=scored_by,
             train_dataset=rows,
             peft_config=lora(layers),
         )

@@ -300,8 +300,12 @@ def test_bad_input_is_refused(make: Maker, prompts: list[Prompt]) -> None:
     with pytest.raises(UserError, match="no held-out prompts"):
         HeldOut(trainer, [], HeldOutConfig())
     long = Prompt(messages=(Message(role="user", content="word " * 80),))
-    with pytest.raises(UserError, match="max_prompt_length is 64"):
-        HeldOut(trainer, [*prompts, long], HeldOutConfig())
+    with pytest.raises(UserError, match="None of 1 held-out prompts has at most 64 tokens"):
+        HeldOut(trainer, [long], HeldOutConfig())
+    held_out = HeldOut(trainer, [long, *prompts], HeldOutConfig())
+    assert held_out.prompts == prompts
+    (removal,) = held_out.removals
+    assert (removal.record_id, removal.rule) == (long.id, "too-long")
     for field, value in (("every", -1), ("batch_size", 0), ("kl_limit", -1.0), ("right_fall", 2.0)):
         with pytest.raises(ValueError, match=f"{field} is {value}"):
             HeldOutConfig(**{field: value})

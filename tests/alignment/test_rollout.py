@@ -1,7 +1,10 @@
 """What PPO measures on answers, and one step of learning: equal to the bit where it must be, to rounding elsewhere."""
 
+import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +94,44 @@ def test_the_score_is_read_at_the_last_token_and_values_before_each(make: Maker)
         value = rollout.values(trainer.roles, batch, trainer.critic_head)
     torch.testing.assert_close(score[0], hidden[5] @ weight + bias, atol=1e-6, rtol=0)
     torch.testing.assert_close(value[0], hidden[2:5] @ weight + bias, atol=1e-6, rtol=0)
+
+
+def test_a_closing_token_is_read_for_the_score_alone(make: Maker) -> None:
+    trainer = make()
+    ended = [replace(answer, ids=(*answer.ids, 1), ended=True) if not answer.ended else answer for answer in ANSWERS]
+    found: list[Any] = []
+    with torch.no_grad():
+        for answers, closing in ((ANSWERS, None), (ANSWERS, 1), (ended, None)):
+            batches = rollout.micro_batches(trainer.roles, PROMPTS, answers, size=3, pad=0, device=CPU, closing=closing)
+            order = torch.tensor([index for batch in batches for index in batch.index]).argsort()
+            read = [rollout.values_and_after(trainer.roles, batch, trainer.critic_head) for batch in batches]
+            values = spread_out([value for value, _ in read], batches)
+            after = torch.cat([after for _, after in read])[order]
+            scores = torch.cat([rollout.scores(trainer.roles, batch, trainer.reward_head) for batch in batches])[order]
+            found.append((values, after, scores))
+    (values, after, scores), (same_values, same_after, closed), (_, _, wanted) = found
+    was_cut = torch.tensor([not answer.ended for answer in ANSWERS])
+    torch.testing.assert_close(closed, wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(closed[~was_cut], scores[~was_cut], atol=1e-5, rtol=0)
+    assert ((closed - scores).abs()[was_cut] > 1e-3).all()
+    torch.testing.assert_close(same_after, after, atol=1e-5, rtol=0)
+    for index in range(8):
+        torch.testing.assert_close(same_values[index], values[index], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_cut_answers_are_closed_for_a_reward_model_that_never_saw_one(
+    make: Maker, reward_model: Path, tmp_path: Path, learned: bool
+) -> None:
+    folder = tmp_path / "reward"
+    shutil.copytree(reward_model, folder)
+    described = json.loads((folder / "reward.json").read_text(encoding="utf-8"))
+    (folder / "reward.json").write_text(json.dumps(described | {"learned_from_cut": learned}), encoding="utf-8")
+    trainer = make(scored_by=folder)
+    for item in trainer.measure(PROMPTS, ANSWERS):
+        for row, index in enumerate(item.batch.index):
+            ids = item.batch.ids_BT[row][item.batch.is_token_BT[row]].tolist()
+            assert ids == [*PROMPTS[index], *ANSWERS[index].ids, *([] if learned or ANSWERS[index].ended else [1])]
 
 
 def test_before_learning_every_ratio_is_one_to_the_bit(make: Maker) -> None:

@@ -193,6 +193,12 @@ def test_reward_report_is_what_the_exported_scorer_says(chain) -> None:
 def test_scores_are_normalised_on_the_models_own_ended_answers(chain) -> None:
     description = scorer.load_description(chain.runs / "reward")
     assert description.normalised_on == "24 ended answers of runs/candidates.jsonl"
+    learned = [
+        pair
+        for pair in jsonl.read(chain.runs / "preferences.jsonl", PreferencePair)
+        if not data.is_held_out(pair.prompt, test_share=TEST_SHARE)
+    ]
+    assert description.learned_from_cut is any(not (pair.chosen_ended and pair.rejected_ended) for pair in learned)
     judge = scorer.Scorer.load(chain.runs / "reward", dtype=torch.float32, device=CPU)
     answers = [
         (item.prompt.messages, response.text, True)
