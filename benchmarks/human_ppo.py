@@ -130,7 +130,7 @@ def main() -> None:
     print(counts, flush=True)
     every_layer = '{"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}'
     share, no_checkpointing = f"--test_share={TEST_SHARE}", '{"report_to": "none", "gradient_checkpointing": false}'
-    common = ["--lora", every_layer, share, "--max_length=768", "--micro_batch=16", "--trainer", no_checkpointing]
+    common = ["--lora", every_layer, share, "--max_length=768", "--micro_batch=32", "--trainer", no_checkpointing]
     stage(
         "sft", *common, "--instructions", f'["{root}/instructions.jsonl"]', "--text", "[]", "--text_share=0",
         '--forms=[""]', "--steps=60", "--batch_size=32", "--learning_rate=5e-4", "--test_rows=64", "--save_steps=60",
@@ -143,10 +143,10 @@ def main() -> None:
     try:
         stage(
             "ppo", "--lora", every_layer, f"--prompts={root}/prompts.jsonl", f"--held_out={root}/held_out.jsonl",
-            f"--anchor={root}/independent", "--total_episodes=7040", "--per_device_train_batch_size=32",
-            "--gradient_accumulation_steps=2", "--num_ppo_epochs=2", "--local_rollout_forward_batch_size=64",
+            f"--anchor={root}/independent", "--total_episodes=7360", "--per_device_train_batch_size=64",
+            "--gradient_accumulation_steps=1", "--num_ppo_epochs=2", "--local_rollout_forward_batch_size=64",
             "--response_length=96", "--max_prompt_length=512", "--learning_rate=1e-4", "--critic_learning_rate=1e-4",
-            "--warmup_updates=5", "--anneal=linear", "--kl_coef=0.05", "--missing_eos_penalty=1.0", "--save_steps=60",
+            "--warmup_updates=5", "--critic_warmup_updates=5", "--anneal=linear", "--kl_coef=0.05", "--missing_eos_penalty=1.0", "--save_steps=60",
             "--policy_steps=20", "--evaluation.every=20", "--evaluation.batch_size=128", "--guards.acts=true",
         )  # fmt: skip
     except SystemExit as ended:
