@@ -285,16 +285,20 @@ class PPOTrainer:
                 for reward, mask in zip(rewards, masks, strict=True)
             ]
         estimates = [
-            objective.advantages(
-                reward, item.value_BA, mask, gamma=self.args.gamma, lam=self.args.lam, after_B=item.after_B
-            )
-            for reward, item, mask in zip(rewards, measured, masks, strict=True)
+            self._advantages(reward, item, mask) for reward, item, mask in zip(rewards, measured, masks, strict=True)
         ]
         over = self.processes.moments([estimate.advantage_BA for estimate in estimates], masks)
         return [
             Lesson(item, objective.whiten(estimate.advantage_BA, mask, over), estimate.return_BA)
             for item, estimate, mask in zip(measured, estimates, masks, strict=True)
         ]
+
+    def _advantages(self, reward_BA: Tensor, item: rollout.Measured, is_answer_BA: Tensor) -> objective.Advantages:
+        """Estimate on the CPU: token by token, a GPU would be launched thousands of times for a few numbers each."""
+        after_B = None if item.after_B is None else item.after_B.cpu()
+        given = (reward_BA.cpu(), item.value_BA.cpu(), is_answer_BA.cpu())
+        found = objective.advantages(*given, gamma=self.args.gamma, lam=self.args.lam, after_B=after_B)
+        return objective.Advantages(*(numbers.to(reward_BA.device) for numbers in found))
 
     def learn(self, lessons: Sequence[Lesson], update: int) -> dict[str, float]:
         """Step 4: several epochs of clipped steps, policy and critic each with its own optimizer."""

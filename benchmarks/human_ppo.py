@@ -146,7 +146,8 @@ def main() -> None:
             f"--anchor={root}/independent", "--total_episodes=7360", "--per_device_train_batch_size=64",
             "--gradient_accumulation_steps=1", "--num_ppo_epochs=2", "--local_rollout_forward_batch_size=64",
             "--response_length=96", "--max_prompt_length=512", "--learning_rate=1e-4", "--critic_learning_rate=1e-4",
-            "--warmup_updates=5", "--critic_warmup_updates=5", "--anneal=linear", "--kl_coef=0.05", "--missing_eos_penalty=1.0", "--save_steps=60",
+            "--warmup_updates=5", "--critic_warmup_updates=5", "--anneal=linear", "--kl_coef=0.05",
+            "--missing_eos_penalty=1.0", "--save_steps=60",
             "--policy_steps=20", "--evaluation.every=20", "--evaluation.batch_size=128", "--guards.acts=true",
         )  # fmt: skip
     except SystemExit as ended:

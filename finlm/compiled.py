@@ -21,14 +21,14 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
-from finlm import decode_attention
+from finlm import decode_attention, hashing
 from finlm.decode_attention import LayerSlots
 from finlm.errors import UserError
 from finlm.fused_lora import HALF, product
 from finlm.generation import Answer, Sampling, pad_right
 from finlm.merged import SamplingCopy
 from finlm.slots import PREFILL_TOKENS, Slots, bucket, capacity_for, free_bytes, head_width, slots_that_fit
-from finlm.token_choice import answer_key, choose, token_strides
+from finlm.token_choice import answer_key, choose
 
 LOOK_EVERY = 8
 """Steps between looks at which answers are finished."""
@@ -93,7 +93,7 @@ class CompiledEngine:
         self._graphs: dict[tuple[int, Sampling], torch.cuda.CUDAGraph] = {}
         self._compiled_layer = torch.compile(_call_layer) if self._is_captured else _call_layer
         self._compiled_choose = torch.compile(choose) if self._is_captured else choose
-        self._stride_V = token_strides(self._model.config.vocab_size, self._device)
+        self._stride_V = hashing.strides(self._model.config.vocab_size, self._device)
         self.retained: float | None = None
 
     def refresh(self, adapter: str | None) -> None:
@@ -247,15 +247,18 @@ class CompiledEngine:
         """Read prompts into their slots and choose each answer's first token."""
         prompts = list(dict.fromkeys(task.prompt for _, task in group))
         place = {prompt: row for row, prompt in enumerate(prompts)}
-        into_B, from_B, key_B, length_B = (
+        slots = [slot for slot, _ in group]
+        from_B, key_B, length_B = (
             torch.tensor(numbers, device=self._device)
-            for numbers in zip(
-                *((slot, place[task.prompt], task.key, len(task.prompt)) for slot, task in group), strict=True
-            )
+            for numbers in zip(*((place[task.prompt], task.key, len(task.prompt)) for _, task in group), strict=True)
         )
+        # slots side by side take prompts of one answer each as they lie: copying by index is four times as slow
+        is_straight = len(prompts) == len(group) and slots == list(range(slots[0], slots[0] + len(slots)))
+        into_B = slice(slots[0], slots[-1] + 1) if is_straight else torch.tensor(slots, device=self._device)
         ids_GP, _ = pad_right(prompts, self._pad, self._device)
         positions_1P = torch.arange(ids_GP.shape[1], device=self._device).unsqueeze(0)
-        hidden_GPD = self._backbone(ids_GP, positions_1P, _call_layer, into_B=into_B, from_B=from_B)
+        places = {"into_B": into_B, "from_B": None if is_straight else from_B}
+        hidden_GPD = self._backbone(ids_GP, positions_1P, _call_layer, **places)
         logits_BV = self._logits(hidden_GPD[from_B, length_B - 1])
         state.length_B[into_B] = length_B
         state.key_B[into_B] = key_B
@@ -301,7 +304,7 @@ class CompiledEngine:
         state.length_B.add_(state.is_active_B)
         self._write(state, slice(None), logits_BV, sampling, self._compiled_choose)
 
-    def _backbone(self, ids_BT: Tensor, positions_BT: Tensor, call: Callable[..., Tensor], **places: Tensor) -> Tensor:
+    def _backbone(self, ids_BT: Tensor, positions_BT: Tensor, call: Callable[..., Tensor], **places: Any) -> Tensor:
         """Hidden states (B, T, D) after the final norm; `places` say where keys and values go."""
         llama = self._model.model
         hidden_BTD = llama.embed_tokens(ids_BT)
@@ -345,7 +348,7 @@ class CompiledEngine:
 
 
 def _call_layer(
-    layer: nn.Module, hidden_BTD: Tensor, rope: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, **places: Tensor
+    layer: nn.Module, hidden_BTD: Tensor, rope: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, **places: Any
 ) -> Tensor:
     out: Tensor = layer(
         hidden_BTD, position_embeddings=rope, attention_mask=None, slots=LayerSlots(keys, values), **places

@@ -45,7 +45,7 @@ def attend(
     scaling: float,
     slots: LayerSlots,
     length_B: Tensor | None = None,
-    into_B: Tensor | None = None,
+    into_B: Tensor | slice | None = None,
     from_B: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
@@ -61,7 +61,8 @@ def attend(
         slots: The layer's cache.
         length_B: Filled length of each slot, while answers are written; row b works on slot b.
         into_B: Slots to fill, while prompts are read.
-        from_B: Row of the batch that each of these slots takes; a prompt of several answers is read once.
+        from_B: Row of the batch that each of these slots takes, a prompt of several answers being read once; None: as
+            they come.
 
     Returns:
         (B, T, heads, width) and no weights.
@@ -71,8 +72,8 @@ def attend(
             query[:, :, 0], key[:, :, 0], value[:, :, 0], slots.keys, slots.values, length_B, scaling
         )
         return out.unsqueeze(1), None
-    slots.keys[into_B, :, : key.shape[2]] = key[from_B]
-    slots.values[into_B, :, : value.shape[2]] = value[from_B]
+    for whole, part in ((slots.keys, key), (slots.values, value)):
+        whole[into_B, :, : part.shape[2]] = part if from_B is None else part[from_B]
     out = nn.functional.scaled_dot_product_attention(
         query, key, value, is_causal=True, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
     )

@@ -109,6 +109,22 @@ class _Rotated(torch.autograd.Function):
         return of_query, of_key, None, None
 
 
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """Return silu(gate) up, in one kernel on CUDA; inside of something compiled, as part of that."""
+    if torch.compiler.is_compiling() or not gate.is_cuda:
+        return _gated(gate, up)
+    out: Tensor = _Gated.apply(gate, up)  # type: ignore[no-untyped-call]
+    return out
+
+
+def rotated(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Return queries and keys (B, T, heads, width) turned by the rotary embedding, as `gated` computes."""
+    if torch.compiler.is_compiling() or not query.is_cuda:
+        return _rotated(query, key, cos, sin)
+    turned: tuple[Tensor, Tensor] = _Rotated.apply(query, key, cos, sin)  # type: ignore[no-untyped-call]
+    return turned
+
+
 def install(model: LlamaForCausalLM) -> LlamaForCausalLM:
     """Let a model on CUDA compute so; inside of something else that is compiled it stays as it was."""
     if model.get_input_embeddings().weight.device.type != "cuda":

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
-from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP
 
-from finlm.fused_layers import attended
+from finlm import fused_layers
 
 
 def join(model: LlamaForCausalLM, own: Sequence[nn.Linear]) -> None:
@@ -41,7 +40,7 @@ def _join(module: nn.Module, names: Sequence[str], movable: set[int], forward: A
 
 def _mlp_forward(module: LlamaMLP, x: Tensor) -> Tensor:
     gate, up = torch.split(nn.functional.linear(x, module.joint_weight), module.joint_sizes, dim=-1)
-    out: Tensor = module.down_proj(nn.functional.silu(gate) * up)
+    out: Tensor = module.down_proj(fused_layers.gated(gate, up))
     return out
 
 
@@ -56,6 +55,7 @@ def _attention_forward(
     assert past_key_values is None, "the engine keeps its own cache"
     both = hidden_states.shape[:-1]
     joint = torch.split(nn.functional.linear(hidden_states, module.joint_weight), module.joint_sizes, dim=-1)
-    query, key, value = (part.view(*both, -1, module.head_dim).transpose(1, 2) for part in joint)
-    query, key = modeling_llama.apply_rotary_pos_emb(query, key, *position_embeddings)
-    return attended(module, query, key, value, attention_mask, **named)
+    query, key, value = (part.view(*both, -1, module.head_dim) for part in joint)
+    query, key = fused_layers.rotated(query, key, *position_embeddings)
+    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+    return fused_layers.attended(module, query, key, value, attention_mask, **named)

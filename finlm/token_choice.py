@@ -12,10 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# SplitMix64 (Steele, Lea and Flood 2014, figure 16), as signed numbers: torch has no arithmetic on unsigned ones
-_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
-_FIRST = 0xBF58476D1CE4E5B9 - 2**64
-_SECOND = 0x94D049BB133111EB - 2**64
+from finlm.hashing import GOLDEN, mix
 
 
 class Choice(NamedTuple):
@@ -32,31 +29,16 @@ def answer_key(seed: int, prompt: Sequence[int], number: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _mix(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser on signed 64-bit integers, which shift arithmetically: the masks undo that."""
-    x = (x ^ ((x >> 30) & (2**34 - 1))) * _FIRST
-    x = (x ^ ((x >> 27) & (2**37 - 1))) * _SECOND
-    return x ^ ((x >> 31) & (2**33 - 1))
-
-
-def token_strides(size: int, device: torch.device) -> Tensor:
-    """Return v times SplitMix64's increment for every token v, (V,), int64.
-
-    Made outside of what is compiled: torch 2.11's compiler takes 0 to V for 32-bit numbers and cannot multiply them.
-    """
-    return torch.arange(size, device=device) * _GOLDEN
-
-
 def exponentials(key_B: Tensor, step_B: Tensor, stride_V: Tensor) -> Tensor:
     """Return standard exponential numbers (B, V), float32, that only key and step decide.
 
     Args:
         key_B: Key of each answer, int64.
         step_B: Place of the token in its answer, int64.
-        stride_V: What `token_strides` returns.
+        stride_V: What `finlm.hashing.strides` returns.
     """
-    start_B1 = _mix(key_B + _mix(step_B * _GOLDEN)).unsqueeze(1)
-    bits_BV = _mix(start_B1 + stride_V)
+    start_B1 = mix(key_B + mix(step_B * GOLDEN)).unsqueeze(1)
+    bits_BV = mix(start_B1 + stride_V)
     # 32 bits as a number in (0, 1): small ones, which win the race, keep all their digits in float32
     uniform_BV = (((bits_BV >> 32) & (2**32 - 1)).float() + 0.5) * 2**-32
     return -torch.log1p(-uniform_BV)
@@ -99,7 +81,7 @@ def choose(
         logits_BV: Logits of the next token.
         key_B: Key of each answer, int64.
         step_B: Place of the token in its answer, int64.
-        stride_V: What `token_strides` returns.
+        stride_V: What `finlm.hashing.strides` returns.
         temperature: Divides the logits; 0 takes the likeliest token.
         top_k: See `keep_likeliest`.
         top_p: See `keep_likeliest`.

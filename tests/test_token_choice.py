@@ -5,22 +5,21 @@ import math
 import pytest
 import torch
 
-from finlm.token_choice import answer_key, choose, exponentials, keep_likeliest, token_strides
+from finlm import hashing
+from finlm.token_choice import answer_key, choose, exponentials, keep_likeliest
 
 
 def strides(size: int) -> torch.Tensor:
-    return token_strides(size, torch.device("cpu"))
+    return hashing.strides(size, torch.device("cpu"))
 
 
 def test_the_mixer_is_splitmix64() -> None:
     """The first outputs for seed 1234567, from the reference implementation (prng.di.unimi.it/splitmix64.c)."""
-    from finlm import token_choice
-
     state, found = 1234567, []
     for _ in range(3):
         state = (state + 0x9E3779B97F4A7C15) % 2**64
         signed = state - 2**64 if state >= 2**63 else state
-        found.append(int(token_choice._mix(torch.tensor(signed))) % 2**64)
+        found.append(int(hashing.mix(torch.tensor(signed))) % 2**64)
     assert found == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
