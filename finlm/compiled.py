@@ -21,7 +21,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
-from finlm import decode_attention, hashing
+from finlm import aligned_head, decode_attention, hashing
 from finlm.decode_attention import LayerSlots
 from finlm.errors import UserError
 from finlm.fused_lora import HALF, product
@@ -318,7 +318,7 @@ class CompiledEngine:
         """Logits (B, V); in float32 of states in half precision where CUDA hands them out so, as in training."""
         weight_VD = self._model.lm_head.weight
         if hidden_BD.device.type == "cuda" and weight_VD.dtype in HALF:
-            return product(hidden_BD, weight_VD.T)
+            return product(hidden_BD, aligned_head.whole(weight_VD).T)[:, : len(weight_VD)]
         logits_BV: Tensor = self._model.lm_head(hidden_BD)
         return logits_BV
 

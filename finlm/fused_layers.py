@@ -19,6 +19,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm
 
+from finlm import aligned_head
+
 
 def _norm(hidden: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
     wide = hidden.float()
@@ -126,9 +128,11 @@ def rotated(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tenso
 
 
 def install(model: LlamaForCausalLM) -> LlamaForCausalLM:
-    """Let a model on CUDA compute so; inside of something else that is compiled it stays as it was."""
+    """Let a model on CUDA compute so, its output head too; inside of something else that is compiled it stays as it
+    was."""
     if model.get_input_embeddings().weight.device.type != "cuda":
         return model
+    aligned_head.install(model.lm_head)
     return fuse(model)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from finlm import kept
+from finlm import aligned_head, kept
 from finlm.fused_lora import product
 from finlm.generation import pad_right
 from finlm.scorer import last_hidden
@@ -86,31 +86,32 @@ class _Chosen(torch.autograd.Function):
     def forward(
         ctx: Any, states_ND: Tensor, tokens_N: Tensor, head_VD: Tensor, temperature: float, chunk: int
     ) -> tuple[Tensor, Tensor]:
-        states_ND = states_ND.to(head_VD.dtype)
+        states_ND, whole_WD = states_ND.to(head_VD.dtype), aligned_head.whole(head_VD)
         pieces = []
         for states, tokens in zip(torch.split(states_ND, chunk), torch.split(tokens_N, chunk), strict=True):
-            logits_NV = product(states, head_VD.T).div_(temperature)
+            logits_NV = product(states, whole_WD.T).div_(temperature)[:, : len(head_VD)]
             log_z_N = logits_NV.logsumexp(dim=-1)
             logp_N = logits_NV.gather(1, tokens.unsqueeze(1)).squeeze(1) - log_z_N
             mean_N = torch.linalg.vecdot(torch.softmax(logits_NV, dim=-1), logits_NV)
             pieces.append((logp_N, log_z_N - mean_N, log_z_N))
         logp_N, entropy_N, log_z_N = (torch.cat(column) for column in zip(*pieces, strict=True))
-        ctx.save_for_backward(states_ND, tokens_N, head_VD, log_z_N)
+        ctx.save_for_backward(states_ND, tokens_N, whole_WD, log_z_N)
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.mark_non_differentiable(entropy_N)
         return logp_N, entropy_N
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        states_ND, tokens_N, head_VD, log_z_N = ctx.saved_tensors
+        # what is computed for rows of zeros meets them again in the second product
+        states_ND, tokens_N, whole_WD, log_z_N = ctx.saved_tensors
         parts = (torch.split(part, ctx.chunk) for part in (states_ND, tokens_N, log_z_N, gradients[0]))
         pieces = []
         for states, tokens, log_z, gradient_N in zip(*parts, strict=True):
-            logits_NV = product(states, head_VD.T).div_(ctx.temperature)
-            of_logits_NV = logits_NV.sub_(log_z.unsqueeze(1)).exp_().neg_()
-            of_logits_NV.scatter_add_(1, tokens.unsqueeze(1), torch.ones_like(log_z).unsqueeze(1))
-            of_logits_NV.mul_(gradient_N.unsqueeze(1) / ctx.temperature)
-            pieces.append(of_logits_NV.to(head_VD.dtype) @ head_VD)
+            logits_NW = product(states, whole_WD.T).div_(ctx.temperature)
+            of_logits_NW = logits_NW.sub_(log_z.unsqueeze(1)).exp_().neg_()
+            of_logits_NW.scatter_add_(1, tokens.unsqueeze(1), torch.ones_like(log_z).unsqueeze(1))
+            of_logits_NW.mul_(gradient_N.unsqueeze(1) / ctx.temperature)
+            pieces.append(of_logits_NW.to(whole_WD.dtype) @ whole_WD)
         return torch.cat(pieces), None, None, None, None
 
 
