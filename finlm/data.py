@@ -131,8 +131,12 @@ def is_held_out(record: Conversation | Prompt, *, test_share: float) -> bool:
     So every stage, under any seed and on any subset of the data, holds out the same companies. A record without a group
     stands for itself.
     """
-    draw = int(content_id(record.group or record.id, 0), 16) / 16**16
-    return draw < test_share
+    return is_test_group(record.group or record.id, test_share=test_share)
+
+
+def is_test_group(group: str, *, test_share: float) -> bool:
+    """True if the group of this name belongs to the test split."""
+    return int(content_id(group, 0), 16) / 16**16 < test_share
 
 
 def read_conversations(paths: Iterable[str | Path]) -> list[Conversation]:

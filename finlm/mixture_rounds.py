@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from finlm import jsonl
+from finlm.bounded import scaled_to_one
 from finlm.category_figures import CategoryFigures
 from finlm.errors import MissingInput, UserError
 from finlm.prompt_mixture import Cell, Mixture
@@ -153,8 +154,7 @@ def next_shares(
 ) -> dict[Cell, float]:
     """Apply the changes within the bounds; the result adds up to 1.
 
-    Raised and lowered shares are multiplied and divided by the step. All are then scaled by one factor, found by
-    bisection, with each held within its bounds: the sum grows with the factor, so there is one that gives 1.
+    Raised and lowered shares are multiplied and divided by the step; all are then scaled to sum to 1.
     """
     if not any(change != "keep" for change in changes.values()):
         return dict(shares)
@@ -162,16 +162,7 @@ def next_shares(
     wanted = {cell: share * factors[changes[cell]] for cell, share in shares.items()}
     lowest = {cell: min(settings.least_share, share) for cell, share in shares.items()}
     highest = {cell: max(settings.most_share, share) for cell, share in shares.items()}
-
-    def scaled(factor: float) -> dict[Cell, float]:
-        return {cell: min(max(amount * factor, lowest[cell]), highest[cell]) for cell, amount in wanted.items()}
-
-    # at factor 1/step no share is above its old one, at factor step none is below: the answer lies between
-    low, high = 1 / settings.mixture_step, settings.mixture_step
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if sum(scaled(middle).values()) < 1 else (low, middle)
-    return {cell: round(share, 12) for cell, share in scaled(high).items()}
+    return scaled_to_one(wanted, lowest, highest)
 
 
 def read_figures(folder: str | Path, policy: str) -> list[CategoryFigures]:

@@ -77,7 +77,7 @@ class MixtureRound:
     """One round of the mixture.
 
     Example:
-        MixtureRound(number=1, first_step=200, shares={"text-general": 0.1, …}, reasons={"text-general": "kept"}, drawn={…})
+        MixtureRound(number=1, first_step=200, shares={"text-general": 0.1, …}, reasons={…}, drawn={…})
     """
 
     number: int

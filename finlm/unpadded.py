@@ -1,14 +1,17 @@
-"""Batches without their padding: all tokens in one row, each answer seeing itself alone.
+"""Batches without padding: all tokens in one row, each answer or sample seeing itself alone.
 
 Padding is work for nothing: with answers of mixed length a third of a batch and more. On CUDA in half precision the
 tokens of all rows run through the model as one row; torch's variable-length attention keeps the rows apart
-(`torch.nn.attention.varlen`). Elsewhere rows stay padded.
+(`torch.nn.attention.varlen`, or flash-attn where it is installed). Elsewhere rows stay padded, but for rows that were
+packed: those run so everywhere, on a CPU one sample after the other.
 
 transformers tells packed rows apart only on some paths and lets them see each other in silence on the rest, so the
 attention function here is our own: with the rows' bounds it attends within rows, without them it is transformers'
 sdpa, which sampling and libraries go on using.
 """
 
+from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -48,8 +51,27 @@ class Rows(NamedTuple):
         return cls(place_N, place_N % is_token_BT.shape[1], bounds, int(length_B.max()))
 
 
-def install(model: LlamaForCausalLM) -> LlamaForCausalLM:
-    """Let a model attend within rows where it is told of them; on a GPU in half precision, else it is left alone."""
+@cache
+def flash_attn() -> Callable[..., Any] | None:
+    """Return flash-attn's function for rows of several lengths; None where it is not installed."""
+    try:
+        from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]
+    except ImportError:
+        return None
+    found: Callable[..., Any] = flash_attn_varlen_func
+    return found
+
+
+def install(model: LlamaForCausalLM, *, for_packed: bool = False) -> LlamaForCausalLM:
+    """Let a model attend within rows where it is told of them; on a GPU in half precision, else it is left alone.
+
+    Args:
+        model: The model.
+        for_packed: True does so on every device and dtype: packed rows need it.
+    """
+    if for_packed:
+        model.set_attn_implementation(NAME)
+        return model
     weight = model.get_input_embeddings().weight
     if weight.device.type == "cuda" and weight.dtype in (torch.bfloat16, torch.float16):
         model.set_attn_implementation(NAME)
@@ -68,21 +90,46 @@ def hidden_states(llama: LlamaModel, is_token_BT: Tensor, **inputs: Tensor) -> T
         padded: Tensor = llama(attention_mask=is_token_BT.long(), use_cache=False, **inputs).last_hidden_state
         return padded
     rows = Rows.of(is_token_BT)
-    flat = {name: given.flatten(0, 1)[rows.place_N].unsqueeze(0) for name, given in inputs.items()}
+    flat = {name: given.flatten(0, 1)[rows.place_N] for name, given in inputs.items()}
+    hidden_ND = _flat_states(llama, rows.position_N, rows.bounds, rows.longest, **flat)
+    hidden = hidden_ND.new_zeros(is_token_BT.numel(), hidden_ND.shape[1]).index_copy(0, rows.place_N, hidden_ND)
+    return hidden.view(*is_token_BT.shape, -1)
+
+
+def packed_states(llama: LlamaModel, ids_N: Tensor, bounds: Tensor, longest: int) -> Tensor:
+    """Return the last hidden states (N, D) of samples that lie one behind the other, none seeing another.
+
+    Args:
+        llama: The model without its head; `install` was called on it with `for_packed`.
+        ids_N: Token ids of all samples.
+        bounds: Where each sample begins, and the end of the last, (S + 1,), int32.
+        longest: Tokens of the longest sample.
+
+    Raises:
+        ValueError: The model attends in another way, in which the samples would see each other without a word.
+    """
+    if llama.config._attn_implementation != NAME:
+        raise ValueError(f"the model attends by {llama.config._attn_implementation!r}; packed rows need {NAME!r}")
+    length_S = (bounds[1:] - bounds[:-1]).long()
+    start_N = torch.repeat_interleave(bounds[:-1].long(), length_S, output_size=len(ids_N))
+    position_N = torch.arange(len(ids_N), device=ids_N.device) - start_N
+    return _flat_states(llama, position_N, bounds, longest, input_ids=ids_N)
+
+
+def _flat_states(llama: LlamaModel, position_N: Tensor, bounds: Tensor, longest: int, **flat: Tensor) -> Tensor:
+    """Run tokens without padding; `flat` has `input_ids` (N,) or `inputs_embeds` (N, D)."""
     hidden_1ND: Tensor = llama(
         # a mask of four axes is handed on as it is: transformers would build one of N x N from the positions
-        attention_mask=is_token_BT.new_ones(1, 1, 1, 1),
-        position_ids=rows.position_N.unsqueeze(0),
+        attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=position_N.device),
+        position_ids=position_N.unsqueeze(0),
         use_cache=False,
-        cu_seq_lens_q=rows.bounds,
-        cu_seq_lens_k=rows.bounds,
-        max_length_q=rows.longest,
-        max_length_k=rows.longest,
-        **flat,
+        cu_seq_lens_q=bounds,
+        cu_seq_lens_k=bounds,
+        max_length_q=longest,
+        max_length_k=longest,
+        **{name: given.unsqueeze(0) for name, given in flat.items()},
     ).last_hidden_state
-    shape = (is_token_BT.numel(), hidden_1ND.shape[2])
-    hidden = hidden_1ND.new_zeros(shape).index_copy(0, rows.place_N, hidden_1ND.squeeze(0))
-    return hidden.view(*is_token_BT.shape, -1)
+    return hidden_1ND.squeeze(0)
 
 
 def attend(
@@ -120,6 +167,12 @@ def attend(
         return padded
     if query.device.type != "cuda":
         return _row_by_row(query, key, value, cu_seq_lens_q, scaling), None
+    flash = flash_attn()
+    if flash is not None:  # it takes shared heads and a scale of its own
+        query, key, value = (part.squeeze(0).transpose(0, 1) for part in (query, key, value))
+        lengths = (cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)
+        found: Tensor = flash(query, key, value, *lengths, softmax_scale=scaling, causal=True)
+        return found.unsqueeze(0), None
     shared = query.shape[1] // key.shape[1]
     key, value = (part.repeat_interleave(shared, dim=1) if shared > 1 else part for part in (key, value))
     query, key, value = (part.squeeze(0).transpose(0, 1).contiguous() for part in (query, key, value))
