@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, chain, cycle, islice
+from itertools import accumulate, chain, cycle, islice, pairwise
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks import six_billion
 from benchmarks.clock import Clock
 from benchmarks.six_billion import PAD
-from finlm import fused_layers, fused_lora, unpadded
+from finlm import fused_layers, fused_lora, packing, unpadded
 from finlm.likelihood import token_log_probs
 
 ROW = 2048
@@ -109,29 +109,11 @@ def pair(config: LlamaConfig) -> tuple[Document, Document, Document]:
 # ---------------------------------------------------------------------------------------------------------- ours
 
 
-def best_fit(given: Sequence[Document], capacity: int) -> list[list[Document]]:
-    """Return rows of whole documents, the longest placed first, each in the fullest row that has room for it."""
-    rows: list[list[Document]] = []
-    room: list[int] = []
-    for document in sorted(given, key=len, reverse=True):
-        fitting = [(left, index) for index, left in enumerate(room) if left >= len(document)]
-        if fitting:
-            _, index = min(fitting)
-            rows[index].append(document)
-            room[index] -= len(document)
-        else:
-            rows.append([document])
-            room.append(capacity - len(document))
-    return rows
-
-
 @dataclass(frozen=True)
 class Packed:
-    """Documents in one row of N tokens."""
+    """Documents one behind the other, N tokens in all."""
 
-    ids_1N: Tensor
-    position_1N: Tensor
-    """Place of each token in its document."""
+    ids_N: Tensor
     bounds: Tensor
     """Where each document begins, and the end of the last, int32."""
     longest: int
@@ -141,32 +123,21 @@ class Packed:
 
     @classmethod
     def of(cls, given: Sequence[Document], device: torch.device) -> "Packed":
-        """Lay documents one behind the other; everything is found on the CPU, so that no kernel is waited for."""
-        lengths = [len(document) for document in given]
-        position_N = torch.tensor(list(chain.from_iterable(map(range, lengths))))
+        """Lay documents so; everything is found on the CPU, so that no kernel is waited for."""
+        edges = [0, *accumulate(map(len, given))]
+        learned = chain.from_iterable(range(start + 1, stop) for start, stop in pairwise(edges))
         return cls(
-            ids_1N=torch.tensor([list(chain.from_iterable(given))]).to(device),
-            position_1N=position_N.unsqueeze(0).to(device),
-            bounds=torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device),
-            longest=max(lengths),
-            learned_L=position_N.nonzero().squeeze(1).to(device),
+            ids_N=torch.tensor(list(chain.from_iterable(given))).to(device),
+            bounds=torch.tensor(edges, dtype=torch.int32).to(device),
+            longest=max(map(len, given)),
+            learned_L=torch.tensor(list(learned)).to(device),
         )
 
 
 def log_probs(causal: LlamaForCausalLM, packed: Packed) -> Tensor:
     """Return the log-probability of every learned token (L,), each document seeing itself alone."""
-    hidden_1ND = causal.model(
-        input_ids=packed.ids_1N,
-        # a mask of four axes is handed on as it is: transformers would build one of N x N from the positions
-        attention_mask=packed.ids_1N.new_ones(1, 1, 1, 1, dtype=torch.bool),
-        position_ids=packed.position_1N,
-        use_cache=False,
-        cu_seq_lens_q=packed.bounds,
-        cu_seq_lens_k=packed.bounds,
-        max_length_q=packed.longest,
-        max_length_k=packed.longest,
-    ).last_hidden_state
-    states_LD, tokens_L = hidden_1ND[0, packed.learned_L - 1], packed.ids_1N[0, packed.learned_L]
+    hidden_ND = unpadded.packed_states(causal.model, packed.ids_N, packed.bounds, packed.longest)
+    states_LD, tokens_L = hidden_ND[packed.learned_L - 1], packed.ids_N[packed.learned_L]
     logp_L, _ = token_log_probs(states_LD, tokens_L, causal.get_output_embeddings().weight)
     return logp_L
 
@@ -175,8 +146,7 @@ def make_model(config: LlamaConfig, tune: str) -> LlamaForCausalLM:
     """Return the model with random weights as the trainer prepares it; LoRA lies within it."""
     from peft import PeftModel
 
-    base = fused_layers.install(six_billion.random_model(config))
-    base.set_attn_implementation(unpadded.NAME)  # on a CPU too, where it attends document by document
+    base = fused_layers.install(unpadded.install(six_billion.random_model(config), for_packed=True))
     if tune == "full":
         return base.requires_grad_(True)
     fused_lora.install(PeftModel(base, six_billion.adapter()))
@@ -209,7 +179,7 @@ def ours(given: argparse.Namespace, found: list[Document]) -> Run:
     with torch.no_grad():
         after = [log_probs(causal, Packed.of([begin, second], device))[1 - len(second) :] for begin in (first, other)]
     micro_batch = given.micro_batch or 4
-    batches = our_batches(best_fit(found, ROW), micro_batch)
+    batches = our_batches(found, micro_batch)
     counter = Counter()
 
     def step() -> None:
@@ -220,7 +190,7 @@ def ours(given: argparse.Namespace, found: list[Document]) -> Run:
                 loss = -log_probs(causal, packed).sum() / learned
             with counter.clock("backward"):
                 loss.backward()
-            counter.add(packed.ids_1N, loss)
+            counter.add(packed.ids_N, loss)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         with counter.clock("optimizer"):
             optimizer.step()
@@ -234,7 +204,7 @@ def ours(given: argparse.Namespace, found: list[Document]) -> Run:
         six_billion.profile(step, given.profile)
     conditions = {
         "micro_batch": micro_batch,
-        "attention": unpadded.NAME,
+        "attention": "flash_attn" if unpadded.flash_attn() and device.type == "cuda" else unpadded.NAME,
         "optimizer": f"{type(optimizer).__module__}.{type(optimizer).__name__}",
         "gradient_checkpointing": False,
         "documents_apart": torch.equal(*after),
@@ -242,11 +212,12 @@ def ours(given: argparse.Namespace, found: list[Document]) -> Run:
     return Run(counter.steps[: 1 + given.steps], conditions)
 
 
-def our_batches(rows: list[list[Document]], size: int, seed: int = 0) -> Iterator[list[Document]]:
-    """Yield the documents of `size` rows at a time, in shuffled order, again and again."""
+def our_batches(found: list[Document], rows_a_pass: int, seed: int = 0) -> Iterator[list[Document]]:
+    """Yield the documents of some packed rows at a time, rows in shuffled order, again and again."""
+    rows = packing.best_fit([len(document) for document in found], ROW)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
-    parts = [order[start : start + size] for start in range(0, len(order), size)]
-    return cycle([document for index in part for document in rows[index]] for part in parts)
+    parts = [order[start : start + rows_a_pass] for start in range(0, len(order), rows_a_pass)]
+    return cycle([found[place] for row in part for place in rows[row]] for part in parts)
 
 
 # ----------------------------------------------------------------------------------------------------------- TRL
