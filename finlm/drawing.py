@@ -31,11 +31,12 @@ class Tally:
     """What was drawn of one stream.
 
     Example:
-        Tally(samples=412, tokens=188211)
+        Tally(samples=412, tokens=188211, learned=61200)
     """
 
     samples: int = 0
     tokens: int = 0
+    learned: int = 0
 
 
 @dataclass(slots=True)
@@ -70,6 +71,7 @@ class Drawing:
         room: Tokens of a packed row.
         rows: Rows of a step.
         seed: Decides the order of every stream.
+        learned: Tokens with a loss of each sample, by stream, for the tallies alone; left out, they count none.
 
     Attributes:
         tallies: What was drawn of each stream since `begin_round`.
@@ -81,7 +83,13 @@ class Drawing:
     """
 
     def __init__(
-        self, lengths: Mapping[str, Sequence[int] | npt.NDArray[np.int64]], *, room: int, rows: int, seed: int
+        self,
+        lengths: Mapping[str, Sequence[int] | npt.NDArray[np.int64]],
+        *,
+        room: int,
+        rows: int,
+        seed: int,
+        learned: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self._room, self._rows = room, rows
         self._cursors = {
@@ -92,6 +100,7 @@ class Drawing:
         for name, cursor in self._cursors.items():
             if cursor.lengths.max() > room:
                 raise ValueError(f"a sample of {name} has {cursor.lengths.max()} tokens; a row holds {room}")
+        self._learned = learned or {}
         self._waiting: list[Picked] = []
         self.tokens = self.rows_packed = 0
         self.tallies = {name: Tally() for name in self._cursors}
@@ -145,4 +154,6 @@ class Drawing:
         picked = Picked(name, self._cursors[name].take())
         self.tallies[name].samples += 1
         self.tallies[name].tokens += self._length(picked)
+        if name in self._learned:
+            self.tallies[name].learned += self._learned[name][picked.place]
         return picked
