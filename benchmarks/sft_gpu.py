@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--micro-batch", type=int, help="rows a pass (default: 4 packed rows, 8 documents for TRL)")
     parser.add_argument("--attention", help="of TRL's sides, a name that transformers knows")
     parser.add_argument("--set", action="append", default=[], help="NAME=VALUE of SFTConfig, for TRL's sides")
-    parser.add_argument("--profile", type=Path, help="write a table of one more step's kernels here, for ours")
+    parser.add_argument("--profile", type=Path, help="write a table of one more pass's kernels here, for ours")
     parser.add_argument("--merge", type=Path, nargs="+", help="files to gather in one instead of measuring")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     given = parser.parse_args()

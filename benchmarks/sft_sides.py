@@ -9,21 +9,28 @@ import math
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, chain, cycle, islice, pairwise
+from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import torch
 import yaml
-from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from peft import PeftModel
+from torch import Tensor
+from transformers import LlamaConfig, TrainerCallback, TrainingArguments
 
+from alignment.sft_plan import Plan
+from alignment.sft_trainer import HeldOutSettings, PackedTrainer
 from benchmarks import six_billion
 from benchmarks.clock import Clock
 from benchmarks.six_billion import PAD
-from finlm import fused_layers, fused_lora, packing, unpadded
-from finlm.likelihood import token_log_probs
+from finlm import fused_layers, fused_lora, unpadded
+from finlm.batches import IGNORE, packed
+from finlm.mixture_moves import MixtureMoves
+from finlm.samples import Row, Sample
+from finlm.sft_records import MIXTURE, Mixed
 
 ROW = 2048
 """Tokens of a packed row, and of the longest document."""
@@ -100,124 +107,135 @@ def documents(config: LlamaConfig, count: int, seed: int = 1) -> list[Document]:
     return [part.tolist() for part in ids_N.split(length_B.tolist())]
 
 
-def pair(config: LlamaConfig) -> tuple[Document, Document, Document]:
+def three(config: LlamaConfig) -> tuple[Document, Document, Document]:
     """Return a document, another that may stand in its place, and one that follows in the same row."""
     first, other, second = six_billion.prompts(config, 3, 24, seed=7)
     return first, other, second
 
 
+# ---------------------------------------------------------------------------------------------------- both trainers
+
+
+def counted(kind: type[Any], counter: Counter) -> type[Any]:
+    """Return a class of trainer that counts its passes."""
+
+    class Counted(kind):  # type: ignore[misc]
+        def compute_loss(self, model: Any, inputs: Any, *more: Any, **named: Any) -> Any:
+            ids = inputs["input_ids"]
+            with counter.clock("forward"):
+                loss = super().compute_loss(model, inputs, *more, **named)
+            counter.add(ids, loss)
+            return loss
+
+    return Counted
+
+
+class Timer(TrainerCallback):  # type: ignore[misc]
+    """Times a trainer's optimizer and its steps."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+
+    def on_train_begin(self, *_: Any, optimizer: Any, **__: Any) -> None:
+        """Start."""
+        self._counter.clock.around(optimizer, "step", lambda *_: "optimizer")
+        self._counter.begin()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Close a step."""
+        self._counter.end()
+
+
+def common(given: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of TrainingArguments that all sides share."""
+    return {
+        "output_dir": tempfile.mkdtemp(),
+        "max_steps": 1 + given.steps,
+        "gradient_accumulation_steps": given.accumulate,
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "report_to": [],
+        "save_strategy": "no",
+        "disable_tqdm": True,
+    }
+
+
 # ---------------------------------------------------------------------------------------------------------- ours
 
 
-@dataclass(frozen=True)
-class Packed:
-    """Documents one behind the other, N tokens in all."""
-
-    ids_N: Tensor
-    bounds: Tensor
-    """Where each document begins, and the end of the last, int32."""
-    longest: int
-    """Tokens of the longest document."""
-    learned_L: Tensor
-    """Places of the tokens that come after another of their document; L of them."""
-
-    @classmethod
-    def of(cls, given: Sequence[Document], device: torch.device) -> "Packed":
-        """Lay documents so; everything is found on the CPU, so that no kernel is waited for."""
-        edges = [0, *accumulate(map(len, given))]
-        learned = chain.from_iterable(range(start + 1, stop) for start, stop in pairwise(edges))
-        return cls(
-            ids_N=torch.tensor(list(chain.from_iterable(given))).to(device),
-            bounds=torch.tensor(edges, dtype=torch.int32).to(device),
-            longest=max(map(len, given)),
-            learned_L=torch.tensor(list(learned)).to(device),
-        )
+def as_sample(document: Document, number: int) -> Sample:
+    """Return a document as the trainer takes it."""
+    is_learned = np.arange(len(document)) > 0
+    return Sample("text-general", np.array(document, dtype=np.int32), is_learned, str(number), "en", f"drawn:{number}")
 
 
-def log_probs(causal: LlamaForCausalLM, packed: Packed) -> Tensor:
-    """Return the log-probability of every learned token (L,), each document seeing itself alone."""
-    hidden_ND = unpadded.packed_states(causal.model, packed.ids_N, packed.bounds, packed.longest)
-    states_LD, tokens_L = hidden_ND[packed.learned_L - 1], packed.ids_N[packed.learned_L]
-    logp_L, _ = token_log_probs(states_LD, tokens_L, causal.get_output_embeddings().weight)
-    return logp_L
-
-
-def make_model(config: LlamaConfig, tune: str) -> LlamaForCausalLM:
-    """Return the model with random weights as the trainer prepares it; LoRA lies within it."""
-    from peft import PeftModel
-
+def make_model(config: LlamaConfig, tune: str) -> Any:
+    """Return the model with random weights as `load_causal` and the trainer's assembly prepare it."""
     base = fused_layers.install(unpadded.install(six_billion.random_model(config), for_packed=True))
     if tune == "full":
         return base.requires_grad_(True)
-    fused_lora.install(PeftModel(base, six_billion.adapter()))
-    return base
+    adapted = PeftModel(base, six_billion.adapter())
+    fused_lora.install(adapted)
+    return adapted
 
 
-def make_optimizer(parameters: list[nn.Parameter], tune: str) -> torch.optim.Optimizer:
-    """Return AdamW: torch's for LoRA, one with moments of eight bits for all weights where such a package is there."""
-    rate = LEARNING_RATE[tune]
-    if tune == "full" and torch.cuda.is_available():
-        if importlib.util.find_spec("torchao"):
-            from torchao.optim import AdamW8bit
-
-            # a step of 1e-5 is below the last bit of most bfloat16 weights: rounded by chance it counts on average
-            return AdamW8bit(parameters, lr=rate, bf16_stochastic_round=True)
-        if importlib.util.find_spec("bitsandbytes"):
-            from bitsandbytes.optim import AdamW8bit as AdamWOfBlocks
-
-            return AdamWOfBlocks(parameters, lr=rate)
-    return torch.optim.AdamW(parameters, lr=rate, fused=True)
+def small_moments() -> dict[str, str]:
+    """Return the optimizer with moments of eight bits that is there, as fields of TrainingArguments; else none."""
+    if torch.cuda.is_available() and importlib.util.find_spec("torchao"):
+        # a step of 1e-5 is below the last bit of most bfloat16 weights: rounded by chance it counts on average
+        return {"optim": "adamw_torch_8bit", "optim_args": "bf16_stochastic_round=True"}
+    if torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes"):
+        return {"optim": "adamw_bnb_8bit"}
+    return {}
 
 
 def ours(given: argparse.Namespace, found: list[Document]) -> Run:
-    """Run the bare step of our trainer: packed rows, variable-length attention, fused layers and adapters."""
-    config, device = six_billion.shape(given.shape), six_billion.device()
-    causal = make_model(config, given.tune)
-    parameters = [parameter for parameter in causal.parameters() if parameter.requires_grad]
-    optimizer = make_optimizer(parameters, given.tune)
-    first, other, second = pair(config)
-    with torch.no_grad():
-        after = [log_probs(causal, Packed.of([begin, second], device))[1 - len(second) :] for begin in (first, other)]
+    """Run our trainer: packed rows, variable-length attention, fused layers and adapters."""
+    config, counter = six_billion.shape(given.shape), Counter()
     micro_batch = given.micro_batch or 4
-    batches = our_batches(found, micro_batch)
-    counter = Counter()
-
-    def step() -> None:
-        together = [Packed.of(batch, device) for batch in islice(batches, given.accumulate)]
-        learned = sum(len(packed.learned_L) for packed in together)
-        for packed in together:
-            with counter.clock("forward"):
-                loss = -log_probs(causal, packed).sum() / learned
-            with counter.clock("backward"):
-                loss.backward()
-            counter.add(packed.ids_N, loss)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        with counter.clock("optimizer"):
-            optimizer.step()
-        optimizer.zero_grad()
-        counter.end()
-
-    counter.begin()
-    for _ in range(1 + given.steps):
-        step()
-    if given.profile:
-        six_billion.profile(step, given.profile)
+    shared = common(given) | {"learning_rate": LEARNING_RATE[given.tune], "bf16": False}
+    folder = Path(shared["output_dir"])
+    samples = [as_sample(document, number) for number, document in enumerate(found)]
+    streams, rows = {"text-general": samples}, micro_batch * given.accumulate
+    trainer = counted(PackedTrainer, counter)(
+        plan=Plan(streams, {"text-general": 1.0}, room=ROW, rows=rows, seed=0, folder=folder),
+        held_out={},
+        moves=MixtureMoves(),
+        settings=HeldOutSettings(),
+        folder=folder,
+        model=make_model(config, given.tune),
+        args=TrainingArguments(
+            per_device_train_batch_size=micro_batch,
+            **shared | (small_moments() if given.tune == "full" else {}),
+        ),
+        callbacks=[Timer(counter)],
+    )
+    counter.clock.around(trainer.accelerator, "backward", lambda *_: "backward")
     conditions = {
         "micro_batch": micro_batch,
-        "attention": "flash_attn" if unpadded.flash_attn() and device.type == "cuda" else unpadded.NAME,
-        "optimizer": f"{type(optimizer).__module__}.{type(optimizer).__name__}",
-        "gradient_checkpointing": False,
-        "documents_apart": torch.equal(*after),
+        "attention": "flash-attn" if torch.cuda.is_available() and unpadded.flash_attn() else unpadded.NAME,
+        "optimizer": str(trainer.args.optim),
+        "gradient_checkpointing": trainer.args.gradient_checkpointing,
+        "documents_apart": our_documents_are_apart(trainer, config),
     }
-    return Run(counter.steps[: 1 + given.steps], conditions)
+    trainer.train()
+    conditions["rows_filled"] = msgspec.json.decode((folder / MIXTURE).read_bytes(), type=Mixed).filled
+    if given.profile:
+        batch = packed(next(trainer.plan.steps(1 + given.steps, 2 + given.steps))[:micro_batch])
+        learned = (batch["labels"] != IGNORE).sum()
+        six_billion.profile(lambda: trainer.training_step(trainer.model, batch, learned), given.profile)
+    return Run(counter.steps, conditions)
 
 
-def our_batches(found: list[Document], rows_a_pass: int, seed: int = 0) -> Iterator[list[Document]]:
-    """Yield the documents of some packed rows at a time, rows in shuffled order, again and again."""
-    rows = packing.best_fit([len(document) for document in found], ROW)
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
-    parts = [order[start : start + rows_a_pass] for start in range(0, len(order), rows_a_pass)]
-    return cycle([found[place] for row in part for place in rows[row]] for part in parts)
+def our_documents_are_apart(trainer: PackedTrainer, config: LlamaConfig) -> bool:
+    """True if a packed row's second document has the same losses, bit by bit, behind any first one."""
+    first, other, second = (as_sample(document, 0) for document in three(config))
+    found = []
+    for begin in (first, other):
+        with torch.no_grad():
+            nll_L = trainer.losses(trainer.model, trainer._prepare_inputs(packed([Row((begin, second))])))
+        found.append(nll_L[-second.learned :])
+    return torch.equal(*found)
 
 
 # ----------------------------------------------------------------------------------------------------------- TRL
@@ -243,7 +261,6 @@ def trl_best(given: argparse.Namespace, found: list[Document]) -> Run:
 def trl(given: argparse.Namespace, found: list[Document], chosen: dict[str, Any], attention: str) -> Run:
     """Run TRL's SFTTrainer with LoRA; the section `--set` wins over what the side chose."""
     from datasets import Dataset
-    from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     config = six_billion.shape(given.shape)
@@ -252,42 +269,16 @@ def trl(given: argparse.Namespace, found: list[Document], chosen: dict[str, Any]
     chosen |= {"per_device_train_batch_size": given.micro_batch} if given.micro_batch else {}
     chosen |= {name: yaml.safe_load(value) for name, value in (item.split("=", 1) for item in given.set)}
     counter = Counter()
-
-    class Counted(SFTTrainer):  # type: ignore[misc]
-        def compute_loss(self, model: Any, inputs: dict[str, Any], *more: Any, **named: Any) -> Any:
-            ids = inputs["input_ids"]
-            with counter.clock("forward"):
-                loss = super().compute_loss(model, inputs, *more, **named)
-            counter.add(ids, loss)
-            return loss
-
-    class Timer(TrainerCallback):  # type: ignore[misc]
-        def on_train_begin(self, *_: Any, optimizer: Any, **__: Any) -> None:
-            counter.clock.around(optimizer, "step", lambda *_: "optimizer")
-            counter.begin()
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            counter.end()
-
     settings = SFTConfig(
-        output_dir=tempfile.mkdtemp(),
-        max_steps=1 + given.steps,
-        gradient_accumulation_steps=given.accumulate,
-        max_length=ROW,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-        **chosen,
+        **common(given) | {"max_length": ROW} | chosen,
     )
-    trainer = Counted(
+    trainer = counted(SFTTrainer, counter)(
         model=model,
         args=settings,
         processing_class=six_billion.tokenizer(config),
         train_dataset=Dataset.from_dict({"input_ids": found}),
         peft_config=six_billion.adapter(),
-        callbacks=[Timer()],
+        callbacks=[Timer(counter)],
     )
     counter.clock.around(trainer.accelerator, "backward", lambda *_: "backward")
     conditions = {
@@ -305,7 +296,7 @@ def trl(given: argparse.Namespace, found: list[Document], chosen: dict[str, Any]
 
 def trl_documents_are_apart(trainer: Any, config: LlamaConfig) -> bool:
     """True if a packed row's second document has the same log-probabilities, bit by bit, behind any first one."""
-    first, other, second = pair(config)
+    first, other, second = three(config)
     found = []
     for begin in (first, other):
         ids = [*begin, *second]

