@@ -15,8 +15,8 @@ from benchmarks import sft_gpu, sft_sides, six_billion
 ROOT = Path(__file__).parent.parent
 
 
-def run(script: str, out: Path, *flags: str) -> Any:
-    command = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks" / script), "--shape", "tiny", "--out", str(out)]
+def run(script: str, out: Path, *flags: str, shape: tuple[str, ...] = ("--shape", "tiny")) -> Any:
+    command = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks" / script), *shape, "--out", str(out)]
     done = subprocess.run([*command, *flags], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(out.read_text(encoding="utf-8"))["figures"]
@@ -123,3 +123,15 @@ def test_the_ceiling_of_the_6b_is_what_was_computed_for_it() -> None:
     lora, full = (work.tuning_flop([2048], full=full) / 2048 for full in (False, True))
     assert 798e12 / lora == pytest.approx(29_900, rel=0.005)
     assert 798e12 / full == pytest.approx(20_400, rel=0.005)
+
+
+def test_the_data_alone_is_encoded_once_and_laid_out_step_by_step(tmp_path: Path, tiny: Any) -> None:
+    files = ("--tokenizer", str(tiny.base), "--text", str(tiny.text), "--instructions", str(tiny.instructions))
+    flags = ("--repeat", "3", "--steps", "2", "--rows", "2", "--micro-batch", "1")
+    found = run("sft_data.py", tmp_path / "data.json", *files, *flags, shape=())
+    assert found["tokens"] == round(found["rows_filled"] * 2 * 2 * 2048)
+    assert found["stored_tokens"] % 3 == 0
+    assert found["stored_tokens"] > 0
+    apart = [1 / found[f"{part}_tokens_per_second"] for part in ("encode", "draw", "layout")]
+    assert 1 / found["tokens_per_second"] == pytest.approx(sum(apart))
+    assert 1 / found["cached_tokens_per_second"] == pytest.approx(sum(apart[1:]))
