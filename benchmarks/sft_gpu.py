@@ -2,6 +2,7 @@
 
     python benchmarks/sft_gpu.py --out runs/sft.json                                 all sides, each in its own process
     python benchmarks/sft_gpu.py --side ours --tune full --out runs/sft_full.json    one side
+    python benchmarks/sft_gpu.py --side ours --processes 2 --out runs/sft_two.json   shards over two GPUs
     python benchmarks/sft_gpu.py --merge runs/sft.json runs/sft_full.json --out runs/sft_h100.json
 
 Random bfloat16 weights of configs/model/6b.json made on the GPU; rank-16 adapters on all linear maps, or all weights
@@ -35,6 +36,8 @@ if not __package__:  # run as a file: import from this checkout, not from this f
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "CI": "1"}
 
+import torch
+
 from benchmarks import sft_sides, six_billion
 from benchmarks.sft_sides import Document, Run, Step
 from benchmarks.six_billion import Ceilings, Work
@@ -59,7 +62,8 @@ def result(given: argparse.Namespace, run: Run, found: list[Document], card: Cei
     return {
         "side": given.side[0],
         "tune": given.tune,
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": sft_sides.PROCESSES,
+        "sharder": given.sharder if sft_sides.PROCESSES > 1 else None,
         "accumulate": given.accumulate,
         "set": given.set,
         **run.conditions,
@@ -88,6 +92,17 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     return {"matrix_rate": card.flops, "bandwidth": card.bandwidth, "sides": [side]}
 
 
+def launcher(given: argparse.Namespace) -> list[str]:
+    """Return what stands between Python and the script where several processes train one model."""
+    if given.processes == 1:
+        return []
+    if not torch.cuda.is_available():  # accelerate's launcher shards on GPUs only
+        return ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(given.processes)]
+    file = six_billion.CHECKOUT / "configs" / "accelerate" / f"{given.sharder}.yaml"
+    launch = ["-m", "accelerate.commands.launch", "--config_file", str(file)]
+    return [*launch, "--num_processes", str(given.processes)]
+
+
 def measure_apart(given: argparse.Namespace) -> list[Path]:
     """Measure each side in a process of its own, for memory and patches of one are the other's; return their files.
 
@@ -97,11 +112,15 @@ def measure_apart(given: argparse.Namespace) -> list[Path]:
     for side in given.side:
         out = given.out.with_suffix(f".{side}.json")
         out.unlink(missing_ok=True)
-        command = [sys.executable, __file__, "--side", side, "--out", str(out)]
-        for name in ("shape", "tune", "documents", "steps", "accumulate"):
-            command += [f"--{name}", str(getattr(given, name))]
+        command = [sys.executable, *launcher(given), __file__, "--side", side, "--out", str(out)]
+        for name in ("shape", "tune", "documents", "steps", "accumulate", "sharder", "micro_batch"):
+            if getattr(given, name) is not None:
+                command += [f"--{name.replace('_', '-')}", str(getattr(given, name))]
         print(" ".join(command), flush=True)
-        subprocess.run(command, check=False)
+        # a launcher puts neither this checkout nor what the caller named on the path of its processes
+        paths = os.pathsep.join(filter(None, (str(six_billion.CHECKOUT), os.environ.get("PYTHONPATH"))))
+        on_cpu = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}
+        subprocess.run(command, check=False, env=os.environ | {"PYTHONPATH": paths} | on_cpu)
         files += [out] if out.exists() else []
     return files
 
@@ -172,16 +191,23 @@ def main() -> None:
     parser.add_argument("--attention", help="of TRL's sides, a name that transformers knows")
     parser.add_argument("--set", action="append", default=[], help="NAME=VALUE of SFTConfig, for TRL's sides")
     parser.add_argument("--profile", type=Path, help="write a table of one more pass's kernels here, for ours")
+    parser.add_argument("--processes", type=int, default=1, help="GPUs, of one host, for ours (default: %(default)s)")
+    sharders = ("fsdp2", "zero3", "multi_gpu")
+    parser.add_argument("--sharder", choices=sharders, default="fsdp2", help="of several GPUs (default: %(default)s)")
     parser.add_argument("--merge", type=Path, nargs="+", help="files to gather in one instead of measuring")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     given = parser.parse_args()
     given.side = given.side or list(sft_sides.SIDES)
     if given.tune == "full" and given.side != ["ours"]:
         parser.error("--tune full is measured for --side ours only")
-    if len(given.side) > 1 and (given.micro_batch or given.attention or given.set or given.profile):
-        parser.error("--micro-batch, --attention, --set and --profile need one --side")
+    if given.processes > 1 and given.side != ["ours"]:
+        parser.error("--processes is measured for --side ours only")
+    if (len(given.side) > 1 or given.processes > 1) and (given.attention or given.set or given.profile):
+        parser.error("--attention, --set and --profile need one --side and one process")
+    if len(given.side) > 1 and given.micro_batch:
+        parser.error("--micro-batch needs one --side")
     failed = 0
-    if given.merge or len(given.side) > 1:
+    if given.merge or len(given.side) > 1 or given.processes > 1:
         files = given.merge or measure_apart(given)
         failed = 0 if given.merge else len(given.side) - len(files)
         if not files:
@@ -191,7 +217,11 @@ def main() -> None:
         given.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         sides = found["sides"]
     else:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         figures = measure(given)
+        if int(os.environ.get("RANK", "0")):
+            return
         six_billion.write(given.out, figures)
         sides = figures["sides"]
     print(table(sides))

@@ -6,6 +6,7 @@ A document is a list of token ids; every token of it is learned but the first, w
 import argparse
 import importlib.util
 import math
+import os
 import tempfile
 import time
 from collections import defaultdict
@@ -20,6 +21,7 @@ import yaml
 from peft import PeftModel
 from torch import Tensor
 from transformers import LlamaConfig, TrainerCallback, TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from alignment.sft_plan import Plan
 from alignment.sft_trainer import HeldOutSettings, PackedTrainer
@@ -36,6 +38,7 @@ ROW = 2048
 """Tokens of a packed row, and of the longest document."""
 MEAN, SPREAD, SHORTEST = 400, 0.8, 8
 """Of the documents' tokens: the mean before they are cut at `ROW`, the deviation of the logarithm, the least."""
+PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
 LEARNING_RATE = {"lora": 2e-4, "full": 1e-5}
 Document = list[int]
 
@@ -47,11 +50,11 @@ class Step:
     seconds: float
     """From the end of the step before, waiting for data included."""
     tokens: int
-    """Tokens that are no padding."""
+    """Tokens that are no padding, of all processes."""
     places: int
     """The same, padding included."""
     loss: float
-    """Nats per learned token."""
+    """Nats per learned token, as the trainer's losses give it."""
     phases: dict[str, float]
     """Seconds of forward, backward and optimizer; what they leave of `seconds` is the rest."""
     peak_gib: float
@@ -91,8 +94,13 @@ class Counter:
         phases = self.clock.take()  # waits for the GPU
         now = time.perf_counter()
         peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
-        tokens, loss = int(self._sums["tokens"]), float(self._sums["loss"])
-        self.steps.append(Step(now - self._began, tokens, self._sums["places"], loss, phases, peak))
+        sums = torch.tensor([float(self._sums[name]) for name in ("tokens", "places", "loss")], dtype=torch.float64)
+        if PROCESSES > 1:
+            sums = sums.to(six_billion.device())
+            torch.distributed.all_reduce(sums)
+        tokens, places, loss = sums.tolist()
+        seconds = now - self._began
+        self.steps.append(Step(seconds, int(tokens), int(places), loss / PROCESSES, phases, peak))
         print(f"step {len(self.steps) - 1}: {self.steps[-1]}", flush=True)
         self._sums.clear()
         self._began = time.perf_counter()
@@ -196,7 +204,7 @@ def ours(given: argparse.Namespace, found: list[Document]) -> Run:
     shared = common(given) | {"learning_rate": LEARNING_RATE[given.tune], "bf16": False}
     folder = Path(shared["output_dir"])
     samples = [as_sample(document, number) for number, document in enumerate(found)]
-    streams, rows = {"text-general": samples}, micro_batch * given.accumulate
+    streams, rows = {"text-general": samples}, micro_batch * given.accumulate * PROCESSES
     trainer = counted(PackedTrainer, counter)(
         plan=Plan(streams, {"text-general": 1.0}, room=ROW, rows=rows, seed=0, folder=folder),
         held_out={},
@@ -214,11 +222,12 @@ def ours(given: argparse.Namespace, found: list[Document]) -> Run:
     conditions = {
         "micro_batch": micro_batch,
         "attention": "flash-attn" if torch.cuda.is_available() and unpadded.flash_attn() else unpadded.NAME,
-        "optimizer": str(trainer.args.optim),
+        "optimizer": OptimizerNames(trainer.args.optim).value,
         "gradient_checkpointing": trainer.args.gradient_checkpointing,
         "documents_apart": our_documents_are_apart(trainer, config),
     }
     trainer.train()
+    trainer.plan.write()  # the trainer does on its main process
     conditions["rows_filled"] = msgspec.json.decode((folder / MIXTURE).read_bytes(), type=Mixed).filled
     if given.profile:
         batch = packed(next(trainer.plan.steps(1 + given.steps, 2 + given.steps))[:micro_batch])
@@ -284,7 +293,7 @@ def trl(given: argparse.Namespace, found: list[Document], chosen: dict[str, Any]
     conditions = {
         "micro_batch": settings.per_device_train_batch_size,
         "attention": given.attention or attention,
-        "optimizer": str(settings.optim),
+        "optimizer": OptimizerNames(settings.optim).value,
         "gradient_checkpointing": settings.gradient_checkpointing,
         "packing": settings.packing_strategy if settings.packing else None,
         "liger": settings.use_liger_kernel,

@@ -23,7 +23,9 @@ def run(script: str, out: Path, *flags: str, shape: tuple[str, ...] = ("--shape"
 
 
 def of_side(name: str, out: Path, *flags: str) -> dict[str, Any]:
-    (side,) = run("sft_gpu.py", out, "--side", name, *flags)["sides"]
+    run("sft_gpu.py", out, "--side", name, *flags)
+    found = json.loads(out.read_text(encoding="utf-8"))
+    (side,) = found["sides"] if "sides" in found else found["figures"]["sides"]
     assert set(side["phases"]) == {"forward", "backward", "optimizer", "rest"}
     assert sum(side["phases"].values()) == pytest.approx(side["seconds"])
     assert side["tokens_per_second"] * side["seconds"] == pytest.approx(side["tokens"])
@@ -60,11 +62,23 @@ def test_our_fine_tuning_step_counts_every_token_of_its_rows_once(tmp_path: Path
     assert side["steps"][0]["loss"] == pytest.approx(math.log(512), abs=0.1)  # nothing is known of 512 pieces
 
 
+@pytest.mark.slow
+def test_two_processes_share_the_rows_of_one(tmp_path: Path) -> None:
+    flags = ("--documents", "24", "--steps", "1")
+    one = of_side("ours", tmp_path / "one.json", *flags, "--micro-batch", "2")
+    two = of_side("ours", tmp_path / "two.json", *flags, "--micro-batch", "1", "--processes", "2")
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert [step["tokens"] for step in two["steps"]] == [step["tokens"] for step in one["steps"]]
+    losses = [[step["loss"] for step in side["steps"]] for side in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)  # bfloat16 weights, sums in another order
+
+
 def test_trl_pads_its_documents_and_the_padding_is_not_counted(tmp_path: Path) -> None:
     side = of_side("trl-default", tmp_path / "sft.json", "--documents", "5", "--steps", "0")
     assert side["tokens"] == sum(drawn(5))
     assert side["token_share"] == pytest.approx(sum(drawn(5)) / (5 * max(drawn(5))))
     assert side["gradient_checkpointing"] is True
+    assert side["optimizer"] == "adamw_torch_fused"
     assert side["steps"][0]["loss"] == pytest.approx(math.log(512), abs=0.1)
 
 
