@@ -1,7 +1,7 @@
 """What mixed fine-tuning writes of itself: held-out losses by category, and the mixture round by round.
 
-    <run>/held_out.jsonl    one HeldOutLoss an evaluation, the first before any step
-    <run>/mixture.json      one Mixed: every round's shares, why they moved, and what was drawn
+<run>/held_out.jsonl    one HeldOutLoss an evaluation, the first before any step
+<run>/mixture.json      one Mixed: every round's shares, why they moved, and what was drawn
 """
 
 from dataclasses import dataclass
