@@ -34,10 +34,15 @@ def documents(path: str | Path) -> Iterator[Found[Document] | Removal]:
         UserError: The whole file cannot be used (`finlm.row_files.read`).
     """
     path = Path(path)
-    if row_files.suffix_of(path) in _PLAIN:
+    if is_one_document(path):
         yield Found(_plain(path), f"{path.name}:1")
     else:
         yield from row_files.read(path, lambda row: (_parsed(row, path.name),), formats=FORMATS)
+
+
+def is_one_document(path: str | Path) -> bool:
+    """True of plain text, by its name."""
+    return row_files.suffix_of(Path(path)) in _PLAIN
 
 
 def _plain(path: Path) -> Document:
