@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from finlm.sft_records import STREAMS, CategoryLoss, HeldOutLoss
 
+SAME_LOSS = 1e-3
+"""Nats by which losses of one model on the same rows differ at most: kernels add in different orders."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
@@ -73,11 +76,16 @@ def _of(evaluation: HeldOutLoss, stream: str, language: str | None) -> list[Cate
     return [one for one in evaluation.categories if one.stream == stream and language in (None, one.language)]
 
 
+def compares(own: Change, other: Change) -> bool:
+    """True if two runs began at the same loss on as many tokens: the same base, tested on the same rows."""
+    return own.tokens == other.tokens and abs(own.before - other.before) <= SAME_LOSS
+
+
 def ratio(own: Change, other: Change) -> float | None:
-    """Return one run's rise as a share of another's; None where either is unknown or the other's loss did not rise.
+    """Return one run's rise as a share of another's; None where they do not compare or the other's loss did not rise.
 
     Below 1 the first run forgets less, at 0 or below it forgets nothing.
     """
-    if own.rise is None or other.rise is None or other.rise <= 0:
+    if own.rise is None or other.rise is None or other.rise <= 0 or not compares(own, other):
         return None
     return own.rise / other.rise

@@ -38,11 +38,9 @@ def held_out_curves(evaluations: Sequence[HeldOutLoss], streams: Sequence[str]) 
     unit = "nats per learned token"
     whole = {stream: _series(evaluations, stream, None, stream) for stream in streams}
     found = [report.Curve("Held-out loss by stream", "step", unit, tuple(whole.values()))]
-    moved = tuple(
-        report.Series(name, one.x, tuple(y - one.y[0] for y in one.y)) for name, one in whole.items() if one.y
-    )
+    moved = tuple(report.Series(name, one.x, tuple(y - one.y[0] for y in one.y)) for name, one in whole.items())
     if len(evaluations) > 1:
-        found.append(report.Curve("Held-out loss, moved since before training", "step", unit, moved))
+        found.append(report.Curve("Held-out loss: change", "step", unit, moved))
     for stream in streams:
         spoken = forgetting.languages(evaluations, stream)
         if len(spoken) > 1:
@@ -101,16 +99,16 @@ def forgetting_tables(own: Arm, rest: Sequence[Arm]) -> list[report.Section]:
                 rows.append((stream, _language(change), other.name, None, None, None, "not tested on it"))
                 continue
             rows.append((stream, _language(change), other.name, *_rise(compared), _share(change, compared)))
-            if (compared.tokens, round(compared.before, 3)) != (change.tokens, round(change.before, 3)):
+            if not forgetting.compares(change, compared):
                 differs.append(other.name)
     if not rows:
         return [report.Notes("Forgetting", "No text was held out, so nothing is known of what was forgotten.")]
     columns: tuple[str, ...]
-    columns = ("held-out text", "language", "run", "before", "after", "rise", f"rise of {own.name} : its rise")
+    columns = ("held-out text", "language", "run", "before", "after", "rise", f"{own.name}'s rise as a share of it")
     if not rest:
         rows, columns = [row[:-1] for row in rows], columns[:-1]
     told = [
-        f"{name} does not begin at the same loss on as many tokens: another base or other held-out text, so its rise "
+        f"{name} did not begin at the same loss on as many tokens: another base or other held-out text, so its rise "
         "does not compare."
         for name in dict.fromkeys(differs)
     ]
@@ -128,8 +126,12 @@ def _rise(change: Change) -> tuple[str, str | None, str | None]:
 def _share(own: Change, other: Change) -> str | None:
     if own.rise is None or other.rise is None:
         return None
+    if not forgetting.compares(own, other):
+        return "does not compare"
     share = forgetting.ratio(own, other)
-    return "did not rise there" if share is None else f"{share:.2f}"
+    if share is None:
+        return "its loss did not rise"
+    return f"{share:.2f}" if share > 0 else "only its loss rose"
 
 
 def _arms(arms: Sequence[Arm]) -> report.Table:

@@ -15,10 +15,8 @@ def mixture_sections(mixed: Mixed, streams: Sequence[str], last_step: int) -> li
         streams: The streams to show, in the order of their colours.
         last_step: Steps taken so far: where the drawing ends.
     """
-    made: list[report.Section] = []
-    if (areas := shares(mixed, streams, last_step)) is not None:
-        made.append(areas)
-    return [*made, moves(mixed, streams), drawn(mixed, streams), packing(mixed)]
+    curves = [one for one in (shares(mixed, streams, last_step), passes(mixed, streams, last_step)) if one is not None]
+    return [*curves, moves(mixed, streams), drawn(mixed, streams), packing(mixed)]
 
 
 def shares(mixed: Mixed, streams: Sequence[str], last_step: int) -> report.Curve | None:
@@ -33,6 +31,19 @@ def shares(mixed: Mixed, streams: Sequence[str], last_step: int) -> report.Curve
         for stream in streams
     )
     return report.Curve("Shares of the mixture", "step", "share of all tokens", series, is_stacked=True)
+
+
+def passes(mixed: Mixed, streams: Sequence[str], last_step: int) -> report.Curve | None:
+    """Return how often each stream had been gone through at the end of each round; None before the first ended."""
+    ends = [one.first_step for one in mixed.rounds[1:]] + [last_step]
+    ended = [(float(end), one.drawn) for one, end in zip(mixed.rounds, ends, strict=True) if one.drawn]
+    if not ended:
+        return None
+    series = []
+    for stream in streams:
+        points = [(0.0, 0.0), *((end, part[stream].passes) for end, part in ended if stream in part)]
+        series.append(report.Series(stream, tuple(x for x, _ in points), tuple(y for _, y in points)))
+    return report.Curve("Passes through each stream", "step", "times gone through", tuple(series))
 
 
 def moves(mixed: Mixed, streams: Sequence[str]) -> report.Table:

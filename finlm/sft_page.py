@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 from finlm import forgetting, jsonl, report, runs
-from finlm.errors import MissingInput
+from finlm.errors import MissingInput, UserError
 from finlm.forgetting_page import Arm, before_and_after, forgetting_tables, held_out_curves
 from finlm.metrics import read_metrics
 from finlm.mixture_page import mixture_sections
@@ -24,7 +24,7 @@ REJECTED = "rejected.jsonl"
 MADE_BY = "accelerate launch alignment/sft.py"
 CURVES: tuple[tuple[str, str, str, str], ...] = (
     ("Training loss", "nats per learned token", "loss", "each step"),
-    ("Learning rate", "rate", "learning_rate", "peak of the step"),
+    ("Learning rate", "rate", "learning_rate", "each step"),
     ("Gradient norm before clipping", "norm", "grad_norm", "each step"),
 )
 """Title, unit, name in metrics.jsonl and label; a curve without numbers is left out, but for the first."""
@@ -44,7 +44,7 @@ def write_sft_page(run: Path, target: Path, others: Sequence[Path] = ()) -> None
 
     Raises:
         MissingInput: There is no such run.
-        UserError: A file of one is damaged.
+        UserError: A file of one is damaged, or one run is named twice.
     """
     report.write(page_of(run, others), target)
 
@@ -54,17 +54,14 @@ def page_of(run: Path, others: Sequence[Path] = ()) -> report.Page:
     for folder in (run, *others):
         if not folder.is_dir():
             raise MissingInput(f"SFT run not found at {folder}; make it with: {MADE_BY}")
-    names = _names([run, *others])
-    own, *rest = (
-        Arm(name, read_held_out(folder), read_mixture(folder))
-        for name, folder in zip(names, [run, *others], strict=True)
-    )
+    folders = dict(zip(_names([run, *others]), [run, *others], strict=True))
+    own, *rest = (Arm(name, read_held_out(folder), read_mixture(folder)) for name, folder in folders.items())
     metrics = read_metrics(run / METRICS)
     removals = _removals(run / REJECTED)
     streams = _streams(own)
-    sections: list[report.Section] = [_headline(own, rest, removals)]
-    if absent := _absent(zip(names, [run, *others], strict=True)):
-        sections.append(absent)
+    sections: list[report.Section] = [
+        one for one in (_headline(own, rest, removals), _absent(folders)) if one is not None
+    ]
     sections += [*_training(metrics), *held_out_curves(own.evaluations, streams)]
     if own.evaluations:
         sections += [before_and_after(own), *forgetting_tables(own, rest)]
@@ -76,11 +73,13 @@ def page_of(run: Path, others: Sequence[Path] = ()) -> report.Page:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' names; paths where two share a name."""
-    resolved = [folder.resolve() for folder in folders]
-    plain = [folder.name for folder in resolved]
-    alike = len(set(plain)) < len(plain)
-    return [f"{folder.parent.name}/{folder.name}" if alike else folder.name for folder in resolved]
+    """The folders' names, with as many of the folders above them as tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(own[-depth:]) for own in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise UserError(f"One run is named twice among {', '.join(map(str, folders))}; name each once.")
 
 
 def _streams(own: Arm) -> list[str]:
@@ -100,7 +99,7 @@ def _steps(run: Path, metrics: Sequence[Mapping[str, float]], own: Arm) -> str:
     return f"{_last_step(metrics, own):,}" + (f" of {wanted:,} steps" if isinstance(wanted, int) else " steps")
 
 
-def _absent(folders: "zip[tuple[str, Path]]") -> report.Notes | None:
+def _absent(folders: Mapping[str, Path]) -> report.Notes | None:
     what = {
         METRICS: "no training loss",
         HELD_OUT: "no held-out loss, before, during or after training",
@@ -108,37 +107,34 @@ def _absent(folders: "zip[tuple[str, Path]]") -> report.Notes | None:
         REJECTED: "nothing of what was set aside",
     }
     lines = []
-    for number, (name, folder) in enumerate(folders):
+    for number, (name, folder) in enumerate(folders.items()):
         needed = what if number == 0 else {HELD_OUT: "it has no forgetting to compare"}
-        lines += [
-            f"{name} has no {file} yet: {told}." for file, told in needed.items() if not (folder / file).is_file()
-        ]
+        lines += [f"{name} has no {file}: {told}." for file, told in needed.items() if not (folder / file).is_file()]
     return report.Notes("Not there", "\n".join(lines)) if lines else None
 
 
-def _headline(own: Arm, rest: Sequence[Arm], removals: Sequence[Removal] | None) -> report.Figures:
+def _headline(own: Arm, rest: Sequence[Arm], removals: Sequence[Removal] | None) -> report.Figures | None:
     figures = []
-    for stream in ("instructions-general", "instructions-finance", "text-general", "text-finance"):
+    for stream in STREAMS:
         change = own.changes.get((stream, None))
         if change is None:
             continue
         remark = f"{change.rise:+.3f}, before {change.before:.3f}" if change.rise is not None else "before training"
+        compared = {other.name: other.changes.get((stream, None)) for other in rest if is_text(stream)}
         ratios = [
-            f"{ratio:.2f} of the rise of {other.name}"
-            for other in rest
-            if is_text(stream)
-            and (compared := other.changes.get((stream, None))) is not None
-            and (ratio := forgetting.ratio(change, compared)) is not None
+            f"{ratio:.2f} of the rise of {name}"
+            for name, one in compared.items()
+            if one is not None and (ratio := forgetting.ratio(change, one)) is not None and ratio > 0
         ]
         now = change.before if change.after is None else change.after
         figures.append(report.Figure(f"Held out: {stream}", f"{now:.3f}", "nats", "; ".join([remark, *ratios])))
     if own.mixture is not None:
         mixed = own.mixture
         figures.append(report.Figure("Rows packed", mixed.rows, remark=f"of {mixed.row_tokens:,} tokens"))
-        figures.append(report.Figure("Filled", f"{mixed.filled:.1%}", "of their room"))
+        figures.append(report.Figure("Filled", f"{mixed.filled:.1%}", remark="of their room"))
     if removals is not None:
         figures.append(report.Figure("Set aside", len(removals), remark="by rule, listed below"))
-    return report.Figures("In short", tuple(figures))
+    return report.Figures("In short", tuple(figures)) if figures else None
 
 
 def _training(metrics: Sequence[Mapping[str, float]]) -> list[report.Curve]:

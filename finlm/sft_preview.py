@@ -118,7 +118,8 @@ def shortened(found: Sequence[Piece], limit: int = SHOWN) -> list[Piece]:
     if length <= limit + limit // 4:
         return list(found)
     first, last = limit // 2, length - limit // 2
-    told = Piece(f" … {last - first:,} characters left out … ", "omitted")
+    learned = sum(len(piece.text) for piece in _between(found, first, last) if piece.kind == "learned")
+    told = Piece(f" … {last - first:,} characters left out, {learned:,} of them learned … ", "omitted")
     return [*_between(found, 0, first), told, *_between(found, last, length)]
 
 
@@ -151,9 +152,9 @@ def _legend(end_token: str, has_colour: bool) -> Text:
         Piece(end_token, "learned", is_special=True),
     )
     made = Text.assemble(*[part for one in samples for part in (marked([one], has_colour), "   ")])
-    made.append("end of an answer, a special token. Samples in one row never see each other; the first token of each\n")
     return made.append(
-        "has no loss: nothing stands before it. A character of several tokens is learned if one of them is."
+        "end token, an id of its own: its letters in a text are no end. The first token of each sample has no loss; "
+        "a character of several tokens counts as learned if one of them is."
     )
 
 

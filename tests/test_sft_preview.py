@@ -164,7 +164,7 @@ def test_a_long_sample_loses_its_middle_and_keeps_its_end(tokenizer: PreTrainedT
     assert "Human: word" in said
     assert "⟦ So it is.⏎</s>⟧" in said
     # " Human: " 8, 600 words of 5, "Why?" 4, " Assistant:" 11, " So it is." 10, "</s>" 4; 1,200 of them are shown
-    assert f"{8 + 3000 + 4 + 11 + 10 + 4 - 1200:,} characters left out" in said
+    assert f"{8 + 3000 + 4 + 11 + 10 + 4 - 1200:,} characters left out, 0 of them learned" in said
     whole = shown([row], tokenizer, full=True)
     assert whole.count("word") == 600
     assert "left out" not in whole
@@ -176,7 +176,7 @@ def test_what_is_left_out_and_what_is_shown_is_all_there_was() -> None:
     cut = shortened(found, 20)
     assert cut == [
         Piece("a" * 10, "prompt"),
-        Piece(" … 44 characters left out … ", "omitted"),
+        Piece(" … 44 characters left out, 24 of them learned … ", "omitted"),
         Piece("b" * 6, "learned"),
         Piece("</s>", "learned", is_special=True),
     ]
