@@ -8,8 +8,10 @@ import lzma
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,13 +20,29 @@ from finlm.errors import MissingInput, UserError
 T = TypeVar("T")
 
 
-def _open(path: Path) -> IO[bytes] | lzma.LZMAFile | gzip.GzipFile:
-    """Open a file for reading, decompressing by its suffix."""
+def _open(path: Path) -> BufferedReader | lzma.LZMAFile | gzip.GzipFile:
     if path.suffix == ".xz":
         return lzma.open(path, "rb")
     if path.suffix == ".gz":
         return gzip.open(path, "rb")
     return path.open("rb")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BufferedReader | lzma.LZMAFile | gzip.GzipFile]:
+    """Open a file for reading, decompressing by its suffix.
+
+    Raises:
+        MissingInput: There is no such file.
+        UserError: What is read within the context turns out to be damaged.
+    """
+    if not path.is_file():
+        raise MissingInput(f"{path}: no such file.")
+    try:
+        with _open(path) as content:
+            yield content
+    except (lzma.LZMAError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path}: the compressed file is damaged ({error}); fetch it again.") from error
 
 
 def read(path: str | os.PathLike[str], record: type[T]) -> Iterator[T]:
@@ -35,12 +53,10 @@ def read(path: str | os.PathLike[str], record: type[T]) -> Iterator[T]:
         UserError: A line is not a valid record; the message has the file, the line and the field.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingInput(f"{path}: no such file.")
     decoder = msgspec.json.Decoder(record)
     number = 0
     try:
-        with _open(path) as lines:
+        with opened(path) as lines:
             for line in lines:
                 number += 1
                 if line.strip():
@@ -50,8 +66,6 @@ def read(path: str | os.PathLike[str], record: type[T]) -> Iterator[T]:
         if isinstance(error, UnicodeDecodeError):
             raise UserError(f"{path}: line {number} is not UTF-8 ({error.reason}); convert the file.") from error
         raise UserError(f"{path}:{number}: not a valid {record.__name__}: {error}.") from error
-    except (lzma.LZMAError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}: the compressed file is damaged ({error}); fetch it again.") from error
 
 
 def encode(record: Any) -> bytes:

@@ -14,13 +14,13 @@ from typing import Literal
 Role = Literal["system", "user", "assistant"]
 Category = Literal["general", "finance", "safety"]
 
+_CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 MAKER_PREFIXES = ("person:", "model:", "rule:", "import:")
 
 
 def content_id(*parts: object) -> str:
     """Sixteen hex digits of the SHA-256 of `parts`, written as canonical JSON."""
-    canonical = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:16]
+    return hashlib.sha256(_CANONICAL.encode(parts).encode("utf-8")).hexdigest()[:16]
 
 
 def _require(is_met: bool, message: str) -> None:

@@ -98,6 +98,12 @@ class Curve:
     remark: str = ""
     band: tuple[float, float] | None = None
     """Lowest and highest wanted `y`, shaded."""
+    is_stacked: bool = False
+    """Areas piled up instead of lines: each `y` holds from its `x` to the next one, the last `x` ends the drawing."""
+
+    def __post_init__(self) -> None:
+        if self.is_stacked and len({series.x for series in self.series}) > 1:
+            raise ValueError(f"curve {self.title!r} piles up series over different x")
 
     @property
     def gaps(self) -> int:
@@ -409,11 +415,18 @@ def _svg(curve: Curve, salt: str) -> Markup:
         axes = canvas.add_subplot()
         if curve.band is not None:
             axes.axhspan(*curve.band, color="#020203", linewidth=0)
+        below = [0.0] * len(curve.series[0].y)
         for index, series in enumerate(curve.series):
+            colour = f"#0101{index % SERIES_COLOURS:02x}"
+            if curve.is_stacked:
+                top = [low + value for low, value in zip(below, series.y, strict=True)]
+                axes.stairs(top[:-1], series.x, baseline=below[:-1], fill=True, color=colour, linewidth=0)
+                below = top
+                continue
             axes.plot(
                 series.x,
                 [value if math.isfinite(value) else math.nan for value in series.y],
-                color=f"#0101{index % SERIES_COLOURS:02x}",
+                color=colour,
                 linestyle="-" if index < SERIES_COLOURS else "--",
                 marker="o" if len(series.y) <= 16 else "",
             )

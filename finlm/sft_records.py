@@ -5,7 +5,13 @@
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+import msgspec
+
+from finlm import jsonl
+from finlm.errors import UserError
 
 StreamName = Literal["text-general", "text-finance", "instructions-general", "instructions-finance"]
 STREAMS: tuple[StreamName, ...] = ("text-general", "text-finance", "instructions-general", "instructions-finance")
@@ -77,7 +83,8 @@ class MixtureRound:
     """One round of the mixture.
 
     Example:
-        MixtureRound(number=1, first_step=200, shares={"text-general": 0.1, …}, reasons={…}, drawn={…})
+        MixtureRound(number=1, first_step=200, shares={"text-general": 0.1, …}, reasons={"text-general": "kept"},
+                     drawn={"text-general": Drawn(…), …})
     """
 
     number: int
@@ -111,3 +118,27 @@ class Mixed:
     """Rows packed so far."""
     filled: float
     """Share of their room that tokens fill."""
+
+
+def read_held_out(folder: Path) -> list[HeldOutLoss]:
+    """Return a run's evaluations by step, none where it has none; where a resumed run repeats one, its last counts.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    path = folder / HELD_OUT
+    by_step = {one.step: one for one in jsonl.read(path, HeldOutLoss)} if path.is_file() else {}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def read_mixture(folder: Path) -> Mixed | None:
+    """Return a run's mixture; None where it has none.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    path = folder / MIXTURE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Mixed) if path.is_file() else None
+    except (msgspec.DecodeError, ValueError) as error:
+        raise UserError(f"{path}: not a valid Mixed: {error}.") from error

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from finlm.figures import narrow
+from finlm.language import language_of
 from selfqa.blocks import Source
 
 _KEEP_UPPER = {
@@ -68,14 +69,6 @@ def read_filing(source: Source) -> Filing:
     short = _chinese_short(head, company) if language == "zh" else company
     year, months = _period(source, head, language)
     return Filing(company, short, language, year, months)
-
-
-def language_of(text: str) -> str:
-    """`zh` where one character in five is Chinese, else `en`."""
-    sample = text[:200_000]
-    han = len(re.findall(r"[\u4e00-\u9fff]", sample))
-    letters = len(re.findall(r"[A-Za-z]", sample))
-    return "zh" if han * 4 > letters else "en"
 
 
 def _english_company(source: Source, head: str) -> str:

@@ -6,8 +6,9 @@ The paper publishes no rules; these are ours. They hold for both backends.
 import re
 
 from finlm.figures import narrow, unsupported
+from finlm.language import language_of
 from finlm.records import Derivation
-from selfqa.entities import Filing, language_of
+from selfqa.entities import Filing
 from selfqa.pairs import Pair
 
 MAX_WORDS = 32

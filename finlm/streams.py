@@ -1,0 +1,167 @@
+"""The four streams of mixed fine-tuning: files read, encoded once, split into training and held out.
+
+Encoded files lie below `cache`, named by what made them: the file's content, the tokenizer, the lengths. A file that
+changes is encoded anew; one that does not costs nothing the next time.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+from transformers import PreTrainedTokenizerBase
+
+from finlm import data, encoding, instruction_files, runs, text_files, token_store
+from finlm.errors import UserError
+from finlm.records import Category, Removal, content_id
+from finlm.samples import Sample
+from finlm.sft_records import STREAMS, StreamName, is_text
+from finlm.token_store import TokenStore
+from finlm.tokenizer import tokenizer_fingerprint
+
+FORMAT = 1
+"""Of the encoded files; raised when equal files would be encoded otherwise."""
+
+
+class Stream(Sequence[Sample]):
+    """Some samples of several stores, in order."""
+
+    def __init__(self, places: Sequence[tuple[TokenStore, int]]) -> None:
+        self._places = places
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Stream": ...
+    def __getitem__(self, index: int | slice) -> "Sample | Stream":
+        """Return one sample, or some as a stream."""
+        if isinstance(index, slice):
+            return Stream(self._places[index])
+        store, place = self._places[index]
+        return store[place]
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._places)
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """What there is to train on and to test on, and what was set aside.
+
+    Example:
+        Streams(train={"text-general": Stream(…)}, held_out={"text-general": Stream(…)}, removals=[])
+    """
+
+    train: dict[str, Stream]
+    held_out: dict[str, Stream]
+    removals: list[Removal]
+
+
+def load(
+    files: Mapping[StreamName, Sequence[str]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    forms: Collection[str],
+    test_share: float,
+    test_samples: int,
+    cache: Path,
+) -> Streams:
+    """Read and encode the files of every stream, and split them.
+
+    Args:
+        files: Files of each stream.
+        tokenizer: The tokenizer.
+        max_length: Tokens of a sample at most.
+        forms: Forms of instructions to use.
+        test_share: Share of groups (companies, questions, documents) held out.
+        test_samples: Held-out samples of a stream at most; further ones are set aside and counted.
+        cache: Folder of the encoded files.
+    """
+    train: dict[str, Stream] = {}
+    held_out: dict[str, Stream] = {}
+    removals: list[Removal] = []
+    seen: set[str] = set()
+    for stream in STREAMS:
+        learned: list[tuple[TokenStore, int]] = []
+        tested: list[tuple[TokenStore, int]] = []
+        for path in files.get(stream, ()):
+            store = encoded(Path(path), stream, tokenizer, max_length=max_length, forms=forms, cache=cache)
+            removals += store.removals
+            for place, note in enumerate(store.notes):
+                if note.record_id in seen:
+                    reason = f"{note.place}: there was an equal one before"
+                    removals.append(Removal(record_id=note.record_id, rule="duplicate", reason=reason))
+                    continue
+                seen.add(note.record_id)
+                (tested if data.is_test_group(note.group, test_share=test_share) else learned).append((store, place))
+        chosen = evenly(len(tested), test_samples)
+        reason = f"{test_samples} held-out samples of {stream} are tested on"
+        removals += [
+            Removal(record_id=store.notes[place].record_id, rule="over-limit", reason=reason)
+            for number, (store, place) in enumerate(tested)
+            if number not in chosen
+        ]
+        train[stream], held_out[stream] = Stream(learned), Stream([tested[number] for number in sorted(chosen)])
+    return Streams(train, held_out, removals)
+
+
+def evenly(count: int, most: int) -> set[int]:
+    """Return `most` places among `count`, or all, spread evenly: every file of a stream is tested on."""
+    return set(range(count)) if count <= most else {place * count // most for place in range(most)}
+
+
+def encoded(
+    path: Path,
+    stream: StreamName,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    forms: Collection[str],
+    cache: Path,
+) -> TokenStore:
+    """Return a file's samples, encoded now or at an earlier time."""
+    made_of = [FORMAT, path.name, runs.file_hash(path), tokenizer_fingerprint(tokenizer), stream, max_length]
+    folder = cache / content_id(*made_of, [] if is_text(stream) else sorted(forms))
+    if runs.damage(folder) is not None:
+        category: Category = "finance" if stream.endswith("finance") else "general"
+        if is_text(stream):
+            by_piece = text_files.is_one_document(path)
+            found = text_files.documents(path)
+            made = encoding.documents(found, tokenizer, stream, max_length=max_length, by_piece=by_piece)
+        else:
+            talks = instruction_files.conversations(path, category=category)
+            made = encoding.conversations(talks, tokenizer, stream, max_length=max_length, forms=forms)
+        token_store.write(folder, made)
+    return TokenStore(folder, stream)
+
+
+def check_shares(shares: Mapping[str, float], files: Mapping[StreamName, Sequence[str]]) -> None:
+    """Refuse shares that cannot be drawn.
+
+    Raises:
+        ValueError: A share is negative, they do not sum to 1, or a stream has a share and no files.
+    """
+    for name, share in shares.items():
+        if share < 0:
+            raise ValueError(f"the share of {name} is {share}; it must be 0 or more.")
+        if share > 0 and not files.get(name):  # type: ignore[call-overload]
+            raise ValueError(f"{name} has a share of {share} and no files; name some, or set its share to 0.")
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        told = ", ".join(f"{name} {share}" for name, share in shares.items())
+        raise ValueError(f"the shares of the streams sum to {sum(shares.values()):.4f}, not 1: {told}.")
+
+
+def require_samples(shares: Mapping[str, float], streams: Streams) -> None:
+    """Refuse a stream with a share whose files gave nothing to train on.
+
+    Raises:
+        UserError: There is such a stream.
+    """
+    for name, share in shares.items():
+        if share > 0 and not len(streams.train.get(name, ())):
+            raise UserError(
+                f"{name} has a share of {share} and no samples to train on: what its files hold was set aside or is "
+                "held out (see rejected.jsonl); give more, lower test_share, or set its share to 0."
+            )
