@@ -140,11 +140,11 @@ def test_the_ceiling_of_the_6b_is_what_was_computed_for_it() -> None:
 
 
 def test_the_data_alone_is_encoded_once_and_laid_out_step_by_step(tmp_path: Path, tiny: Any) -> None:
-    files = ("--tokenizer", str(tiny.base), "--text", str(tiny.text), "--instructions", str(tiny.instructions))
-    flags = ("--repeat", "3", "--steps", "2", "--rows", "2", "--micro-batch", "1")
-    found = run("sft_data.py", tmp_path / "data.json", *files, *flags, shape=())
+    talks = ("--instructions-finance", str(tiny.instructions))
+    flags = ("--text-general", str(tiny.text), "--steps", "2", "--rows", "2", "--micro-batch", "1")
+    found = run("sft_data.py", tmp_path / "data.json", "--tokenizer", str(tiny.base), *talks, *flags, shape=())
     assert found["tokens"] == round(found["rows_filled"] * 2 * 2 * 2048)
-    assert found["stored_tokens"] % 3 == 0
+    assert 0 < found["rows_filled"] <= 1
     assert found["stored_tokens"] > 0
     apart = [1 / found[f"{part}_tokens_per_second"] for part in ("encode", "draw", "layout")]
     assert 1 / found["tokens_per_second"] == pytest.approx(sum(apart))
