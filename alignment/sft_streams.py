@@ -1,0 +1,261 @@
+"""Mixed supervised fine-tuning: text and instructions, general and finance, packed into one run.
+
+    python alignment/sft_streams.py                     reads runs/selfqa, writes runs/sft
+    python alignment/sft_streams.py --preview 3         shows three packed rows and what is learned of them
+
+It is to take the place of alignment/sft.py, which trains on padded rows of two streams and which the demo still runs.
+
+Loss on every token of text, on the answers alone for instructions (arXiv 2305.12002). Four streams are drawn in target
+shares of tokens, packed by best fit, and never see each other within a row. Held-out loss is measured by category; the
+shares may follow it (`mixture`). A LoRA is merged once, in float32, and is the base of all that follows.
+"""
+
+import os
+import sys
+
+if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import PartialState
+from peft import LoraConfig, get_peft_model
+from transformers import TrainingArguments, set_seed
+
+from alignment.sft_plan import Plan
+from alignment.sft_trainer import BEST, HeldOutSettings, PackedTrainer, answer_loss, best_of
+from finlm import config, fused_lora, jsonl, model, runs, streams, trainers, unpadded
+from finlm.mixture_moves import MixtureMoves
+from finlm.progress import console
+from finlm.sft_page import write_sft_page
+from finlm.sft_preview import preview
+from finlm.sft_records import STREAMS, StreamName
+from finlm.streams import Streams
+from finlm.tokenizer import check_vocabulary, load_tokenizer
+
+PAGE = "report.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """Share of each stream among all tokens, prompts included; they sum to 1."""
+
+    text_general: float = 0.0
+    """General text."""
+    text_finance: float = 0.2
+    """Finance text."""
+    instructions_general: float = 0.0
+    """General instructions."""
+    instructions_finance: float = 0.8
+    """Finance instructions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamsSettings:
+    """Settings of mixed supervised fine-tuning."""
+
+    runs: str = field(default_factory=config.default_runs)
+    """Run root: the folder that all stages write below."""
+    output: str = "{runs}/sft"
+    """Folder of this run and of the merged model."""
+    model: str = "embedded"
+    """Base model's folder, or `embedded` for SmolLM2-135M."""
+    text_general: list[str] = field(default_factory=list)
+    """Files of general text: .jsonl, .json or .parquet with `text` or `content`, Document records, .txt, .md; each also
+    .xz or .gz."""
+    text_finance: list[str] = field(default_factory=lambda: ["{runs}/selfqa/documents.jsonl"])
+    """Files of finance text."""
+    instructions_general: list[str] = field(default_factory=list)
+    """Files of general instructions: .jsonl, .json, .parquet of Alpaca, ShareGPT, messages, question and answer, prompt
+    and response, self-instruct, or Conversation records; .xz and .gz too."""
+    instructions_finance: list[str] = field(default_factory=lambda: ["{runs}/selfqa/instructions.jsonl"])
+    """Files of finance instructions."""
+    shares: Shares = field(default_factory=Shares)
+    """Share of each stream among all tokens."""
+    mixture: MixtureMoves = field(default_factory=MixtureMoves)
+    """How the shares move with held-out loss."""
+    held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
+    """When held-out loss is measured, and when training ends early."""
+    export: Literal["last", "best"] = "last"
+    """The model that is exported: the last, or the one with the least held-out loss of answers."""
+    forms: list[str] = field(default_factory=lambda: ["open-book", "closed-book", ""])
+    """Forms of instructions to use: open-book, closed-book, or empty for those without a form."""
+    test_share: float = 0.2
+    """Share of groups (companies, questions, documents) held out from training, here and in every later stage."""
+    steps: int = 400
+    """Optimizer steps."""
+    batch_size: int = 32
+    """Packed rows per optimizer step, over all processes."""
+    micro_batch: int = 8
+    """Packed rows per forward pass and process."""
+    max_length: int = 2048
+    """Tokens of a packed row. Longer conversations are set aside, longer documents continue in another sample, cut at
+    the end of a sentence."""
+    learning_rate: float = 2e-4
+    """Peak learning rate of AdamW; linear warm-up and cosine decay."""
+    save_steps: int = 50
+    """Steps between checkpoints."""
+    seed: int = 0
+    """Seed of everything random."""
+    dtype: str = "auto"
+    """Frozen weights: auto, bfloat16 or float32."""
+    threads: int = 0
+    """CPU threads of torch; 0 leaves torch's default."""
+    lora: dict[str, Any] = field(default_factory=lambda: {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"})
+    """Fields of peft.LoraConfig."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Further fields of transformers.TrainingArguments."""
+    cache: str = "{runs}/cache/tokens"
+    """Folder of encoded files; may be deleted at any time."""
+    preview: int = 0
+    """Show so many packed rows of the first step, with what is learned of them, and end."""
+    overwrite: bool = False
+    """Delete what lies in the output folder and begin afresh."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.micro_batch:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batch {self.micro_batch}.")
+        streams.check_shares(self.by_stream, self.files)
+
+    @property
+    def files(self) -> dict[StreamName, list[str]]:
+        """Files of each stream."""
+        return {name: getattr(self, name.replace("-", "_")) for name in STREAMS}
+
+    @property
+    def by_stream(self) -> dict[str, float]:
+        """Share of each stream."""
+        return {name: getattr(self.shares, name.replace("-", "_")) for name in STREAMS}
+
+
+def main(settings: StreamsSettings) -> None:
+    """Read the streams, fine-tune, merge, export."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    set_seed(settings.seed)
+    out = Path(settings.output)
+    used = [path for name, its in settings.files.items() if settings.by_stream[name] > 0 for path in its]
+    for path in used:
+        runs.require(path, what="Training data", made_by="python selfqa/generate.py --corpus filings/")
+    base = model.resolve_model(settings.model, settings.runs)
+    tokenizer = load_tokenizer(base)
+    if settings.preview:
+        plan = plan_of(settings, read(settings, tokenizer), out)
+        rows = next(plan.steps(0, 1))
+        preview(rows, tokenizer, console, count=settings.preview, row_tokens=settings.max_length)
+        return
+    with PartialState().main_process_first():
+        run = runs.Run.open(
+            out,
+            "sft",
+            settings,
+            inputs={"model": base} | {path: path for path in used},
+            free=("cache",),
+            overwrite=settings.overwrite and PartialState().is_main_process,
+        )
+    if run.is_finished:
+        print(f"{out} is finished; --overwrite true begins afresh, --output names another folder.")
+        return
+    runs.need_disk(out, 1.0)
+
+    with PartialState().main_process_first():
+        found = read(settings, tokenizer)
+    jsonl.write(out / "rejected.jsonl", found.removals)
+    plan = plan_of(settings, found, out)
+    counts = {name: len(its) for name, its in found.train.items() if settings.by_stream[name] > 0}
+    tested = sum(map(len, found.held_out.values()))
+    told = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+    console.print(f"SFT: samples {told}; {tested} held out, {len(found.removals):,} set aside")
+
+    trainer = make_trainer(settings, base, tokenizer, plan, found)
+    trainer.go_on()
+    trainer.take_up()
+    trainer.evaluated()
+
+    if trainer.accelerator.is_main_process:
+        best = best_of(trainer.history)
+        exported = best if settings.export == "best" and best is not None else trainer.history[-1]
+        export(trainer, base, out, model.choose_dtype("bfloat16", torch.device("cpu")), best=exported is best)
+        drawn = plan.totals()
+        run.finish(
+            samples=counts,
+            held_out_samples=tested,
+            set_aside=len(found.removals),
+            steps=trainer.state.global_step,
+            rows=plan.rows_packed,
+            drawn_tokens={name: one.tokens for name, one in drawn.items()},
+            learned_tokens={name: one.learned for name, one in drawn.items()},
+            test_loss_before=answer_loss(trainer.history[0]),
+            test_loss=answer_loss(exported),
+            exported_step=exported.step,
+        )
+        write_sft_page(out, out / PAGE)
+        after = answer_loss(exported)
+        said = f"SFT: held-out loss of answers {after:.3f}, " if after is not None else "SFT: "
+        print(f"{said}model in {out / 'model'}; curves, mixture and forgetting in {out / PAGE}")
+
+
+def read(settings: StreamsSettings, tokenizer: Any) -> Streams:
+    """Read, encode and split the files of all streams with a share, and those whose held-out loss alone is wanted."""
+    found = streams.load(
+        settings.files,
+        tokenizer,
+        max_length=settings.max_length,
+        forms=settings.forms,
+        test_share=settings.test_share,
+        test_samples=settings.held_out.samples,
+        cache=Path(settings.cache),
+    )
+    streams.require_samples(settings.by_stream, found)
+    return found
+
+
+def plan_of(settings: StreamsSettings, found: Streams, out: Path) -> Plan:
+    """Return what each step learns from."""
+    return Plan(
+        found.train,
+        settings.by_stream,
+        room=settings.max_length,
+        rows=settings.batch_size,
+        seed=settings.seed,
+        folder=out,
+    )
+
+
+def make_trainer(settings: StreamsSettings, base: Path, tokenizer: Any, plan: Plan, found: Streams) -> PackedTrainer:
+    """Assemble the trainer on the frozen base."""
+    device = model.device_of_this_process()
+    arguments = trainers.arguments(TrainingArguments, settings, device, lr_scheduler_type="cosine")
+    lora = config.section("lora", settings.lora, LoraConfig, {"task_type": "CAUSAL_LM"})
+    causal = model.load_causal(base, dtype=model.choose_dtype(settings.dtype, device), device=device)
+    check_vocabulary(tokenizer, causal.get_input_embeddings().num_embeddings, str(base))
+    adapted = get_peft_model(unpadded.install(causal, for_packed=True), lora)
+    fused_lora.install(adapted)
+    trainer = PackedTrainer(
+        plan=plan,
+        held_out=found.held_out,
+        moves=settings.mixture,
+        settings=settings.held_out,
+        folder=Path(settings.output),
+        model=adapted,
+        args=arguments,
+    )
+    trainers.watch(trainer, "SFT", Path(settings.output))
+    return trainer
+
+
+def export(trainer: PackedTrainer, base: Path, out: Path, dtype: torch.dtype, *, best: bool) -> None:
+    """Write the adapter, and base + adapter merged in float32 as the model that all later stages stand on."""
+    model.order_targets(trainer.model.peft_config["default"])
+    with runs.whole_folder(out / "adapter") as aside:
+        trainer.model.save_pretrained(aside, save_embedding_layers=False)
+        (aside / "README.md").unlink(missing_ok=True)
+    source = out / BEST if best and (out / BEST).is_dir() else out / "adapter"
+    model.export_merged(base, source, out / "model", dtype=dtype)
+
+
+if __name__ == "__main__":
+    config.run(main, StreamsSettings, __doc__ or "", folder="output")
