@@ -74,11 +74,11 @@ class StreamsSettings:
     instructions_finance: list[str] = field(default_factory=lambda: ["{runs}/selfqa/instructions.jsonl"])
     """Files of finance instructions."""
     shares: Shares = field(default_factory=Shares)
-    """Share of each stream among all tokens."""
+    """Share of each stream among all tokens, prompts included; they sum to 1."""
     mixture: MixtureMoves = field(default_factory=MixtureMoves)
-    """How the shares move with held-out loss."""
+    """How shares move; `every` 0 leaves them as they are."""
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
-    """When held-out loss is measured, and when training ends early."""
+    """When held-out loss is measured, and what follows from it."""
     export: Literal["last", "best"] = "last"
     """The model that is exported: the last, or the one with the least held-out loss of answers."""
     forms: list[str] = field(default_factory=lambda: ["open-book", "closed-book", ""])
