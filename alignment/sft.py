@@ -241,10 +241,8 @@ def _dataset(rows: list[data.Row]) -> Dataset:
 
 def export(trainer: MixedSFTTrainer, base: Path, out: Path, dtype: torch.dtype) -> None:
     """Write the adapter, and base + adapter merged in float32 as the model that all later stages stand on."""
-    model.order_targets(trainer.model.peft_config["default"])
     with runs.whole_folder(out / "adapter") as aside:
-        trainer.model.save_pretrained(aside, save_embedding_layers=False)
-        (aside / "README.md").unlink(missing_ok=True)
+        model.save_trained(trainer.model, aside)
     model.export_merged(base, out / "adapter", out / "model", dtype=dtype)
 
 

@@ -13,7 +13,7 @@ import msgspec
 from finlm import runs
 from finlm.drawing import Drawing, Picked
 from finlm.samples import Row, Sample
-from finlm.sft_records import MIXTURE, Drawn, Mixed, MixtureRound
+from finlm.sft_records import MIXTURE, Drawn, Mixed, MixtureRound, read_mixture
 
 
 class Plan:
@@ -43,16 +43,17 @@ class Plan:
         folder: Path,
     ) -> None:
         self._streams = streams
+        self._lengths = {name: [len(sample) for sample in its] for name, its in streams.items()}
+        self._learned = {name: [sample.learned for sample in its] for name, its in streams.items()}
         self.room, self._rows, self._seed = room, rows, seed
-        self._file = folder / MIXTURE
+        self._folder = folder
         reasons = dict.fromkeys(shares, "as set")
         self.rounds = [MixtureRound(number=0, first_step=0, shares=dict(shares), reasons=reasons, drawn={})]
         self._restart()
 
     def _restart(self) -> None:
-        lengths = {name: [len(sample) for sample in its] for name, its in self._streams.items()}
-        learned = {name: [sample.learned for sample in its] for name, its in self._streams.items()}
-        self._drawing = Drawing(lengths, room=self.room, rows=self._rows, seed=self._seed, learned=learned)
+        sizes = {"room": self.room, "rows": self._rows, "seed": self._seed}
+        self._drawing = Drawing(self._lengths, learned=self._learned, **sizes)
         self._next = 0
 
     @property
@@ -64,9 +65,9 @@ class Plan:
         """Take up the rounds that were begun at this step or before, and draw what was drawn until then."""
         if self._next == step:
             return
-        if self._file.is_file():
-            known = msgspec.json.decode(self._file.read_bytes(), type=Mixed).rounds
-            self.rounds = [one for one in known if one.first_step <= step] or self.rounds
+        known = read_mixture(self._folder)
+        if known is not None:
+            self.rounds = [one for one in known.rounds if one.first_step <= step] or self.rounds
             self.rounds[-1] = replace(self.rounds[-1], drawn={})
         self._restart()
         while self._next < step:
@@ -138,4 +139,6 @@ class Plan:
             rows=self._drawing.rows_packed,
             filled=round(self._drawing.tokens / room, 6) if room else 0.0,
         )
-        runs.write_text(self._file, msgspec.json.format(msgspec.json.encode(mixed), indent=2).decode() + "\n")
+        runs.write_text(
+            self._folder / MIXTURE, msgspec.json.format(msgspec.json.encode(mixed), indent=2).decode() + "\n"
+        )

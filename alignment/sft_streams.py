@@ -249,10 +249,8 @@ def make_trainer(settings: StreamsSettings, base: Path, tokenizer: Any, plan: Pl
 
 def export(trainer: PackedTrainer, base: Path, out: Path, dtype: torch.dtype, *, best: bool) -> None:
     """Write the adapter, and base + adapter merged in float32 as the model that all later stages stand on."""
-    model.order_targets(trainer.model.peft_config["default"])
     with runs.whole_folder(out / "adapter") as aside:
-        trainer.model.save_pretrained(aside, save_embedding_layers=False)
-        (aside / "README.md").unlink(missing_ok=True)
+        model.save_trained(trainer.model, aside)
     source = out / BEST if best and (out / BEST).is_dir() else out / "adapter"
     model.export_merged(base, source, out / "model", dtype=dtype)
 

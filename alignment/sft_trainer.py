@@ -17,14 +17,15 @@ from transformers import Trainer, TrainerCallback
 
 from alignment.sft_plan import Plan
 from finlm import jsonl, runs
-from finlm.batches import IGNORE, PackedBatch, packed
+from finlm.batches import PackedBatch, packed
 from finlm.checkpoints import WholeCheckpoints
+from finlm.data import IGNORE
 from finlm.likelihood import token_log_probs
 from finlm.metrics import append_metrics
 from finlm.mixture_moves import MixtureMoves, moved
-from finlm.model import order_targets
+from finlm.model import save_trained
 from finlm.samples import Row, Sample
-from finlm.sft_records import HELD_OUT, CategoryLoss, HeldOutLoss, is_text
+from finlm.sft_records import HELD_OUT, CategoryLoss, HeldOutLoss, is_text, read_held_out
 from finlm.unpadded import packed_states
 
 BEST = "best"
@@ -123,8 +124,9 @@ class PackedTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         loss is multiplied by their number.
         """
         nll_N = self.losses(model, inputs)
-        count = num_items_in_batch if num_items_in_batch is not None else len(nll_N)
-        loss = nll_N.sum() / max(int(count), 1) * self.args.world_size
+        count = num_items_in_batch if num_items_in_batch is not None else torch.tensor(len(nll_N), device=nll_N.device)
+        # clamped on the device: the host need not wait for the pass
+        loss = nll_N.sum() / count.clamp(min=1) * self.args.world_size
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def losses(self, model: Any, inputs: PackedBatch) -> Tensor:
@@ -171,13 +173,11 @@ class PackedTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
 
     def take_up(self) -> None:
         """Read the evaluations up to where the run stands; later ones come again."""
-        file = self.folder / HELD_OUT
-        known = list(jsonl.read(file, HeldOutLoss)) if file.is_file() else []
-        self.history = [one for one in known if one.step <= self.state.global_step]
+        self.history = [one for one in read_held_out(self.folder) if one.step <= self.state.global_step]
         self.plan.resume(self.state.global_step)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            jsonl.write(file, self.history)
+            jsonl.write(self.folder / HELD_OUT, self.history)
 
     def evaluated(self) -> None:
         """Evaluate where the run stands, once; keep the record, and the model if it is the best."""
@@ -197,13 +197,8 @@ class PackedTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
 
     def keep_best(self, record: HeldOutLoss) -> None:
         """Write the trained weights to `best/`, whole or not at all."""
-        model = self.accelerator.unwrap_model(self.model)
-        for lora in getattr(model, "peft_config", {}).values():
-            order_targets(lora)
         with runs.whole_folder(self.folder / BEST) as aside:
-            named = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
-            model.save_pretrained(aside, **named)
-            (aside / "README.md").unlink(missing_ok=True)
+            save_trained(self.accelerator.unwrap_model(self.model), aside)
             said = {"step": record.step, "loss": answer_loss(record)}
             (aside / "best.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
 

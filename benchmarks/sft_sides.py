@@ -29,7 +29,8 @@ from benchmarks import six_billion
 from benchmarks.clock import Clock
 from benchmarks.six_billion import PAD
 from finlm import fused_layers, fused_lora, unpadded
-from finlm.batches import IGNORE, packed
+from finlm.batches import packed
+from finlm.data import IGNORE
 from finlm.mixture_moves import MixtureMoves
 from finlm.samples import Row, Sample
 from finlm.sft_records import MIXTURE, Mixed

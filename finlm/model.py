@@ -167,6 +167,15 @@ def order_targets(lora: Any) -> None:
         lora.target_modules = sorted(lora.target_modules)
 
 
+def save_trained(model: Any, folder: Path) -> None:
+    """Write what was trained into a folder: the adapter of a PEFT model, else the whole model."""
+    adapters = getattr(model, "peft_config", {})
+    for lora in adapters.values():
+        order_targets(lora)
+    model.save_pretrained(folder, **({"save_embedding_layers": False} if adapters else {}))
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's names no data of ours
+
+
 def export_merged(base: Path, adapter: Path, out: Path, *, dtype: torch.dtype) -> None:
     """Write base + adapter as one full model folder: merged once, in float32, then cast to `dtype`."""
     tokenizer = load_tokenizer(base)

@@ -14,6 +14,7 @@ import small
 import torch
 from peft import PeftModel
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from two_processes import search_path
 
 from alignment.best import HeldOutConfig, best_update
 from alignment.held_out import HeldOut
@@ -254,7 +255,7 @@ assert held_out.after(0) is None
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_prompts(tiny: Any, prompts: list[Prompt], tmp_path: Path, root: Path) -> None:
+def test_two_processes_share_the_prompts(tiny: Any, prompts: list[Prompt], tmp_path: Path) -> None:
     jsonl.write(tmp_path / "prompts.jsonl", prompts)
     (tmp_path / "two.py").write_text(TWO, encoding="utf-8")
     done = subprocess.run(
@@ -264,7 +265,7 @@ def test_two_processes_share_the_prompts(tiny: Any, prompts: list[Prompt], tmp_p
         ],
         env=os.environ
         | {
-            "PYTHONPATH": os.pathsep.join(map(str, (root, root / "tests", root / "tests" / "alignment"))),
+            "PYTHONPATH": search_path(),
             "ACCELERATE_USE_CPU": "1",
             "OMP_NUM_THREADS": "1",
         },

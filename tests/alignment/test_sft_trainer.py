@@ -14,7 +14,8 @@ from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments, s
 from alignment.sft_plan import Plan
 from alignment.sft_trainer import HeldOutSettings, PackedTrainer, answer_loss, best_of, in_batches, is_over
 from finlm import jsonl, unpadded
-from finlm.batches import IGNORE, packed
+from finlm.batches import packed
+from finlm.data import IGNORE
 from finlm.mixture_moves import MixtureMoves
 from finlm.model import load_causal
 from finlm.samples import Row, Sample
