@@ -72,6 +72,11 @@ class PPOConfig:
     """Taken off the score for each token beyond `length_penalty_from`, score units per token."""
     length_penalty_from: int = 0
     """Tokens of an answer that cost nothing."""
+    short_penalty: float = 0.0
+    """Taken off the score for each token that an answer has fewer than `short_penalty_below`, score units per token."""
+    short_penalty_below: int = 0
+    """Tokens from which on an answer is not short. Reward models read answers shorter than any they learned from by
+    chance, and where they like them PPO learns to say nothing."""
     missing_eos_penalty: float = 1.0
     """Taken off the score of an answer that was cut off at `response_length`, in units of the score. A reward model
     that learned from cut answers reads it as it stands, another one as if it ended there."""
@@ -195,6 +200,8 @@ class PPOConfig:
             "score_clip",
             "length_penalty",
             "length_penalty_from",
+            "short_penalty",
+            "short_penalty_below",
             "missing_eos_penalty",
             "warmup_updates",
             "critic_warmup_updates",
@@ -233,6 +240,8 @@ class PPOConfig:
             clip=self.score_clip,
             length_penalty=self.length_penalty,
             length_penalty_from=self.length_penalty_from,
+            short_penalty=self.short_penalty,
+            short_penalty_below=self.short_penalty_below,
             missing_eos_penalty=self.missing_eos_penalty,
         )
 

@@ -60,13 +60,16 @@ class Shaping:
     clip: float = 0.0
     length_penalty: float = 0.0
     length_penalty_from: int = 0
+    short_penalty: float = 0.0
+    short_penalty_below: int = 0
     missing_eos_penalty: float = 0.0
 
 
 def shaped(raw_B: Tensor, tokens_B: Tensor, was_cut_B: Tensor, running: RunningMoments, how: Shaping) -> Tensor:
     """Return the scores that answers are paid.
 
-        score = clip((raw - mean) / std, -c, c) - p_length max(0, tokens - free) - p_cut [was cut off]
+        score = clip((raw - mean) / std, -c, c)
+                - p_length max(0, tokens - free) - p_short max(0, wanted - tokens) - p_cut [was cut off]
 
     Args:
         raw_B: The reward model's scores.
@@ -88,7 +91,8 @@ def shaped(raw_B: Tensor, tokens_B: Tensor, was_cut_B: Tensor, running: RunningM
 def penalties(tokens_B: Tensor, was_cut_B: Tensor, how: Shaping) -> Tensor:
     """Return what is taken off each score for its answer's length and for a missing end, score units."""
     beyond_B = (tokens_B - how.length_penalty_from).clamp(min=0)
-    return how.length_penalty * beyond_B + how.missing_eos_penalty * was_cut_B
+    short_B = (how.short_penalty_below - tokens_B).clamp(min=0)
+    return how.length_penalty * beyond_B + how.short_penalty * short_B + how.missing_eos_penalty * was_cut_B
 
 
 def unfinished(score_B: Tensor, tokens_B: Tensor, was_cut_B: Tensor, how: Shaping) -> Tensor:

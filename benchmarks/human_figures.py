@@ -1,7 +1,7 @@
 """What a PPO run on human preferences says of itself, prompt by prompt: `benchmarks/human_ppo.py` writes it down.
 
-Scores are the reward models' own: what PPO takes off for a missing end is added back, or else both models would seem to
-agree on a gain that is only answers ending in time. The rise with that cost is given beside them.
+Scores are the reward models' own: what PPO takes off for a missing end or a short answer is added back, or else both
+models would seem to agree on a gain that is only of length. The rise with those costs is given beside them.
 """
 
 import json
@@ -27,12 +27,14 @@ class Evaluation:
     """One evaluation's numbers, one a prompt, always in the same order."""
 
     update: int
+    prompts: tuple[str, ...]
+    """Ids of the prompts."""
     rewards: tuple[float, ...]
     """Scores by the reward model that PPO follows."""
     independents: tuple[float, ...]
     """Scores by the one that learned from the other half."""
     paid: tuple[float, ...]
-    """`rewards` less what a missing end costs."""
+    """`rewards` less what missing ends and short answers cost."""
     tokens: tuple[int, ...]
     ended: tuple[bool, ...]
     kl_nats: float
@@ -44,6 +46,7 @@ def evaluation_of(record: HeldOutRecord, answers: Sequence[AnswerRecord]) -> Eva
     costs = [answer.score - paid for answer, paid in zip(answers, record.rewards, strict=True)]
     return Evaluation(
         update=record.update,
+        prompts=tuple(answer.prompt_id for answer in answers),
         rewards=tuple(answer.score for answer in answers),
         independents=tuple(anchor + cost for anchor, cost in zip(record.anchors, costs, strict=True)),
         paid=record.rewards,
@@ -121,7 +124,9 @@ def accuracy(folder: Path) -> dict[str, float]:
 def figures_of(root: Path) -> dict[str, Any]:
     """Return what the run below `root` came to, with a curve of its evaluations."""
     evaluations = read_evaluations(root / "ppo")
-    sets = [prompt.source for prompt in jsonl.read(root / "held_out.jsonl", Prompt)]
+    # PPO sets prompts aside that are too long for it
+    source = {prompt.id: prompt.source for prompt in jsonl.read(root / "held_out.jsonl", Prompt)}
+    sets = [source[prompt] for prompt in evaluations[0].prompts]
     return {
         **compare(evaluations[0], evaluations[-1], sets),
         "reward_accuracy": accuracy(root / "reward"),

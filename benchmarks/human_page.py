@@ -70,7 +70,7 @@ def markdown(description: dict[str, Any], figures: dict[str, Any], *, curves: st
         "|---|---|---|---|",
         *rows,
         "",
-        f"With what a missing end costs, the reward that PPO is paid: {interval(figures['paid_gain'])}. "
+        f"With what missing ends and short answers cost, the reward that is paid: {interval(figures['paid_gain'])}. "
         + ("" if agreed is None else f"Both models agree in sign on {agreed:.0%} of the prompts that both tell apart. ")
         + f"KL to SFT {figures['kl_nats']:.2f} nats per answer; {tokens[0]:.1f} tokens per answer before, "
         f"{tokens[1]:.1f} after; {ended[0]:.1%} of the answers ended before, {ended[1]:.1%} after.",

@@ -39,7 +39,8 @@ def answer(score: float, *, ended: bool, tokens: int = 10) -> AnswerRecord:
 
 def evaluation(update: int, rewards: list[float], independents: list[float], tokens: list[int]) -> Evaluation:
     paid, ended = tuple(rewards), (True,) * len(rewards)
-    return Evaluation(update, tuple(rewards), tuple(independents), paid, tuple(tokens), ended, kl_nats=0.5)
+    prompts = tuple(str(place) for place in range(len(rewards)))
+    return Evaluation(update, prompts, tuple(rewards), tuple(independents), paid, tuple(tokens), ended, kl_nats=0.5)
 
 
 def test_no_group_spans_two_parts(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ RUNNING = RunningMoments(count=4.0, mean=1.0, m2=16.0)  # standard deviation 2
         (Shaping(normalisation="mean_std", clip=0.8), [0.5, -0.8, 0.8]),
         (Shaping(missing_eos_penalty=1.5), [2.0, -6.0, 1.5]),
         (Shaping(length_penalty=0.1, length_penalty_from=10), [2.0, -6.2, 1.0]),
+        (Shaping(short_penalty=0.5, short_penalty_below=12), [-2.0, -6.0, 3.0]),
         # the clip comes before the penalties: those may go below it
         (Shaping(clip=1.0, length_penalty=0.1, missing_eos_penalty=1.0), [0.6, -2.2, -3.0]),
     ],
@@ -194,6 +195,8 @@ ALL = {
     "score_normalisation": "mean_std",
     "length_penalty": 0.05,
     "length_penalty_from": 3,
+    "short_penalty": 0.02,
+    "short_penalty_below": 5,
     "bootstrap_truncated": True,
     "entropy_coef": 0.01,
     "cliprange_high": 0.3,
