@@ -8,6 +8,9 @@ from alignment.reward_shaping import NORMALISATIONS, Shaping
 from alignment.schedule import SHAPES
 from finlm.engines import ENGINES
 
+CRITIC_STARTS = ("fitted", "reward")
+"""To the first rollout's returns; as the reward model's head."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig:
@@ -97,6 +100,9 @@ class PPOConfig:
     """Share of the learning rate that it falls to, 0 to 1."""
     critic_warmup_updates: int = 0
     """Rollouts at the beginning from which only the critic learns."""
+    critic_start: str = "fitted"
+    """What the critic's head begins as, on the reward model's adapter: fitted to the first rollout's returns, or the
+    reward model's own (reward), for one that learned to read every token."""
     adam_epsilon: float = 1e-5
     """AdamW's epsilon, as in OpenAI's PPO."""
     max_grad_norm: float = 1.0
@@ -185,6 +191,7 @@ class PPOConfig:
             ("kl_estimator", ("k1", "k2", "k3")),
             ("score_normalisation", NORMALISATIONS),
             ("anneal", SHAPES),
+            ("critic_start", CRITIC_STARTS),
             ("engine", ENGINES),
             ("release_cache", ("auto", "always", "never")),
         ):

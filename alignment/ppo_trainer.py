@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from alignment import (
+    critic_start,
     faults,
     objective,
     ppo_log,
@@ -184,6 +185,8 @@ class PPOTrainer:
             with clock("measure"):
                 measured = self.measure(prompts, answers)
                 gap = sampler_gap.checked(measured, answers, self.processes, limit=self.args.sampler_gap_limit)
+                if number == 1 and self.args.critic_start == "fitted":
+                    measured = self.start_critic(measured)
             with clock("credit"):
                 lessons = self.credit(measured)
             # with shards GPUs are full: policy and critic with their moments are 24 bytes a weight
@@ -268,6 +271,40 @@ class PPOTrainer:
 
     def credit(self, measured: Sequence[rollout.Measured]) -> list[Lesson]:
         """Step 3: rewards per token, advantages, whitening over all processes."""
+        rewards, masks = self._rewards(measured), [item.batch.is_answer_BA for item in measured]
+        estimates = [
+            self._advantages(reward, item, mask) for reward, item, mask in zip(rewards, measured, masks, strict=True)
+        ]
+        over = self.processes.moments([estimate.advantage_BA for estimate in estimates], masks)
+        return [
+            Lesson(item, objective.whiten(estimate.advantage_BA, mask, over), estimate.return_BA)
+            for item, estimate, mask in zip(measured, estimates, masks, strict=True)
+        ]
+
+    @torch.no_grad()
+    def start_critic(self, measured: Sequence[rollout.Measured]) -> list[rollout.Measured]:
+        """Fit the critic's head to what a rollout's answers came to; return them with the values that it reads now.
+
+        Answers whose future the critic is to tell (bootstrap_truncated) have come to nothing yet and are left out.
+        """
+        returns = [
+            objective.advantages(
+                reward_BA.cpu(), torch.zeros_like(reward_BA).cpu(), item.batch.is_answer_BA.cpu(),
+                gamma=self.args.gamma, lam=1.0,
+            ).return_BA.to(self.device)
+            for reward_BA, item in zip(self._rewards(measured), measured, strict=True)
+        ]  # fmt: skip
+        first = self.processes.index * self.args.local_batch_size
+        halves = self.reader.critic_moments(measured, returns, first=first, poll=self._poll)
+        summed = [critic_start.Moments(*map(self.processes.total, half)) for half in halves]
+        reading = self.processes.from_main(lambda: critic_start.fitted((summed[0], summed[1])))
+        if reading is None:
+            return list(measured)
+        reading.write(self.critic_head)
+        return self.reader.values_again(measured, poll=self._poll)
+
+    def _rewards(self, measured: Sequence[rollout.Measured]) -> list[Tensor]:
+        """The reward of every answer token, (B, A)."""
         rewards = [
             objective.token_rewards(
                 self._paid(item),
@@ -277,20 +314,12 @@ class PPOTrainer:
             )
             for item in measured
         ]
+        if not self.args.whiten_rewards:
+            return rewards
         masks = [item.batch.is_answer_BA for item in measured]
-        if self.args.whiten_rewards:
-            over = self.processes.moments(rewards, masks)
-            rewards = [
-                objective.whiten(reward, mask, over, shift_mean=False)
-                for reward, mask in zip(rewards, masks, strict=True)
-            ]
-        estimates = [
-            self._advantages(reward, item, mask) for reward, item, mask in zip(rewards, measured, masks, strict=True)
-        ]
-        over = self.processes.moments([estimate.advantage_BA for estimate in estimates], masks)
+        over = self.processes.moments(rewards, masks)
         return [
-            Lesson(item, objective.whiten(estimate.advantage_BA, mask, over), estimate.return_BA)
-            for item, estimate, mask in zip(measured, estimates, masks, strict=True)
+            objective.whiten(reward, mask, over, shift_mean=False) for reward, mask in zip(rewards, masks, strict=True)
         ]
 
     def _advantages(self, reward_BA: Tensor, item: rollout.Measured, is_answer_BA: Tensor) -> objective.Advantages:

@@ -90,6 +90,10 @@ class Processes:
         with self._together():
             self._accelerator.wait_for_everyone()
 
+    def total(self, here: Tensor) -> Tensor:
+        """Return the sum of a tensor over processes."""
+        return here if self.count == 1 else self._summed(here)
+
     def moments(self, numbers: Sequence[Tensor], masks: Sequence[Tensor]) -> objective.Moments:
         """Return the moments of the counted numbers of all micro-batches of all processes."""
         parts = [objective.moments(number, mask) for number, mask in zip(numbers, masks, strict=True)]

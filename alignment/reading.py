@@ -1,11 +1,14 @@
 """Reading sampled answers in all four roles: what PPO knows of them before it learns."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
+from functools import partial, reduce
 
 import torch
+from torch import Tensor
 
 from alignment import rollout
+from alignment.critic_start import Moments
 from alignment.halving import Halving
 from alignment.layouts import Layout
 from alignment.ppo_config import PPOConfig
@@ -74,6 +77,48 @@ class Reader:
             parts = self._halving(batch, partial(self._measure, answers))
             measured.append(rollout.join(parts, batch))
         return measured
+
+    @torch.no_grad()
+    def critic_moments(
+        self,
+        measured: Sequence[rollout.Measured],
+        returns: Sequence[Tensor],
+        *,
+        first: int,
+        poll: Callable[[], None],
+    ) -> tuple[Moments, Moments]:
+        """Return the moments of the critic's states with the returns of even answers and of odd ones.
+
+        Args:
+            measured: The answers.
+            returns: What they came to from each token on, (B, A) each.
+            first: Number of this process's first answer in the whole rollout.
+            poll: As in `read`.
+        """
+        halves: list[list[Moments]] = [[], []]
+        for item, return_BA in zip(measured, returns, strict=True):
+            poll()
+            is_known_B = ~item.was_cut_B if self._args.bootstrap_truncated else torch.ones_like(item.was_cut_B)
+            is_odd_B = torch.tensor([(first + place) % 2 == 1 for place in item.batch.index], device=is_known_B.device)
+            states_BAD = torch.cat(self._halving(item.batch, partial(rollout.critic_states, self._roles)))
+            for half, is_its_B in zip(halves, (~is_odd_B, is_odd_B), strict=True):
+                counts_BA = item.batch.is_answer_BA & (is_known_B & is_its_B).unsqueeze(1)
+                half.append(Moments.of(states_BAD[counts_BA], return_BA[counts_BA]))
+        even, odd = (reduce(Moments.plus, half) for half in halves)
+        return even, odd
+
+    @torch.no_grad()
+    def values_again(self, measured: Sequence[rollout.Measured], *, poll: Callable[[], None]) -> list[rollout.Measured]:
+        """Return the answers with the values that the critic's head reads now."""
+        found = []
+        for item in measured:
+            poll()
+            read = partial(rollout.values_and_after, self._roles, head=self._critic_head)
+            value_BA, after_B = (torch.cat(parts) for parts in zip(*self._halving(item.batch, read), strict=True))
+            found.append(
+                replace(item, value_BA=value_BA, after_B=None if item.after_B is None else after_B * item.was_cut_B)
+            )
+        return found
 
     def _measure(self, answers: Sequence[Answer], batch: rollout.MicroBatch) -> rollout.Measured:
         args, roles = self._args, self._roles

@@ -259,6 +259,12 @@ def values_and_after(roles: Layout, batch: MicroBatch, head: Head) -> tuple[Tens
     return value_BA * batch.is_answer_BA, after_B
 
 
+def critic_states(roles: Layout, batch: MicroBatch) -> Tensor:
+    """Return the critic's hidden states in which the answer tokens were chosen, (B, A, D)."""
+    with roles("critic"):
+        return _before(_hidden(roles, batch), batch)
+
+
 def scores(roles: Layout, batch: MicroBatch, head: Head) -> Tensor:
     """Return the reward model's score at each row's last token, (B,), float32: the answer's, or the one closing it."""
     with roles("reward"):

@@ -144,11 +144,11 @@ def main() -> None:
     try:
         stage(
             "ppo", "--lora", every_layer, f"--prompts={root}/prompts.jsonl", f"--held_out={root}/held_out.jsonl",
-            f"--anchor={root}/independent", "--total_episodes=17920", "--per_device_train_batch_size=128",
+            f"--anchor={root}/independent", "--total_episodes=13440", "--per_device_train_batch_size=128",
             "--gradient_accumulation_steps=1", "--num_ppo_epochs=2", "--local_rollout_forward_batch_size=128",
             "--response_length=96", "--max_prompt_length=512", "--learning_rate=1e-4", "--critic_learning_rate=1e-4",
             "--warmup_updates=5", "--critic_warmup_updates=5", "--anneal=linear", "--kl_coef=0.05",
-            "--missing_eos_penalty=1.0", "--short_penalty=0.03", "--short_penalty_below=32", "--save_steps=70",
+            "--missing_eos_penalty=1.0", "--short_penalty=0.03", "--short_penalty_below=32", "--save_steps=105",
             "--policy_steps=20", "--evaluation.every=20", "--evaluation.batch_size=128", "--guards.acts=true",
         )  # fmt: skip
     except SystemExit as ended:
