@@ -5,7 +5,7 @@
 FOLDER holds published preferences as `finlm annotate import` reads them (hh_harmless, oasst_en_trees, finegrained). The
 groups are split in three by their names: held out, and two halves. A short SFT on the better answers that are short
 enough teaches the chat format; one reward model learns from each half; PPO follows the first on the training prompts,
-and every twenty updates the same held-out prompts are answered and scored by both. What came of it is printed, and
+and every 21 updates the same held-out prompts are answered and scored by both. What came of it is printed, and
 written as JSON, as a page and as curves (benchmarks/human_page.py).
 
 Against length: in the two halves of these sets the longer answer is the better one in 54 % and 48 % of the pairs, an
@@ -149,7 +149,7 @@ def main() -> None:
             "--response_length=96", "--max_prompt_length=512", "--learning_rate=1e-4", "--critic_learning_rate=1e-4",
             "--warmup_updates=5", "--critic_warmup_updates=5", "--anneal=linear", "--kl_coef=0.05",
             "--missing_eos_penalty=1.0", "--short_penalty=0.03", "--short_penalty_below=32", "--save_steps=105",
-            "--policy_steps=20", "--evaluation.every=20", "--evaluation.batch_size=128", "--guards.acts=true",
+            "--policy_steps=21", "--evaluation.every=21", "--evaluation.batch_size=128", "--guards.acts=true",
         )  # fmt: skip
     except SystemExit as ended:
         if ended.code != 2:
