@@ -98,12 +98,14 @@ class Reader:
         halves: list[list[Moments]] = [[], []]
         for item, return_BA in zip(measured, returns, strict=True):
             poll()
-            is_known_B = ~item.was_cut_B if self._args.bootstrap_truncated else torch.ones_like(item.was_cut_B)
-            is_odd_B = torch.tensor([(first + place) % 2 == 1 for place in item.batch.index], device=is_known_B.device)
+            is_counted_BA = item.batch.is_answer_BA
+            if self._args.bootstrap_truncated:
+                is_counted_BA = is_counted_BA & ~item.was_cut_B.unsqueeze(1)
+            is_odd_B = torch.tensor([(first + place) % 2 == 1 for place in item.batch.index], device=self._roles.device)
             states_BAD = torch.cat(self._halving(item.batch, partial(rollout.critic_states, self._roles)))
-            for half, is_its_B in zip(halves, (~is_odd_B, is_odd_B), strict=True):
-                counts_BA = item.batch.is_answer_BA & (is_known_B & is_its_B).unsqueeze(1)
-                half.append(Moments.of(states_BAD[counts_BA], return_BA[counts_BA]))
+            for half, chosen_B in zip(halves, (~is_odd_B, is_odd_B), strict=True):
+                chosen_BA = is_counted_BA & chosen_B.unsqueeze(1)
+                half.append(Moments.of(states_BAD[chosen_BA], return_BA[chosen_BA]))
         even, odd = (reduce(Moments.plus, half) for half in halves)
         return even, odd
 
