@@ -17,13 +17,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from peft import LoraConfig
-from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from alignment import (
     critic_start,
     faults,
-    objective,
     ppo_log,
     ppo_state,
     ptx,
@@ -33,6 +31,7 @@ from alignment import (
     schedule,
     sharding,
 )
+from alignment.credits import Credits
 from alignment.gradients import Gradients, norm
 from alignment.heartbeat import Heartbeat
 from alignment.held_out import Anchor
@@ -110,6 +109,7 @@ class PPOTrainer:
         heads = {"critic_head": self.critic_head, "reward_head": self.reward_head}
         self.sampler = Sampler(self.roles.sampled, processing_class, args)
         self.reader = Reader(self.roles, args, **heads, pad=pad, closing=self.closing)
+        self.credits = Credits(args, self.processes)
         self.gradients = Gradients(self.roles, args, critic_head=self.critic_head, pad=pad)
         self.optimizers = {
             "policy": self._adamw(self.gradients.policy, args.learning_rate),
@@ -271,15 +271,7 @@ class PPOTrainer:
 
     def credit(self, measured: Sequence[rollout.Measured]) -> list[Lesson]:
         """Step 3: rewards per token, advantages, whitening over all processes."""
-        rewards, masks = self._rewards(measured), [item.batch.is_answer_BA for item in measured]
-        estimates = [
-            self._advantages(reward, item, mask) for reward, item, mask in zip(rewards, measured, masks, strict=True)
-        ]
-        over = self.processes.moments([estimate.advantage_BA for estimate in estimates], masks)
-        return [
-            Lesson(item, objective.whiten(estimate.advantage_BA, mask, over), estimate.return_BA)
-            for item, estimate, mask in zip(measured, estimates, masks, strict=True)
-        ]
+        return self.credits.lessons(measured, kl_coef=self.kl_coef)
 
     @torch.no_grad()
     def start_critic(self, measured: Sequence[rollout.Measured]) -> list[rollout.Measured]:
@@ -287,47 +279,15 @@ class PPOTrainer:
 
         Answers whose future the critic is to tell (bootstrap_truncated) have come to nothing yet and are left out.
         """
-        returns = [
-            objective.advantages(
-                reward_BA.cpu(), torch.zeros_like(reward_BA).cpu(), item.batch.is_answer_BA.cpu(),
-                gamma=self.args.gamma, lam=1.0,
-            ).return_BA.to(self.device)
-            for reward_BA, item in zip(self._rewards(measured), measured, strict=True)
-        ]  # fmt: skip
         first = self.processes.index * self.args.local_batch_size
+        returns = self.credits.returns(measured, kl_coef=self.kl_coef)
         halves = self.reader.critic_moments(measured, returns, first=first, poll=self._poll)
-        summed = [critic_start.Moments(*map(self.processes.total, half)) for half in halves]
-        reading = self.processes.from_main(lambda: critic_start.fitted((summed[0], summed[1])))
+        even, odd = (critic_start.Moments(*map(self.processes.total, half)) for half in halves)
+        reading = self.processes.from_main(lambda: critic_start.fitted((even, odd)))
         if reading is None:
             return list(measured)
         reading.write(self.critic_head)
         return self.reader.values_again(measured, poll=self._poll)
-
-    def _rewards(self, measured: Sequence[rollout.Measured]) -> list[Tensor]:
-        """The reward of every answer token, (B, A)."""
-        rewards = [
-            objective.token_rewards(
-                self._paid(item),
-                objective.kl_estimate(item.old_BA, item.ref_BA, self.args.kl_estimator),
-                item.batch.is_answer_BA,
-                kl_coef=self.kl_coef,
-            )
-            for item in measured
-        ]
-        if not self.args.whiten_rewards:
-            return rewards
-        masks = [item.batch.is_answer_BA for item in measured]
-        over = self.processes.moments(rewards, masks)
-        return [
-            objective.whiten(reward, mask, over, shift_mean=False) for reward, mask in zip(rewards, masks, strict=True)
-        ]
-
-    def _advantages(self, reward_BA: Tensor, item: rollout.Measured, is_answer_BA: Tensor) -> objective.Advantages:
-        """Estimate on the CPU: token by token, a GPU would be launched thousands of times for a few numbers each."""
-        after_B = None if item.after_B is None else item.after_B.cpu()
-        given = (reward_BA.cpu(), item.value_BA.cpu(), is_answer_BA.cpu())
-        found = objective.advantages(*given, gamma=self.args.gamma, lam=self.args.lam, after_B=after_B)
-        return objective.Advantages(*(numbers.to(reward_BA.device) for numbers in found))
 
     def learn(self, lessons: Sequence[Lesson], update: int) -> dict[str, float]:
         """Step 4: several epochs of clipped steps, policy and critic each with its own optimizer."""
@@ -457,12 +417,6 @@ class PPOTrainer:
             self.stop.poll()
 
     # ------------------------------------------------------------------------------------------ parts
-
-    def _paid(self, item: rollout.Measured) -> Tensor:
-        """The scores (B,) as rewards: those of cut-off answers come from the critic where they are bootstrapped."""
-        if not self.args.bootstrap_truncated:
-            return item.score_B
-        return reward_shaping.unfinished(item.score_B, item.tokens_B, item.was_cut_B, self.args.shaping)
 
     def _progress_after(self, metrics: dict[str, float]) -> ppo_state.Progress:
         """How far the run is once an update is whole."""
