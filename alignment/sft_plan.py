@@ -62,6 +62,8 @@ class Plan:
 
     def resume(self, step: int) -> None:
         """Take up the rounds that were begun at this step or before, and draw what was drawn until then."""
+        if self._next == step:
+            return
         if self._file.is_file():
             known = msgspec.json.decode(self._file.read_bytes(), type=Mixed).rounds
             self.rounds = [one for one in known if one.first_step <= step] or self.rounds
@@ -106,6 +108,24 @@ class Plan:
                 samples=tally.samples, tokens=tally.tokens, learned=tally.learned, passes=round(passes[name], 4)
             )
             for name, tally in self._drawing.tallies.items()
+        }
+
+    @property
+    def rows_packed(self) -> int:
+        """Rows so far."""
+        return self._drawing.rows_packed
+
+    def totals(self) -> dict[str, Drawn]:
+        """Return what all rounds have drawn of each stream."""
+        every = [*(one.drawn for one in self.rounds[:-1]), self.drawn()]
+        return {
+            name: Drawn(
+                samples=sum(one[name].samples for one in every if name in one),
+                tokens=sum(one[name].tokens for one in every if name in one),
+                learned=sum(one[name].learned for one in every if name in one),
+                passes=last.passes,
+            )
+            for name, last in every[-1].items()
         }
 
     def write(self) -> None:

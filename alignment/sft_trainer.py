@@ -173,6 +173,7 @@ class PackedTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         file = self.folder / HELD_OUT
         known = list(jsonl.read(file, HeldOutLoss)) if file.is_file() else []
         self.history = [one for one in known if one.step <= self.state.global_step]
+        self.plan.resume(self.state.global_step)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             jsonl.write(file, self.history)
@@ -184,6 +185,9 @@ class PackedTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         # shares move by the main process's numbers: rounding must not let others draw otherwise
         record: HeldOutLoss = broadcast_object_list([self.evaluate_by_category()])[0]
         self.history.append(record)
+        loss = answer_loss(record)
+        if loss is not None:
+            self.log({"eval_loss": loss})
         if self.args.should_save:
             jsonl.write(self.folder / HELD_OUT, self.history)
             if best_of(self.history) is record:

@@ -1,5 +1,6 @@
 """What the stages that train through TRL set in common, and how their runs are watched."""
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -53,10 +54,10 @@ class Trained(Protocol):
 
 
 def arguments(kind: type[Arguments], settings: Trained, device: torch.device, **fixed: Any) -> Arguments:
-    """Return the TRL configuration: ours, what the stage fixes, and the user's section `trainer`.
+    """Return the configuration of a Trainer: ours, what the stage fixes, and the user's section `trainer`.
 
     Args:
-        kind: SFTConfig or RewardConfig.
+        kind: TrainingArguments or RewardConfig.
         settings: The stage's settings.
         device: Where it trains.
         fixed: Fields that the stage decides.
@@ -86,10 +87,11 @@ def arguments(kind: type[Arguments], settings: Trained, device: torch.device, **
         "seed": settings.seed,
         "bf16": False,
         "use_cpu": device.type == "cpu",
-        # rows are encoded and checked for length before; TRL would cut or drop long ones without a word
-        "max_length": None,
         "dataloader_pin_memory": device.type == "cuda",
     }
+    if "max_length" in {field.name for field in dataclasses.fields(kind)}:  # type: ignore[arg-type]
+        # rows are encoded and checked for length before; TRL would cut or drop long ones without a word
+        ours["max_length"] = None
     defaults = {"logging_steps": 1, "gradient_checkpointing": device.type == "cuda", "report_to": "tensorboard"}
     made: Arguments = config.section("trainer", defaults | settings.trainer, kind, ours | fixed)
     return made
