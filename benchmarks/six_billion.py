@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -163,6 +163,15 @@ class Work:
             "critic update": 2 * body,
         }
 
+    def tuning_flop(self, lengths: Sequence[int], *, full: bool = False) -> float:
+        """FLOP of learning every token of texts of these lengths, each seeing itself alone, nothing recomputed.
+
+        4N a token where the weights are frozen (forward, gradients of the inputs), 6N where they learn too; attention
+        costs 2.5 times as much backward as forward. LoRA's own products are not counted.
+        """
+        weights = (6 if full else 4) * (self.layers + self.head)
+        return sum(lengths) * weights + 3.5 * self.attention * sum(length**2 for length in lengths)
+
 
 def profile(work: Callable[[], object], path: Path) -> None:
     """Write where the GPU's time goes."""
@@ -180,7 +189,8 @@ def describe() -> dict[str, Any]:
     asked = ["git", "-C", str(CHECKOUT), "rev-parse", "HEAD"]
     found = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
     commit = os.environ.get("FINLM_COMMIT", found)  # where the tree was copied without its history
-    names = ("torch", "transformers", "peft", "accelerate", "trl", "triton")
+    names = ("torch", "transformers", "peft", "accelerate", "trl", "triton", "datasets")
+    names += ("liger-kernel", "flash-attn", "torchao", "bitsandbytes")
     versions = {"python": sys.version.split()[0]}
     for name in names:
         try:

@@ -1,6 +1,7 @@
 """The benchmark scripts of one GPU run to their end on a tiny shape: what they measure is theirs to say, on a GPU."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -9,14 +10,26 @@ from typing import Any
 
 import pytest
 
+from benchmarks import sft_gpu, sft_sides, six_billion
+
 ROOT = Path(__file__).parent.parent
 
 
-def run(script: str, out: Path, *flags: str) -> Any:
-    command = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks" / script), "--shape", "tiny", "--out", str(out)]
+def run(script: str, out: Path, *flags: str, shape: tuple[str, ...] = ("--shape", "tiny")) -> Any:
+    command = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks" / script), *shape, "--out", str(out)]
     done = subprocess.run([*command, *flags], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(out.read_text(encoding="utf-8"))["figures"]
+
+
+def of_side(name: str, out: Path, *flags: str) -> dict[str, Any]:
+    run("sft_gpu.py", out, "--side", name, *flags)
+    found = json.loads(out.read_text(encoding="utf-8"))
+    (side,) = found["sides"] if "sides" in found else found["figures"]["sides"]
+    assert set(side["phases"]) == {"forward", "backward", "optimizer", "rest"}
+    assert sum(side["phases"].values()) == pytest.approx(side["seconds"])
+    assert side["tokens_per_second"] * side["seconds"] == pytest.approx(side["tokens"])
+    return dict(side)
 
 
 def test_a_ppo_step_is_timed_phase_by_phase(tmp_path: Path) -> None:
@@ -31,3 +44,108 @@ def test_a_ppo_step_is_timed_phase_by_phase(tmp_path: Path) -> None:
 def test_sampling_counts_the_tokens_it_wrote(tmp_path: Path) -> None:
     (workload,) = run("generation_gpu.py", tmp_path / "gen.json", "--workload", "4x8x6")["workloads"]
     assert workload["tokens_per_second"] * workload["seconds"] == pytest.approx(4 * 6)
+
+
+def drawn(count: int) -> list[int]:
+    """Tokens of each document that the benchmark of fine-tuning draws."""
+    return [len(document) for document in sft_sides.documents(six_billion.shape("tiny"), count)]
+
+
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_our_fine_tuning_step_counts_every_token_of_its_rows_once(tmp_path: Path, tune: str) -> None:
+    flags = ("--documents", "12", "--steps", "1", "--tune", tune, "--micro-batch", "1", "--accumulate", "2")
+    side = of_side("ours", tmp_path / "sft.json", *flags)
+    assert sum(step["tokens"] for step in side["steps"]) == round(side["rows_filled"] * 2 * 2 * 2048)
+    assert 0 < side["rows_filled"] <= 1
+    assert side["token_share"] == 1
+    assert side["documents_apart"] is True
+    assert side["steps"][0]["loss"] == pytest.approx(math.log(512), abs=0.1)  # nothing is known of 512 pieces
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_rows_of_one(tmp_path: Path) -> None:
+    flags = ("--documents", "24", "--steps", "1")
+    one = of_side("ours", tmp_path / "one.json", *flags, "--micro-batch", "2")
+    two = of_side("ours", tmp_path / "two.json", *flags, "--micro-batch", "1", "--processes", "2")
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert [step["tokens"] for step in two["steps"]] == [step["tokens"] for step in one["steps"]]
+    losses = [[step["loss"] for step in side["steps"]] for side in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)  # bfloat16 weights, sums in another order
+
+
+def test_trl_pads_its_documents_and_the_padding_is_not_counted(tmp_path: Path) -> None:
+    side = of_side("trl-default", tmp_path / "sft.json", "--documents", "5", "--steps", "0")
+    assert side["tokens"] == sum(drawn(5))
+    assert side["token_share"] == pytest.approx(sum(drawn(5)) / (5 * max(drawn(5))))
+    assert side["gradient_checkpointing"] is True
+    assert side["optimizer"] == "adamw_torch_fused"
+    assert side["steps"][0]["loss"] == pytest.approx(math.log(512), abs=0.1)
+
+
+@pytest.mark.slow
+def test_sides_run_apart_and_are_gathered(tmp_path: Path) -> None:
+    out = tmp_path / "sft.json"
+    figures = run("sft_gpu.py", out, "--documents", "6", "--steps", "1")
+    found = json.loads(out.read_text(encoding="utf-8"))
+    sides = {side["side"]: side for side in found["sides"]}
+    assert sides.keys() == {"ours", "trl-best", "trl-default"}
+    assert figures["tokens_per_second"] == sides["ours"]["tokens_per_second"]
+    assert figures["trl_tokens_per_second"] == sides["trl-best"]["tokens_per_second"]
+    assert figures["trl_default_tokens_per_second"] == sides["trl-default"]["tokens_per_second"]
+    assert sides["trl-best"]["tokens"] == sum(drawn(6))  # packed in one pass
+    assert sides["trl-best"]["liger"] is False  # no GPU
+    assert [one["hardware"] for one in found["runs"]] == ["CPU"] * 3
+    assert [one["command"].split("--side ")[1].split()[0] for one in found["runs"]] == list(sides)
+
+
+def test_filled_rows_cut_documents_which_then_see_each_other(tmp_path: Path) -> None:
+    flags = ("--set", "packing_strategy=wrapped", "--documents", "6", "--steps", "0", "--micro-batch", "1")
+    side = of_side("trl-best", tmp_path / "sft.json", *flags)
+    assert side["documents_apart"] is False
+
+
+def test_figures_are_of_the_fastest_run_of_each_side() -> None:
+    def side(name: str, speed: float, **named: Any) -> dict[str, Any]:
+        given = {"side": name, "tune": "lora", "processes": 1, "set": [], "tokens_per_second": speed}
+        return given | {"peak_gib": speed / 100, "ceiling_share": 0.5} | named
+
+    sides = [
+        side("ours", 90.0),
+        side("ours", 100.0),
+        side("ours", 50.0, tune="full"),
+        side("ours", 190.0, processes=2),
+        side("trl-best", 40.0),
+        side("trl-best", 45.0, set=["packing_strategy=wrapped"]),
+        side("trl-default", 20.0),
+        side("trl-default", 30.0, set=["packing=true"]),  # no longer its defaults
+    ]
+    assert sft_gpu.headline(sides) == {
+        "tokens_per_second": 100.0,
+        "trl_tokens_per_second": 45.0,
+        "trl_default_tokens_per_second": 20.0,
+        "full_ft_tokens_per_second": 50.0,
+        "peak_gib": 1.0,
+        "ceiling_share": 0.5,
+        "two_gpu_speedup": 1.9,
+    }
+    assert sft_gpu.headline(sides[4:5]) == {"trl_tokens_per_second": 40.0}
+
+
+def test_the_ceiling_of_the_6b_is_what_was_computed_for_it() -> None:
+    """Rows of 2,048 at 798 TFLOP/s: 29,900 tokens/s for LoRA, 20,400 for all weights."""
+    work = six_billion.Work.of(six_billion.shape("6b"))
+    lora, full = (work.tuning_flop([2048], full=full) / 2048 for full in (False, True))
+    assert 798e12 / lora == pytest.approx(29_900, rel=0.005)
+    assert 798e12 / full == pytest.approx(20_400, rel=0.005)
+
+
+def test_the_data_alone_is_encoded_once_and_laid_out_step_by_step(tmp_path: Path, tiny: Any) -> None:
+    talks = ("--instructions-finance", str(tiny.instructions))
+    flags = ("--text-general", str(tiny.text), "--steps", "2", "--rows", "2", "--micro-batch", "1")
+    found = run("sft_data.py", tmp_path / "data.json", "--tokenizer", str(tiny.base), *talks, *flags, shape=())
+    assert found["tokens"] == round(found["rows_filled"] * 2 * 2 * 2048)
+    assert 0 < found["rows_filled"] <= 1
+    assert found["stored_tokens"] > 0
+    apart = [1 / found[f"{part}_tokens_per_second"] for part in ("encode", "draw", "layout")]
+    assert 1 / found["tokens_per_second"] == pytest.approx(sum(apart))
+    assert 1 / found["cached_tokens_per_second"] == pytest.approx(sum(apart[1:]))

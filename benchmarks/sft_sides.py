@@ -1,0 +1,320 @@
+"""The sides of the fine-tuning benchmark: our step and TRL's, on the same drawn documents. Axes: docs/notation.md.
+
+A document is a list of token ids; every token of it is learned but the first, which nothing comes before.
+"""
+
+import argparse
+import importlib.util
+import math
+import os
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+import yaml
+from peft import PeftModel
+from torch import Tensor
+from transformers import LlamaConfig, TrainerCallback, TrainingArguments
+from transformers.training_args import OptimizerNames
+
+from alignment.sft_plan import Plan
+from alignment.sft_trainer import HeldOutSettings, PackedTrainer
+from benchmarks import six_billion
+from benchmarks.clock import Clock
+from benchmarks.six_billion import PAD
+from finlm import fused_layers, fused_lora, unpadded
+from finlm.batches import IGNORE, packed
+from finlm.mixture_moves import MixtureMoves
+from finlm.samples import Row, Sample
+from finlm.sft_records import MIXTURE, Mixed
+
+ROW = 2048
+"""Tokens of a packed row, and of the longest document."""
+MEAN, SPREAD, SHORTEST = 400, 0.8, 8
+"""Of the documents' tokens: the mean before they are cut at `ROW`, the deviation of the logarithm, the least."""
+PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
+LEARNING_RATE = {"lora": 2e-4, "full": 1e-5}
+Document = list[int]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What was measured of one optimizer step."""
+
+    seconds: float
+    """From the end of the step before, waiting for data included."""
+    tokens: int
+    """Tokens that are no padding, of all processes."""
+    places: int
+    """The same, padding included."""
+    loss: float
+    """Nats per learned token, as the trainer's losses give it."""
+    phases: dict[str, float]
+    """Seconds of forward, backward and optimizer; what they leave of `seconds` is the rest."""
+    peak_gib: float
+    """Largest memory that tensors took since the start, GiB."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A side's steps in order, and under which conditions it took them."""
+
+    steps: list[Step]
+    conditions: dict[str, Any]
+
+
+@dataclass
+class Counter:
+    """Gathers what is measured inside of a step."""
+
+    clock: Clock = field(default_factory=Clock)
+    steps: list[Step] = field(default_factory=list)
+    _began: float = 0.0
+    _sums: dict[str, Any] = field(default_factory=lambda: defaultdict(int))
+
+    def begin(self) -> None:
+        """Start the clock before the first step."""
+        six_billion.synchronize()
+        self._began = time.perf_counter()
+
+    def add(self, ids: Tensor, loss: Tensor) -> None:
+        """Count one forward pass; the GPU is not waited for."""
+        self._sums["tokens"] += (ids != PAD).sum()
+        self._sums["places"] += ids.numel()
+        self._sums["loss"] += loss.detach()
+
+    def end(self) -> None:
+        """Close a step; the next one begins."""
+        phases = self.clock.take()  # waits for the GPU
+        now = time.perf_counter()
+        peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
+        sums = torch.tensor([float(self._sums[name]) for name in ("tokens", "places", "loss")], dtype=torch.float64)
+        if PROCESSES > 1:
+            sums = sums.to(six_billion.device())
+            torch.distributed.all_reduce(sums)
+        tokens, places, loss = sums.tolist()
+        seconds = now - self._began
+        self.steps.append(Step(seconds, int(tokens), int(places), loss / PROCESSES, phases, peak))
+        print(f"step {len(self.steps) - 1}: {self.steps[-1]}", flush=True)
+        self._sums.clear()
+        self._began = time.perf_counter()
+
+
+def documents(config: LlamaConfig, count: int, seed: int = 1) -> list[Document]:
+    """Return documents of random tokens, none of them padding, of log-normal length."""
+    generator = torch.Generator().manual_seed(seed)
+    middle = math.log(MEAN) - SPREAD**2 / 2
+    length_B = (torch.randn(count, generator=generator) * SPREAD + middle).exp().round().long().clamp(SHORTEST, ROW)
+    ids_N = torch.randint(3, config.vocab_size, (int(length_B.sum()),), generator=generator)
+    return [part.tolist() for part in ids_N.split(length_B.tolist())]
+
+
+def three(config: LlamaConfig) -> tuple[Document, Document, Document]:
+    """Return a document, another that may stand in its place, and one that follows in the same row."""
+    first, other, second = six_billion.prompts(config, 3, 24, seed=7)
+    return first, other, second
+
+
+# ---------------------------------------------------------------------------------------------------- both trainers
+
+
+def counted(kind: type[Any], counter: Counter) -> type[Any]:
+    """Return a class of trainer that counts its passes."""
+
+    class Counted(kind):  # type: ignore[misc]
+        def compute_loss(self, model: Any, inputs: Any, *more: Any, **named: Any) -> Any:
+            ids = inputs["input_ids"]
+            with counter.clock("forward"):
+                loss = super().compute_loss(model, inputs, *more, **named)
+            counter.add(ids, loss)
+            return loss
+
+    return Counted
+
+
+class Timer(TrainerCallback):  # type: ignore[misc]
+    """Times a trainer's optimizer and its steps."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+
+    def on_train_begin(self, *_: Any, optimizer: Any, **__: Any) -> None:
+        """Start."""
+        self._counter.clock.around(optimizer, "step", lambda *_: "optimizer")
+        self._counter.begin()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Close a step."""
+        self._counter.end()
+
+
+def common(given: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of TrainingArguments that all sides share."""
+    return {
+        "output_dir": tempfile.mkdtemp(),
+        "max_steps": 1 + given.steps,
+        "gradient_accumulation_steps": given.accumulate,
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "report_to": [],
+        "save_strategy": "no",
+        "disable_tqdm": True,
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------- ours
+
+
+def as_sample(document: Document, number: int) -> Sample:
+    """Return a document as the trainer takes it."""
+    is_learned = np.arange(len(document)) > 0
+    return Sample("text-general", np.array(document, dtype=np.int32), is_learned, str(number), "en", f"drawn:{number}")
+
+
+def make_model(config: LlamaConfig, tune: str) -> Any:
+    """Return the model with random weights as `load_causal` and the trainer's assembly prepare it."""
+    base = fused_layers.install(unpadded.install(six_billion.random_model(config), for_packed=True))
+    if tune == "full":
+        return base.requires_grad_(True)
+    adapted = PeftModel(base, six_billion.adapter())
+    fused_lora.install(adapted)
+    return adapted
+
+
+def small_moments() -> dict[str, str]:
+    """Return the optimizer with moments of eight bits that is there, as fields of TrainingArguments; else none."""
+    if torch.cuda.is_available() and importlib.util.find_spec("torchao"):
+        # a step of 1e-5 is below the last bit of most bfloat16 weights: rounded by chance it counts on average
+        return {"optim": "adamw_torch_8bit", "optim_args": "bf16_stochastic_round=True"}
+    if torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes"):
+        return {"optim": "adamw_bnb_8bit"}
+    return {}
+
+
+def ours(given: argparse.Namespace, found: list[Document]) -> Run:
+    """Run our trainer: packed rows, variable-length attention, fused layers and adapters."""
+    config, counter = six_billion.shape(given.shape), Counter()
+    micro_batch = given.micro_batch or 4
+    shared = common(given) | {"learning_rate": LEARNING_RATE[given.tune], "bf16": False}
+    folder = Path(shared["output_dir"])
+    samples = [as_sample(document, number) for number, document in enumerate(found)]
+    streams, rows = {"text-general": samples}, micro_batch * given.accumulate * PROCESSES
+    trainer = counted(PackedTrainer, counter)(
+        plan=Plan(streams, {"text-general": 1.0}, room=ROW, rows=rows, seed=0, folder=folder),
+        held_out={},
+        moves=MixtureMoves(),
+        settings=HeldOutSettings(),
+        folder=folder,
+        model=make_model(config, given.tune),
+        args=TrainingArguments(
+            per_device_train_batch_size=micro_batch,
+            **shared | (small_moments() if given.tune == "full" else {}),
+        ),
+        callbacks=[Timer(counter)],
+    )
+    counter.clock.around(trainer.accelerator, "backward", lambda *_: "backward")
+    conditions = {
+        "micro_batch": micro_batch,
+        "attention": "flash-attn" if torch.cuda.is_available() and unpadded.flash_attn() else unpadded.NAME,
+        "optimizer": OptimizerNames(trainer.args.optim).value,
+        "gradient_checkpointing": trainer.args.gradient_checkpointing,
+        "documents_apart": our_documents_are_apart(trainer, config),
+    }
+    trainer.train()
+    trainer.plan.write()  # the trainer does on its main process
+    conditions["rows_filled"] = msgspec.json.decode((folder / MIXTURE).read_bytes(), type=Mixed).filled
+    if given.profile:
+        batch = packed(next(trainer.plan.steps(1 + given.steps, 2 + given.steps))[:micro_batch])
+        learned = (batch["labels"] != IGNORE).sum()
+        six_billion.profile(lambda: trainer.training_step(trainer.model, batch, learned), given.profile)
+    return Run(counter.steps, conditions)
+
+
+def our_documents_are_apart(trainer: PackedTrainer, config: LlamaConfig) -> bool:
+    """True if a packed row's second document has the same losses, bit by bit, behind any first one."""
+    first, other, second = (as_sample(document, 0) for document in three(config))
+    found = []
+    for begin in (first, other):
+        with torch.no_grad():
+            nll_L = trainer.losses(trainer.model, trainer._prepare_inputs(packed([Row((begin, second))])))
+        found.append(nll_L[-second.learned :])
+    return torch.equal(*found)
+
+
+# ----------------------------------------------------------------------------------------------------------- TRL
+
+
+def trl_default(given: argparse.Namespace, found: list[Document]) -> Run:
+    """Run TRL's step as SFTConfig is: eight padded documents, checkpointing, autocast; only the length is ours."""
+    return trl(given, found, {"per_device_train_batch_size": 8}, "sdpa")
+
+
+def trl_best(given: argparse.Namespace, found: list[Document]) -> Run:
+    """Run TRL's step with its fastest flags: packed rows, Liger's kernels on a GPU, no checkpointing."""
+    attention = "flash_attention_2" if importlib.util.find_spec("flash_attn") else "sdpa"
+    fastest = {
+        "per_device_train_batch_size": 4,
+        "packing": True,
+        "gradient_checkpointing": False,
+        "use_liger_kernel": torch.cuda.is_available() and importlib.util.find_spec("liger_kernel") is not None,
+    }
+    return trl(given, found, fastest, attention)
+
+
+def trl(given: argparse.Namespace, found: list[Document], chosen: dict[str, Any], attention: str) -> Run:
+    """Run TRL's SFTTrainer with LoRA; the section `--set` wins over what the side chose."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    config = six_billion.shape(given.shape)
+    model = six_billion.random_model(config)
+    model.set_attn_implementation(given.attention or attention)
+    chosen |= {"per_device_train_batch_size": given.micro_batch} if given.micro_batch else {}
+    chosen |= {name: yaml.safe_load(value) for name, value in (item.split("=", 1) for item in given.set)}
+    counter = Counter()
+    settings = SFTConfig(
+        **common(given) | {"max_length": ROW} | chosen,
+    )
+    trainer = counted(SFTTrainer, counter)(
+        model=model,
+        args=settings,
+        processing_class=six_billion.tokenizer(config),
+        train_dataset=Dataset.from_dict({"input_ids": found}),
+        peft_config=six_billion.adapter(),
+        callbacks=[Timer(counter)],
+    )
+    counter.clock.around(trainer.accelerator, "backward", lambda *_: "backward")
+    conditions = {
+        "micro_batch": settings.per_device_train_batch_size,
+        "attention": given.attention or attention,
+        "optimizer": OptimizerNames(settings.optim).value,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "packing": settings.packing_strategy if settings.packing else None,
+        "liger": settings.use_liger_kernel,
+        "documents_apart": trl_documents_are_apart(trainer, config) if settings.packing else True,
+    }
+    trainer.train()
+    return Run(counter.steps, conditions)
+
+
+def trl_documents_are_apart(trainer: Any, config: LlamaConfig) -> bool:
+    """True if a packed row's second document has the same log-probabilities, bit by bit, behind any first one."""
+    first, other, second = three(config)
+    found = []
+    for begin in (first, other):
+        ids = [*begin, *second]
+        row = {"input_ids": ids, "labels": ids, "seq_lengths": [len(begin), len(second)]}
+        inputs = trainer._prepare_inputs(trainer.data_collator([row]))
+        with torch.no_grad(), trainer.compute_loss_context_manager():
+            out = trainer.model(**inputs, use_cache=False, fused_lm_head=True)
+        found.append(out.log_probs[0, len(begin) :])
+    return torch.equal(*found)
+
+
+SIDES = {"ours": ours, "trl-best": trl_best, "trl-default": trl_default}
