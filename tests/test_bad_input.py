@@ -92,16 +92,6 @@ def test_one_good_file_among_them_goes_on_and_the_others_are_counted(warm: Warm,
 # ------------------------------------------------------------------------------------------------ records and text
 
 
-def test_file_of_records_with_a_bad_line(tiny: Tiny, warm: Warm, folder: Path) -> None:
-    lines = tiny.instructions.read_bytes().splitlines(keepends=True)
-    bad = folder / "bad.jsonl"
-    bad.write_bytes(b"".join([*lines[:2], lines[2][:40] + b"\n", *lines[3:]]))
-    flag = ("--instructions", json.dumps([str(bad)]))
-    done = warm.run("finlm.prompts", "--config", tiny.settings("prompts"), *flag, cwd=folder)
-    refused(done, f"{bad}:3:", "not a valid Conversation", "malformed")
-    assert made(folder) == ["bad.jsonl"]
-
-
 def test_rows_that_cannot_be_trained_on_are_set_aside_with_file_and_line(tiny: Tiny, warm: Warm, folder: Path) -> None:
     lines = tiny.instructions.read_bytes().splitlines(keepends=True)
     bad = [
