@@ -206,7 +206,7 @@ def test_a_step_without_a_learned_token_has_loss_zero_and_moves_nothing(make: Ma
     trainer = make(steps=1, streams={"instructions-finance": mute}, shares={"instructions-finance": 1.0})
     before = weights(trainer)
     trainer.go_on()
-    assert trainer.state.log_history[0]["loss"] == 0.0
+    assert [one["loss"] for one in trainer.state.log_history if "loss" in one] == [0.0]
     for name, weight in weights(trainer).items():
         assert torch.equal(weight, before[name])
 
