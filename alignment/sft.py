@@ -25,7 +25,7 @@ from transformers import TrainingArguments, set_seed
 
 from alignment.sft_plan import Plan
 from alignment.sft_trainer import BEST, HeldOutSettings, PackedTrainer, answer_loss, best_of
-from finlm import config, fused_lora, jsonl, model, runs, streams, trainers, unpadded
+from finlm import config, fused_lora, jsonl, model, packed_loss, runs, streams, trainers
 from finlm.mixture_moves import MixtureMoves
 from finlm.progress import console
 from finlm.sft_page import write_sft_page
@@ -230,7 +230,7 @@ def make_trainer(settings: SFTSettings, base: Path, tokenizer: Any, plan: Plan, 
     lora = config.section("lora", settings.lora, LoraConfig, {"task_type": "CAUSAL_LM"})
     causal = model.load_causal(base, dtype=model.choose_dtype(settings.dtype, device), device=device)
     check_vocabulary(tokenizer, causal.get_input_embeddings().num_embeddings, str(base))
-    adapted = get_peft_model(unpadded.install(causal, for_packed=True), lora)
+    adapted = get_peft_model(packed_loss.install(causal), lora)
     fused_lora.install(adapted)
     trainer = PackedTrainer(
         plan=plan,

@@ -12,6 +12,7 @@ import psutil
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -167,12 +168,18 @@ def order_targets(lora: Any) -> None:
         lora.target_modules = sorted(lora.target_modules)
 
 
-def save_trained(model: Any, folder: Path) -> None:
-    """Write what was trained into a folder: the adapter of a PEFT model, else the whole model."""
+def save_trained(model: Any, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """Write what was trained into a folder: the adapter of a PEFT model, else the whole model.
+
+    Args:
+        model: The model.
+        folder: Where to.
+        weights: The trained weights by name, where the model holds shards of them.
+    """
     adapters = getattr(model, "peft_config", {})
     for lora in adapters.values():
         order_targets(lora)
-    model.save_pretrained(folder, **({"save_embedding_layers": False} if adapters else {}))
+    model.save_pretrained(folder, state_dict=weights, **({"save_embedding_layers": False} if adapters else {}))
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's names no data of ours
 
 
