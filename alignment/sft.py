@@ -5,7 +5,8 @@
 
 Loss on every token of text, on the answers alone for instructions (arXiv 2305.12002). Four streams are drawn in target
 shares of tokens, packed by best fit, and never see each other within a row. Held-out loss is measured by category; the
-shares may follow it (`mixture`). A LoRA is merged once, in float32, and is the base of all that follows.
+shares may follow it (`mixture`). A LoRA is merged once, in float32, and is the base of all that follows; of a run that
+tunes all weights (`tune: full`) the trained model itself is.
 """
 
 import os
@@ -14,20 +15,22 @@ import sys
 if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
-from peft import LoraConfig, get_peft_model
-from transformers import TrainingArguments, set_seed
+from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments, set_seed
 
+from alignment import sft_tuning as tuning
 from alignment.sft_plan import Plan
 from alignment.sft_trainer import BEST, HeldOutSettings, PackedTrainer, answer_loss, best_of
-from finlm import config, fused_lora, jsonl, model, packed_loss, runs, streams, trainers
+from finlm import config, jsonl, model, runs, streams, trainers
 from finlm.mixture_moves import MixtureMoves
 from finlm.progress import console
+from finlm.samples import Sample
 from finlm.sft_page import write_sft_page
 from finlm.sft_preview import preview
 from finlm.sft_records import STREAMS, StreamName
@@ -92,20 +95,29 @@ class SFTSettings:
     max_length: int = 2048
     """Tokens of a packed row. Longer conversations are set aside, longer documents continue in another sample, cut at
     the end of a sentence."""
+    tune: Literal["lora", "full"] = "lora"
+    """What learns: adapters on the frozen base (2 bytes a weight in bfloat16: 13 GB with the 6B, and 0.6 GB for rank
+    16), or all weights."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """AdamW with moments of float32; all weights are then float32 too, 16 bytes a weight with gradients: 102 GB with
+    the 6B. `adamw_8bit`, for all weights, has moments of eight bits and weights of `dtype`, rounded by chance in
+    bfloat16: 6 bytes a weight, 38 GB; torchao's (extra `cuda`)."""
     learning_rate: float = 2e-4
-    """Peak learning rate of AdamW; linear warm-up and cosine decay."""
+    """Peak learning rate of AdamW; linear warm-up and cosine decay. All weights want about a twentieth of this."""
     save_steps: int = 50
     """Steps between checkpoints."""
     seed: int = 0
     """Seed of everything random."""
     dtype: str = "auto"
-    """Frozen weights: auto, bfloat16 or float32."""
+    """What is computed in: auto, bfloat16 or float32. Weights are kept in it too, but where `adamw` steps on all of
+    them."""
     threads: int = 0
     """CPU threads of torch; 0 leaves torch's default."""
     lora: dict[str, Any] = field(default_factory=lambda: {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"})
-    """Fields of peft.LoraConfig."""
+    """Fields of peft.LoraConfig; not looked at where all weights learn."""
     trainer: dict[str, Any] = field(default_factory=dict)
-    """Further fields of transformers.TrainingArguments."""
+    """Further fields of transformers.TrainingArguments; `gradient_checkpointing` (default: on CUDA) for one: with it
+    activations take 0.25 MB a token of the 6B and the step a third longer, without it 3.9 MB."""
     cache: str = "{runs}/cache/tokens"
     """Folder of encoded files; may be deleted at any time."""
     preview: int = 0
@@ -116,6 +128,8 @@ class SFTSettings:
     def __post_init__(self) -> None:
         if self.batch_size % self.micro_batch:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batch {self.micro_batch}.")
+        if self.optimizer == "adamw_8bit" and self.tune != "full":
+            raise ValueError("optimizer adamw_8bit is for tune: full; an adapter's moments are small: take adamw.")
         streams.check_shares(self.by_stream, self.files)
 
     @property
@@ -131,6 +145,7 @@ class SFTSettings:
 
 def main(settings: SFTSettings) -> None:
     """Read the streams, fine-tune, merge, export."""
+    tuning.require(settings.optimizer)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     set_seed(settings.seed)
@@ -168,15 +183,20 @@ def main(settings: SFTSettings) -> None:
     told = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
     console.print(f"SFT: samples {told}; {tested} held out, {len(found.removals):,} set aside")
 
-    trainer = make_trainer(settings, base, tokenizer, plan, found)
+    device = model.device_of_this_process()
+    causal = model.load_causal(base, dtype=tuning.kept_in(settings, device), device=device)
+    check_vocabulary(tokenizer, causal.get_input_embeddings().num_embeddings, str(base))
+    trainer = make_trainer(settings, causal, plan, found.held_out)
+    trainers.watch(trainer, "SFT", out)
     trainer.go_on()
     trainer.take_up()
     trainer.evaluated()
 
+    weights = trainer.whole_weights()
     if trainer.accelerator.is_main_process:
         best = best_of(trainer.history)
         exported = best if settings.export == "best" and best is not None else trainer.history[-1]
-        export(trainer, base, out, model.choose_dtype("bfloat16", torch.device("cpu")), best=exported is best)
+        tuning.export(trainer.model, weights, base, out, of=out / BEST if exported is best else None)
         drawn = plan.totals()
         run.finish(
             samples=counts,
@@ -223,34 +243,48 @@ def plan_of(settings: SFTSettings, found: Streams, out: Path) -> Plan:
     )
 
 
-def make_trainer(settings: SFTSettings, base: Path, tokenizer: Any, plan: Plan, found: Streams) -> PackedTrainer:
-    """Assemble the trainer on the frozen base."""
-    device = model.device_of_this_process()
-    arguments = trainers.arguments(TrainingArguments, settings, device, lr_scheduler_type="cosine")
-    lora = config.section("lora", settings.lora, LoraConfig, {"task_type": "CAUSAL_LM"})
-    causal = model.load_causal(base, dtype=model.choose_dtype(settings.dtype, device), device=device)
-    check_vocabulary(tokenizer, causal.get_input_embeddings().num_embeddings, str(base))
-    adapted = get_peft_model(packed_loss.install(causal), lora)
-    fused_lora.install(adapted)
-    trainer = PackedTrainer(
+def make_trainer(
+    settings: SFTSettings,
+    causal: LlamaForCausalLM,
+    plan: Plan,
+    held_out: Mapping[str, Sequence[Sample]],
+    *,
+    kind: type[PackedTrainer] = PackedTrainer,
+    callbacks: Sequence[TrainerCallback] = (),
+    **fixed: Any,
+) -> PackedTrainer:
+    """Assemble the trainer on a model.
+
+    Args:
+        settings: What learns and how.
+        causal: The model, in the dtype that `alignment.sft_tuning.kept_in` tells; it is changed.
+        plan: What each step learns from.
+        held_out: Held-out samples by stream.
+        kind: The trainer's class.
+        callbacks: Further callbacks.
+        fixed: Fields of TrainingArguments that the caller decides.
+    """
+    arguments = trainers.arguments(
+        TrainingArguments,
+        settings,
+        causal.device,
+        lr_scheduler_type="cosine",
+        logging_nan_inf_filter=False,  # it waits for the GPU after each pass; such gradients end the run anyway
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
+        **tuning.of_optimizer(settings.optimizer) | fixed,
+    )
+    return kind(
         plan=plan,
-        held_out=found.held_out,
+        held_out=held_out,
         moves=settings.mixture,
         settings=settings.held_out,
         folder=Path(settings.output),
-        model=adapted,
+        autocast=tuning.autocast(settings, causal.device),
+        model=tuning.learning(settings, causal),
         args=arguments,
+        callbacks=list(callbacks),
     )
-    trainers.watch(trainer, "SFT", Path(settings.output))
-    return trainer
-
-
-def export(trainer: PackedTrainer, base: Path, out: Path, dtype: torch.dtype, *, best: bool) -> None:
-    """Write the adapter, and base + adapter merged in float32 as the model that all later stages stand on."""
-    with runs.whole_folder(out / "adapter") as aside:
-        model.save_trained(trainer.model, aside)
-    source = out / BEST if best and (out / BEST).is_dir() else out / "adapter"
-    model.export_merged(base, source, out / "model", dtype=dtype)
 
 
 if __name__ == "__main__":

@@ -29,11 +29,14 @@ def whole(trainer: Trainer) -> dict[str, Tensor] | None:
 
     None where the model is not cut: not at all, or not yet.
     """
-    has_adapter = hasattr(trainer.model, "peft_config")
+    model: Any = trainer.model
+    has_adapter = hasattr(model, "peft_config")
     kind = trainer.accelerator.distributed_type
     if kind == DistributedType.DEEPSPEED and trainer.deepspeed is not None:
         return dict(trainer.deepspeed._zero3_consolidated_16bit_state_dict(exclude_frozen_parameters=has_adapter) or {})
-    if not isinstance(trainer.model, FSDPModule):
+    is_cut = isinstance(model, FSDPModule)
+    if not is_cut:
         return None
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=has_adapter)
-    return dict(get_model_state_dict(trainer.model, options=options))
+    found: Any = get_model_state_dict(model, options=options)
+    return dict(found)

@@ -3,8 +3,10 @@
 Weights come from safetensors and JSON only; no code of a model folder is ever run.
 """
 
+import copy
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +190,23 @@ def export_merged(base: Path, adapter: Path, out: Path, *, dtype: torch.dtype) -
     tokenizer = load_tokenizer(base)
     model = load_causal(base, dtype=torch.float32, device=torch.device("cpu"))
     merged: Any = _adapted(model, adapter)
-    merged = merged.merge_and_unload().to(dtype)
-    runs.need_disk(out, 1.1 * sum(p.numel() * p.element_size() for p in merged.parameters()) / 1e9)
+    export_whole(merged.merge_and_unload().to(dtype), tokenizer, out)
+
+
+def export_whole(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+    """Write a model folder, whole or not at all."""
+    runs.need_disk(out, 1.1 * sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9)
     with runs.whole_folder(out) as aside:
-        merged.save_pretrained(aside)
+        model.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
+
+
+def copy_of(model: LlamaForCausalLM, weights: Mapping[str, Tensor], dtype: torch.dtype) -> LlamaForCausalLM:
+    """Return a model of another's shape with these weights, rounded to `dtype`, in main memory."""
+    with torch.device("meta"):
+        made = LlamaForCausalLM(copy.deepcopy(model.config))
+    here = {name: weight.detach().to("cpu", dtype) for name, weight in weights.items()}
+    made.load_state_dict(here, strict=not model.config.tie_word_embeddings, assign=True)
+    made.tie_weights()
+    made.generation_config = model.generation_config
+    return made

@@ -100,20 +100,20 @@ def child(base: str, out: str, tune: str, cut: str, *also: str) -> None:
             if "lora_B" in name:
                 one.data.copy_(torch.randn(one.shape, generator=generator) * 0.1)
     folder = Path(out)
-    streams = {"text-general": samples("text-general", 40, 0), "instructions-finance": samples("instructions-finance", 60, 1)}
-    held_out = {"text-general": samples("text-general", 6, 2), "instructions-finance": samples("instructions-finance", 7, 3)}
+    shares = {"text-general": 0.25, "instructions-finance": 0.75}
+    streams = {name: samples(name, 50, seed) for seed, name in enumerate(shares)}
     trainer = PackedTrainer(
-        plan=Plan(streams, {"text-general": 0.25, "instructions-finance": 0.75}, room=64, rows=8, seed=5, folder=folder),
-        held_out=held_out,
+        plan=Plan(streams, shares, room=64, rows=8, seed=5, folder=folder),
+        held_out={name: samples(name, 6, seed) for seed, name in enumerate(shares, 2)},
         moves=MixtureMoves(),
         settings=HeldOutSettings(every=2),
         folder=folder,
         model=model,
         args=TrainingArguments(
             output_dir=str(folder / "checkpoints"), max_steps=STEPS, per_device_train_batch_size=2,
-            gradient_accumulation_steps=4 // count, learning_rate=1e-2 if tune == "lora" else 1e-3, save_strategy="steps", save_steps=2,
-            logging_steps=1, report_to=[], use_cpu=True, seed=3, disable_tqdm=True, adam_epsilon=1e-3, max_grad_norm=0.1,
-            ddp_find_unused_parameters=False,
+            gradient_accumulation_steps=4 // count, learning_rate=1e-2 if tune == "lora" else 1e-3, seed=3,
+            save_strategy="steps", save_steps=2, logging_steps=1, report_to=[], use_cpu=True, disable_tqdm=True,
+            adam_epsilon=1e-3, max_grad_norm=0.1, ddp_find_unused_parameters=False,
         ),
     )  # fmt: skip
 
@@ -130,7 +130,9 @@ def child(base: str, out: str, tune: str, cut: str, *also: str) -> None:
     weights = trainer.whole_weights()
     if trainer.args.should_save:
         save_trained(trainer.model, folder / "made", weights)
-        (folder / "said.json").write_text(json.dumps([line for line in trainer.state.log_history if "grad_norm" in line]))
+        (folder / "said.json").write_text(
+            json.dumps([line for line in trainer.state.log_history if "grad_norm" in line])
+        )
 
 
 def made(folder: Path) -> dict[str, Any]:
