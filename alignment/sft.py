@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import PartialState
 from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments, set_seed
 
 from alignment import sft_tuning as tuning
@@ -160,23 +159,24 @@ def main(settings: SFTSettings) -> None:
         rows = next(plan.steps(0, 1))
         preview(rows, tokenizer, console, count=settings.preview, row_tokens=settings.max_length)
         return
-    with PartialState().main_process_first():
+    with trainers.processes().main_process_first():
         run = runs.Run.open(
             out,
             "sft",
             settings,
             inputs={"model": base} | {path: path for path in used},
             free=("cache",),
-            overwrite=settings.overwrite and PartialState().is_main_process,
+            overwrite=settings.overwrite and trainers.processes().is_main_process,
         )
     if run.is_finished:
         print(f"{out} is finished; --overwrite true begins afresh, --output names another folder.")
         return
     runs.need_disk(out, 1.0)
 
-    with PartialState().main_process_first():
+    with trainers.processes().main_process_first():
         found = read(settings, tokenizer)
-    jsonl.write(out / "rejected.jsonl", found.removals)
+    if trainers.processes().is_main_process:
+        jsonl.write(out / "rejected.jsonl", found.removals)
     plan = plan_of(settings, found, out)
     counts = {name: len(its) for name, its in found.train.items() if settings.by_stream[name] > 0}
     tested = sum(map(len, found.held_out.values()))

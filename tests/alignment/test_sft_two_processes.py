@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from two_processes import launch
+from two_processes import ROOT, launch
 
 STEPS = 4
 
@@ -174,6 +174,31 @@ def test_a_killed_run_of_two_processes_goes_on_to_the_bit(tiny: Any, tmp_path: P
             assert weight.equal(made(broken)[name]), name
         for name in ("held_out.jsonl", "best/best.json"):
             assert (broken / name).read_bytes() == (straight / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_the_command_runs_in_two_processes(tiny: Any, tmp_path: Path, tune: str) -> None:
+    found = []
+    for count in (1, 2):
+        given = {
+            "model": tiny.base, "instructions_finance": f'["{tiny.instructions}"]', "text_finance": f'["{tiny.text}"]',
+            "test_share": 0.3, "steps": 4, "batch_size": 8, "micro_batch": 2, "max_length": 128, "save_steps": 2,
+            "learning_rate": 1e-3, "dtype": "float32", "tune": tune, "export": "best", "threads": 1,
+            "runs": tmp_path / str(count),
+        }  # fmt: skip
+        flags = [f"--{name}={value}" for name, value in given.items()]
+        done = launch(count, ROOT / "alignment" / "sft.py", *flags)
+        assert done.returncode == 0, done.stderr[-3000:]
+        out = tmp_path / str(count) / "sft"
+        found.append(json.loads((out / "run.json").read_text(encoding="utf-8"))["counts"])
+        assert (out / "model" / "model.safetensors").is_file()
+        assert (out / "report.html").is_file()
+    one, two = found
+    assert two.pop("test_loss") == pytest.approx(one.pop("test_loss"), rel=1e-4)
+    assert two.pop("test_loss_before") == pytest.approx(one.pop("test_loss_before"), rel=1e-6)
+    assert one == two
+    assert found[0]["steps"] == 4
 
 
 if __name__ == "__main__":
