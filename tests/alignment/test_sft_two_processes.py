@@ -4,6 +4,7 @@ The processes are real, over gloo, started by torch's launcher; this file is als
 on GPUs only, so `cut_on_cpu` tells it to here.
 """
 
+import importlib.util
 import json
 import os
 import sys
@@ -16,6 +17,9 @@ from safetensors.torch import load_file
 from two_processes import ROOT, launch
 
 STEPS = 4
+needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
+needs_torchao = pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is not installed")
+CUTS = ["ddp", "fsdp", pytest.param("zero", marks=needs_deepspeed)]
 
 
 def cut_on_cpu() -> None:
@@ -51,6 +55,27 @@ def cut_on_cpu() -> None:
     accelerator.fsdp2_prepare_model = cut_for_gloo
 
 
+def cut_on_cpu_by_zero() -> None:
+    """Have accelerate cut by DeepSpeed's ZeRO-3, as configs/accelerate/sft_zero3.yaml would on GPUs."""
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DeepSpeedPlugin, DistributedType
+
+    begin = AcceleratorState.__init__
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+
+    def begin_with_shards(self: Any, *given: Any, **named: Any) -> None:
+        begin(self, *given, **named)
+        self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.DEEPSPEED
+        if self.__dict__.get("deepspeed_plugins") is None:
+            self.deepspeed_plugins = DeepSpeedPlugin(
+                zero_stage=3, zero3_init_flag=False, zero3_save_16bit_model=True, gradient_accumulation_steps="auto"
+            )
+            self.deepspeed_plugins.set_mixed_precision("no")
+            self.deepspeed_plugins.select(_from_accelerator_state=True)
+
+    AcceleratorState.__init__ = begin_with_shards
+
+
 def samples(stream: Any, count: int, seed: int) -> list[Any]:
     from finlm.samples import Sample
 
@@ -70,8 +95,8 @@ def child(base: str, out: str, tune: str, cut: str, *also: str) -> None:
         base: Folder of the model.
         out: Folder of the run.
         tune: lora or full.
-        cut: ddp or fsdp.
-        also: kill (die before the third step), tied (embeddings).
+        cut: ddp, fsdp or zero.
+        also: kill (die after the third step), tied (embeddings), eight (bits of the optimizer).
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -79,6 +104,7 @@ def child(base: str, out: str, tune: str, cut: str, *also: str) -> None:
 
     from alignment.sft_plan import Plan
     from alignment.sft_trainer import HeldOutSettings, PackedTrainer
+    from alignment.sft_tuning import of_optimizer
     from finlm import packed_loss
     from finlm.mixture_moves import MixtureMoves
     from finlm.model import load_causal, save_trained
@@ -87,6 +113,8 @@ def child(base: str, out: str, tune: str, cut: str, *also: str) -> None:
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if cut == "fsdp" and count > 1:
         cut_on_cpu()
+    if cut == "zero" and count > 1:
+        cut_on_cpu_by_zero()
     model: Any = load_causal(Path(base), dtype=torch.float32, device=torch.device("cpu"))
     if "tied" in also:
         model.config.tie_word_embeddings = True
@@ -114,6 +142,7 @@ def child(base: str, out: str, tune: str, cut: str, *also: str) -> None:
             gradient_accumulation_steps=4 // count, learning_rate=1e-2 if tune == "lora" else 1e-3, seed=3,
             save_strategy="steps", save_steps=2, logging_steps=1, report_to=[], use_cpu=True, disable_tqdm=True,
             adam_epsilon=1e-3, max_grad_norm=0.1, ddp_find_unused_parameters=False,
+            **of_optimizer("adamw_8bit" if "eight" in also else "adamw"),
         ),
     )  # fmt: skip
 
@@ -141,7 +170,7 @@ def made(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cut", ["ddp", "fsdp"])
+@pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("tune", [["lora"], ["full"], ["full", "tied"]], ids="-".join)
 def test_two_processes_take_the_steps_of_one(tiny: Any, tmp_path: Path, tune: list[str], cut: str) -> None:
     import torch
@@ -159,16 +188,25 @@ def test_two_processes_take_the_steps_of_one(tiny: Any, tmp_path: Path, tune: li
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cut", ["ddp", "fsdp"])
-@pytest.mark.parametrize("tune", ["lora", "full"])
-def test_a_killed_run_of_two_processes_goes_on_to_the_bit(tiny: Any, tmp_path: Path, tune: str, cut: str) -> None:
+@pytest.mark.parametrize(
+    ("tune", "cut", "also"),
+    [
+        *(("lora", cut, []) for cut in ("ddp", "fsdp")),
+        *(("full", cut, []) for cut in ("ddp", "fsdp")),
+        *(pytest.param(tune, "zero", [], marks=needs_deepspeed) for tune in ("lora", "full")),
+        pytest.param("full", "fsdp", ["eight"], marks=needs_torchao),
+    ],
+)
+def test_a_killed_run_of_two_processes_goes_on_to_the_bit(
+    tiny: Any, tmp_path: Path, tune: str, cut: str, also: list[str]
+) -> None:
     """Killed before its last step, taken up, and taken up again where nothing is left to do."""
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    assert launch(2, Path(__file__), tiny.base, straight, tune, cut).returncode == 0
-    assert launch(2, Path(__file__), tiny.base, broken, tune, cut, "kill").returncode != 0
+    assert launch(2, Path(__file__), tiny.base, straight, tune, cut, *also).returncode == 0
+    assert launch(2, Path(__file__), tiny.base, broken, tune, cut, "kill", *also).returncode != 0
     assert [path.name for path in broken.glob("checkpoints/checkpoint-*")] == ["checkpoint-2"]
     for _ in range(2):
-        done = launch(2, Path(__file__), tiny.base, broken, tune, cut)
+        done = launch(2, Path(__file__), tiny.base, broken, tune, cut, *also)
         assert done.returncode == 0, done.stderr[-3000:]
         for name, weight in made(straight).items():
             assert weight.equal(made(broken)[name]), name
