@@ -100,9 +100,9 @@ class SFTSettings:
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     """AdamW with moments of float32; all weights are then float32 too, 16 bytes a weight with gradients: 102 GB with
     the 6B. `adamw_8bit`, for all weights, has moments of eight bits and weights of `dtype`, rounded by chance in
-    bfloat16: 6 bytes a weight, 38 GB; torchao's (extra `cuda`)."""
+    bfloat16: 6 bytes a weight, 38 GB, in one process; torchao's (extra `cuda`)."""
     learning_rate: float = 2e-4
-    """Peak learning rate of AdamW; linear warm-up and cosine decay. All weights want about a twentieth of this."""
+    """Peak learning rate of AdamW; linear warm-up and cosine decay. All weights want less, the recipe 5e-5."""
     save_steps: int = 50
     """Steps between checkpoints."""
     seed: int = 0
@@ -144,7 +144,7 @@ class SFTSettings:
 
 def main(settings: SFTSettings) -> None:
     """Read the streams, fine-tune, merge, export."""
-    tuning.require(settings.optimizer)
+    tuning.require(settings.optimizer, trainers.processes().num_processes)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     set_seed(settings.seed)

@@ -5,6 +5,7 @@ shards of float32 weights are gathered and their gradients summed, and how the t
 saved. Checkpoints, their optimizer states included, are accelerate's, whole, written by the main process.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -14,14 +15,43 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from transformers import Trainer
 
+from finlm.errors import UserError
 
-def compute_in(accelerator: Any, dtype: torch.dtype) -> None:
-    """Have FSDP2 gather the weights in a dtype, and sum their gradients in float32.
+SAVES = "stage3_gather_16bit_weights_on_model_save"
 
-    An adapter beside a frozen base needs none of it: it is small, float32, and casts itself.
+
+def prepare(trainer: Trainer, dtype: torch.dtype) -> None:
+    """Have what cuts the model gather it in a dtype and sum gradients in float32; before it does so.
+
+    Under FSDP2 an adapter beside a frozen base needs none of it: it is small, float32, and casts itself.
     """
-    plugin = accelerator.state.fsdp_plugin
-    plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    state = trainer.accelerator.state
+    if trainer.is_fsdp_enabled and not hasattr(trainer.model, "peft_config"):
+        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+        state.fsdp_plugin.mixed_precision_policy = policy
+    if trainer.is_deepspeed_enabled:
+        config = state.deepspeed_plugin.deepspeed_config
+        if config.get("zero_optimization", {}).get("stage") == 3 and not config["zero_optimization"].get(SAVES):
+            raise UserError(f"DeepSpeed's {SAVES} is off, so that no model could be saved: set zero3_save_16bit_model.")
+        # one dtype for all weights, adapters too; float32 ones of what learns are kept by its optimizer
+        config |= {
+            "bf16": {"enabled": dtype == torch.bfloat16},
+            "communication_data_type": "fp32",
+            "data_types": {"grad_accum_dtype": "fp32"},
+        }
+
+
+def check_norm(norm: float, step: int) -> None:
+    """Stop at a norm of gradients that is not finite: DeepSpeed steps before a callback sees them.
+
+    Raises:
+        UserError: It is not.
+    """
+    if not math.isfinite(norm):
+        raise UserError(
+            f"The gradients' norm at step {step} is {norm}; the checkpoints keep the weights from before. Lower "
+            "learning_rate, or look for damaged weights in the model."
+        )
 
 
 def whole(trainer: Trainer) -> dict[str, Tensor] | None:

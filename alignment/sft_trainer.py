@@ -106,8 +106,7 @@ class PackedTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         self.args.ignore_data_skip = True  # the loader begins where the run stands
         self.add_callback(Evaluate(self))
         self._autocast = autocast
-        if self.is_fsdp_enabled and not hasattr(self.model, "peft_config"):
-            sharded.compute_in(self.accelerator, autocast or self.model.dtype)
+        sharded.prepare(self, autocast or self.model.dtype)
 
     def get_train_dataloader(self) -> Any:
         """Return the plan's micro-batches."""
@@ -147,6 +146,8 @@ class PackedTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         found = super()._get_grad_norm(model, grad_norm)
+        if self.is_deepspeed_enabled:
+            sharded.check_norm(found, self.state.global_step + 1)
         return found.full_tensor() if isinstance(found, DTensor) else found  # a shard's is a part
 
     @torch.no_grad()

@@ -36,16 +36,24 @@ class Tuning(Protocol):
         """Fields of LoraConfig."""
 
 
-def require(optimizer: str) -> None:
-    """Check that an optimizer is installed.
+def require(optimizer: str, processes: int) -> None:
+    """Check that an optimizer is there, and can do what is asked for.
 
     Raises:
-        UserError: It is not.
+        UserError: It is not installed, or several processes would share its moments of eight bits.
     """
-    if optimizer == "adamw_8bit" and importlib.util.find_spec("torchao") is None:
+    if optimizer != "adamw_8bit":
+        return
+    if importlib.util.find_spec("torchao") is None:
         raise UserError(
             "optimizer is 'adamw_8bit', which is torchao's, and torchao is not installed: pip install 'finlm[cuda]', "
             "or set optimizer to adamw, which takes 16 bytes a weight instead of 6."
+        )
+    if processes > 1:
+        # torch puts cut moments of eight bits together to a file that it does not read again; copies would round apart
+        raise UserError(
+            f"optimizer is 'adamw_8bit' in {processes} processes, and is for one: start one process, or set optimizer "
+            "to adamw, whose 16 bytes a weight are cut over the processes by configs/accelerate/sft_fsdp2.yaml."
         )
 
 
@@ -57,16 +65,21 @@ def of_optimizer(optimizer: str) -> dict[str, Any]:
     return {"optim": "adamw_torch_8bit", "optim_args": "bf16_stochastic_round=True"}
 
 
+def computed_in(settings: Tuning, device: torch.device) -> torch.dtype:
+    """Return the dtype of products and activations."""
+    return model.choose_dtype(settings.dtype, device)
+
+
 def kept_in(settings: Tuning, device: torch.device) -> torch.dtype:
     """Return the dtype of the weights: float32 where plain AdamW steps on them themselves."""
     if settings.tune == "full" and settings.optimizer == "adamw":
         return torch.float32
-    return model.choose_dtype(settings.dtype, device)
+    return computed_in(settings, device)
 
 
 def autocast(settings: Tuning, device: torch.device) -> torch.dtype | None:
     """Return the dtype that float32 weights are rounded to for products; None where they are what they compute in."""
-    wanted = model.choose_dtype(settings.dtype, device)
+    wanted = computed_in(settings, device)
     return wanted if wanted != kept_in(settings, device) else None
 
 

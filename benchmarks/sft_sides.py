@@ -204,7 +204,7 @@ def ours(given: argparse.Namespace, found: list[Document]) -> Run:
         learning_rate=LEARNING_RATE[given.tune],
         trainer={name: shared[name] for name in ("report_to", "disable_tqdm")} | {"gradient_checkpointing": False},
     )
-    sft_tuning.require(settings.optimizer)
+    sft_tuning.require(settings.optimizer, PROCESSES)
     streams = {"text-general": [as_sample(document, number) for number, document in enumerate(found)]}
     trainer = make_trainer(
         settings,
