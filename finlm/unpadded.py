@@ -165,6 +165,7 @@ def attend(
             module, query, key, value, attention_mask, scaling=scaling, **named
         )
         return padded
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast the rotation leaves them in float32
     if query.device.type != "cuda":
         return _row_by_row(query, key, value, cu_seq_lens_q, scaling), None
     flash = flash_attn()

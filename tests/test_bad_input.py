@@ -18,8 +18,9 @@ from tiny import Tiny
 from transformers import LlamaConfig, LlamaForCausalLM
 from warm import Done, Warm
 
-from finlm import model, runs
+from finlm import jsonl, model, runs
 from finlm.errors import UserError
+from finlm.records import Removal
 
 
 def refused(done: Done, *words: str) -> None:
@@ -91,26 +92,36 @@ def test_one_good_file_among_them_goes_on_and_the_others_are_counted(warm: Warm,
 # ------------------------------------------------------------------------------------------------ records and text
 
 
-def test_file_of_records_with_a_bad_line(tiny: Tiny, warm: Warm, folder: Path) -> None:
+def test_rows_that_cannot_be_trained_on_are_set_aside_with_file_and_line(tiny: Tiny, warm: Warm, folder: Path) -> None:
     lines = tiny.instructions.read_bytes().splitlines(keepends=True)
-    bad = folder / "bad.jsonl"
-    flag = ("--instructions", json.dumps([str(bad)]))
-    for third, words in (
-        (lines[2][:40] + b"\n", (f"{bad}:3:", "not a valid Conversation", "malformed")),
-        (b'{"messages": []}\n', (f"{bad}:3:", "a conversation has no messages")),
-        ('{"messages": "净利润"}\n'.encode("gb18030"), (f"{bad}: line 3 is not UTF-8", "convert the file")),
-    ):
-        bad.write_bytes(b"".join([*lines[:2], third, *lines[3:]]))
-        refused(warm.run("alignment.sft", "--config", tiny.settings("sft"), *flag, cwd=folder), *words)
-        assert made(folder) == ["bad.jsonl"]
+    bad = [
+        lines[2][:40] + b"\n",
+        b'{"messages": []}\n',
+        b'{"instruction": "Say.", "input": "", "output": " "}\n',
+        b'{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}\n',
+        '{"messages": "净利润"}\n'.encode("gb18030"),
+    ]
+    (folder / "bad.jsonl").write_bytes(b"".join([*bad, *lines]))
+    flags = ("--instructions_finance", '["bad.jsonl"]', "--steps", "1", "--save_steps", "1")
+    done = warm.run("alignment.sft", "--config", tiny.settings("sft"), *flags, cwd=folder)
+    assert done.returncode == 0, done.said
+    removals = jsonl.read(folder / "runs" / "sft" / "rejected.jsonl", Removal)
+    found = {removal.record_id: removal.rule for removal in removals if removal.record_id.startswith("bad.jsonl:")}
+    assert found == {
+        "bad.jsonl:1": "not-json",
+        "bad.jsonl:2": "no-answer",
+        "bad.jsonl:3": "no-answer",
+        "bad.jsonl:4": "roles",
+        "bad.jsonl:5": "not-utf8",
+    }
 
 
 def test_text_that_is_not_utf8(tiny: Tiny, warm: Warm, folder: Path) -> None:
     (folder / "a.txt").write_bytes("净利润".encode("gb18030"))
-    done = warm.run("alignment.sft", "--config", tiny.settings("sft"), "--text", '["a.txt"]', cwd=folder)
+    done = warm.run("alignment.sft", "--config", tiny.settings("sft"), "--text_general", '["a.txt"]', cwd=folder)
     refused(done, "a.txt: not UTF-8 at byte 0; convert the file.")
-    done = warm.run("alignment.sft", "--config", tiny.settings("sft"), "--text", '["b.txt"]', cwd=folder)
-    refused(done, "b.txt: no such file")
+    done = warm.run("alignment.sft", "--config", tiny.settings("sft"), "--text_general", '["b.txt"]', cwd=folder)
+    refused(done, "Training data not found at b.txt")
     assert made(folder) == ["a.txt"]
 
 

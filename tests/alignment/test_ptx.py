@@ -145,4 +145,4 @@ def test_shipped_settings_hold_out_what_sft_holds_out(size: str) -> None:
     sft = config.parse(SFTSettings, "", ["--config", f"sft_{size}"])
     assert ppo.ptx_coef == 0
     assert ppo.ptx_test_share == sft.test_share
-    assert set(ppo.ptx_instructions) <= set(sft.instructions)
+    assert set(ppo.ptx_instructions) <= {*sft.instructions_general, *sft.instructions_finance}

@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments, s
 
 from alignment.sft_plan import Plan
 from alignment.sft_trainer import HeldOutSettings, PackedTrainer, answer_loss, best_of, in_batches, is_over
-from finlm import jsonl, unpadded
+from finlm import jsonl, packed_loss
 from finlm.batches import packed
 from finlm.data import IGNORE
 from finlm.mixture_moves import MixtureMoves
@@ -64,7 +64,7 @@ def make(tiny: Any, tmp_path: Path) -> Maker:
         held_out: HeldOutSettings | None = None,
         save: int = 2,
     ) -> PackedTrainer:
-        model = unpadded.install(load_causal(Path(tiny.base), dtype=torch.float32, device=CPU), for_packed=True)
+        model = packed_loss.install(load_causal(Path(tiny.base), dtype=torch.float32, device=CPU))
         set_seed(7)
         trained: Any = model
         if lora:
@@ -99,6 +99,7 @@ def test_packed_rows_by_hand() -> None:
     batch = packed([Row((one,)), Row((two, one))])
     assert batch["input_ids"].tolist() == [5, 6, 7, 8, 9, 5, 6, 7]
     assert batch["labels"].tolist() == [6, 7, IGNORE, 9, IGNORE, 6, 7, IGNORE]
+    assert batch["learned"].tolist() == [0, 1, 3, 5, 6]
     assert batch["bounds"].tolist() == [0, 3, 5, 8]
     assert batch["longest"] == 3
     with pytest.raises(ValueError, match="no samples"):
