@@ -89,13 +89,6 @@ def is_compared(first_B: Tensor, better_length_B: Tensor, worse_length_B: Tensor
     return (position_A >= first_B.unsqueeze(1)) & (position_A < last_B.unsqueeze(1))
 
 
-def held(reading_BA: Tensor, length_B: Tensor) -> Tensor:
-    """Return readings that stand still from each answer's last token on; what lies beyond it is never read."""
-    position_A = torch.arange(reading_BA.shape[1], device=reading_BA.device)
-    place_BA = torch.minimum(position_A.unsqueeze(0), length_B.unsqueeze(1) - 1)
-    return reading_BA.gather(1, place_BA)
-
-
 def first_difference(better: tuple[int, ...], worse: tuple[int, ...]) -> int:
     """Return the first position in which two answers have different tokens; an answer's end differs from a token."""
     for place, (one, other) in enumerate(zip(better, worse, strict=False)):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from reward import losses
+from reward.batches import by_answer
 
 
 def ragged(seed: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
@@ -24,12 +25,15 @@ def ragged(seed: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
     return better, worse
 
 
-def readings(rows: list[tuple[int, ...]], width: int, seed: int) -> Tensor:
-    """Random readings, and numbers off every answer that must never be read."""
-    drawn = torch.randn(len(rows), width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    for place, row in enumerate(rows):
-        drawn[place, len(row) :] = float("nan")
-    return drawn
+def readings(rows: list[tuple[int, ...]], seed: int) -> Tensor:
+    """Random readings of all answers, one behind the other."""
+    count = sum(map(len, rows))
+    return torch.randn(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def side_by_side(flat: Tensor, rows: list[tuple[int, ...]], width: int) -> Tensor:
+    length = torch.tensor([len(row) for row in rows])
+    return by_answer(flat, length.cumsum(0) - length, length, width)
 
 
 def by_loop(better: tuple[int, ...], worse: tuple[int, ...], of_better: Tensor, of_worse: Tensor, end: str) -> float:
@@ -48,12 +52,13 @@ def by_loop(better: tuple[int, ...], worse: tuple[int, ...], of_better: Tensor, 
 def prepared(end: str, seed: int) -> tuple[Tensor, Tensor, Tensor, list[float]]:
     better, worse = ragged(seed)
     width = max(map(len, better + worse))
-    of_better, of_worse = readings(better, width, 1), readings(worse, width, 2)
+    of_better, of_worse = readings(better, 1), readings(worse, 2)
     lengths = [torch.tensor([len(row) for row in rows]) for rows in (better, worse)]
     first = torch.tensor([losses.first_difference(*pair) for pair in zip(better, worse, strict=True)])
     is_compared = losses.is_compared(first, *lengths, width, end)
-    wanted = [by_loop(*four, end) for four in zip(better, worse, of_better, of_worse, strict=True)]
-    return losses.held(of_better, lengths[0]), losses.held(of_worse, lengths[1]), is_compared, wanted
+    apart = [flat.split([len(row) for row in rows]) for flat, rows in ((of_better, better), (of_worse, worse))]
+    wanted = [by_loop(*four, end) for four in zip(better, worse, *apart, strict=True)]
+    return side_by_side(of_better, better, width), side_by_side(of_worse, worse, width), is_compared, wanted
 
 
 @pytest.mark.parametrize("end", ["held", "shorter"])
@@ -87,20 +92,18 @@ def test_gradients_are_the_numerical_ones() -> None:
     assert torch.autograd.gradcheck(lambda one, other: losses.pairwise(one, other, margin_B=margin[:6]), tuple(scores))
 
 
-def test_nothing_beyond_an_end_has_a_gradient() -> None:
+def test_what_both_share_has_no_gradient_and_the_last_token_has() -> None:
     better, worse = ragged(1)
     width = max(map(len, better + worse))
-    reading = torch.randn(12, width, requires_grad=True)
+    flat = readings(better, 1).requires_grad_()
     lengths = [torch.tensor([len(row) for row in rows]) for rows in (better, worse)]
     first = torch.tensor([losses.first_difference(*pair) for pair in zip(better, worse, strict=True)])
     mask = losses.is_compared(first, *lengths, width, "held")
-    other = losses.held(torch.zeros(12, width), lengths[1])
-    losses.token_contrastive(losses.held(reading, lengths[0]), other, mask).sum().backward()
-    assert reading.grad is not None
-    for place, row in enumerate(better):
-        assert not reading.grad[place, len(row) :].any()
-        assert not reading.grad[place, : int(first[place])].any() or int(first[place]) >= len(row)
-        assert bool(reading.grad[place, len(row) - 1])
+    losses.token_contrastive(side_by_side(flat, better, width), torch.zeros(12, width), mask).sum().backward()
+    assert flat.grad is not None
+    for place, its in enumerate(flat.grad.split([len(row) for row in better])):
+        assert not its[: int(first[place])].any()
+        assert bool((its[int(first[place]) :] < 0).all())
 
 
 def test_padding_and_order_change_nothing() -> None:

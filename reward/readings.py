@@ -1,0 +1,54 @@
+"""A causal model that reads numbers instead of predicting tokens: its forward pass gives what a reward model learns by.
+
+The readings are the model's own forward, so that what wraps or cuts the model sees its pass (finlm/packed_loss.py says
+why). The head is a module of its own, `score`, in float32 whatever the model's dtype.
+"""
+
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaForCausalLM
+
+from finlm import unpadded
+
+HEAD = "score"
+
+
+class ScoreHead(nn.Linear):
+    """The head that trains: (…, D) -> (…, 1) without bias, small at the start, computed in float32."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 1, bias=False)
+        # N+ implementation details (arXiv 2403.17031): a head of standard deviation 1 / sqrt(D + 1)
+        nn.init.normal_(self.weight, std=1 / (width + 1) ** 0.5)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Read one number per position."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return super().forward(hidden.float())
+
+
+def install(model: LlamaForCausalLM) -> LlamaForCausalLM:
+    """Give a model a head, and let it answer a `reward.batches.ComparisonBatch` with its readings, (R,), float32."""
+    unpadded.install(model, for_packed=True)
+    model.score = ScoreHead(model.config.hidden_size).to(model.device)
+    model.forward = MethodType(_forward, model)
+    return model
+
+
+def _forward(
+    model: LlamaForCausalLM,
+    input_ids: Tensor | None = None,
+    *,
+    bounds: Tensor | None = None,
+    longest: int = 0,
+    read: Tensor | None = None,
+    **named: Any,
+) -> Any:
+    if bounds is None or read is None or input_ids is None:
+        return type(model).forward(model, input_ids=input_ids, **named)
+    hidden_ND = unpadded.packed_states(model.model, input_ids, bounds, longest)
+    reading: Tensor = model.score(hidden_ND.index_select(0, read)).squeeze(-1)
+    return reading
