@@ -8,8 +8,9 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from finlm import chat_format
+from finlm.data import is_held_out
 from finlm.errors import UserError
-from finlm.records import PreferencePair, Prompt, Removal, Vote
+from finlm.records import Candidates, PreferencePair, Prompt, Removal, Vote
 from reward import losses
 
 
@@ -145,7 +146,7 @@ def encoded(
     *,
     max_length: int,
     min_strength: int = 1,
-    smoothing: float = 0.0,
+    smoothing: float | None = None,
 ) -> tuple[list[Group], list[Removal]]:
     """Gather pairs by their prompt and encode them; weak and over-long ones are set aside with their reason.
 
@@ -154,7 +155,7 @@ def encoded(
         tokenizer: The tokenizer.
         max_length: Tokens of prompt and answer at most.
         min_strength: Pairs below it are left out; 0 keeps ties, which soft labels can be learned from.
-        smoothing: Of soft labels, see `losses.certainty`.
+        smoothing: Of soft labels, see `losses.certainty`; None: the preferred answer is better for sure.
     """
     by_prompt: dict[str, list[PreferencePair]] = defaultdict(list)
     removals = []
@@ -178,7 +179,8 @@ def encoded(
                 continue
             one, other = (answers.setdefault(answer, len(answers)) for answer in (better, worse))
             first = losses.first_difference(better, worse)
-            comparisons.append(Comparison(pair, one, other, first, certainty_of(pair, smoothing=smoothing)))
+            sure = 1.0 if smoothing is None else certainty_of(pair, smoothing=smoothing)
+            comparisons.append(Comparison(pair, one, other, first, sure))
         if comparisons:
             groups.append(Group(prompt, tuple(answers), tuple(comparisons)))
     return groups, removals
@@ -196,3 +198,37 @@ def unusable(
     if not better or not worse:
         return "missing-side", "an answer has no tokens"
     return None
+
+
+def at_most(found: Sequence[Group], comparisons: int) -> tuple[list[Group], list[Removal]]:
+    """Return the first groups that together have at most so many comparisons, and what is beyond them."""
+    kept: list[Group] = []
+    removals = []
+    reason = f"{comparisons} held-out pairs are tested on"
+    size = 0
+    for group in found:
+        if size + len(group.comparisons) <= comparisons:
+            kept.append(group)
+            size += len(group.comparisons)
+        else:
+            removals += [Removal(record_id=one.pair.id, rule="over-limit", reason=reason) for one in group.comparisons]
+    return kept, removals
+
+
+def ended_answers(
+    candidates: Iterable[Candidates],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    test_share: float,
+    limit: int,
+) -> list[list[int]]:
+    """Return ids of prompt and answer for sampled answers that ended, of groups that are trained on."""
+    rows: list[list[int]] = []
+    for item in candidates:
+        if is_held_out(item.prompt, test_share=test_share):
+            continue
+        prompt = chat_format.encode(tokenizer, item.prompt.messages).ids
+        for response in item.responses:
+            if response.ended and len(rows) < limit:
+                rows.append([*prompt, *chat_format.encode_answer(tokenizer, response.text)])
+    return rows

@@ -1,9 +1,10 @@
-"""The reward model: learns from preference pairs, reports its test accuracy, scale and margin, exports a scorer.
+"""The reward model: learns from comparisons of people, reports what it is worth, exports a scorer.
 
     python reward/train.py                         reads runs/preferences.jsonl and runs/sft, writes runs/reward
 
-TRL's RewardTrainer trains a LoRA and a linear head on the frozen fine-tuned model. The head is exported with its
-normalisation folded in: the fine-tuned model's own ended answers score 0 on average, with standard deviation 1.
+A LoRA and a linear head learn on the frozen fine-tuned model. All comparisons of one prompt are learned from together,
+and count as one. The head is exported with its normalisation folded in: the fine-tuned model's own ended answers score
+0 on average, with standard deviation 1.
 """
 
 import os
@@ -12,22 +13,26 @@ import sys
 if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from peft import LoraConfig
-from transformers import LlamaForSequenceClassification, set_seed
-from trl import RewardConfig, RewardTrainer
+from peft import LoraConfig, get_peft_model
+from transformers import TrainingArguments, set_seed
 
-from finlm import config, jsonl, model, runs, scorer, trainers
-from finlm.checkpoints import WholeCheckpoints
+from finlm import config, fused_lora, jsonl, model, runs, trainers
+from finlm.data import is_held_out
 from finlm.errors import UserError
 from finlm.progress import console
 from finlm.records import Candidates, PreferencePair, Removal
 from finlm.tokenizer import check_vocabulary, load_tokenizer, tokenizer_fingerprint
-from reward import evaluate, pairs
+from reward import evaluate, export, groups, losses, readings
+from reward.groups import Group
+from reward.trainer import ComparisonTrainer, Objective
+
+MARGINS = {"none": (), "small": losses.SMALL_MARGINS, "large": losses.LARGE_MARGINS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +51,33 @@ class RewardSettings:
     """File of Candidates records; the scores of its ended training answers become mean 0 and standard deviation 1.
     Where it is missing, the pairs' chosen answers take their place."""
     min_strength: int = 1
-    """Pairs of lower strength (0: nearly the same) are left out and counted."""
+    """Pairs of lower strength (0: nearly the same) are left out and counted; 0 keeps them, for soft labels."""
+    test_preferences: str = ""
+    """File of PreferencePair records to test on; empty: pairs of held-out groups. A prompt in both is refused."""
     test_share: float = 0.2
     """Share of groups (companies) held out, as in SFT."""
-    steps: int = 400
-    """Optimizer steps."""
+    loss: Literal["pairwise", "token"] = "pairwise"
+    """`pairwise` compares the scores at the last token; `token` every answer token from the first difference on, which
+    makes a steadier start for PPO's critic and a slightly worse judge."""
+    end_rule: Literal["held", "shorter", "pads"] = "held"
+    """Where `token` ends: at the longer answer's end, the shorter one standing at its last reading; at the shorter
+    one's end; at the longer one's, over the shorter one's pads (the original)."""
+    margin: Literal["none", "small", "large"] = "none"
+    """Lead that is asked for by strength 0 to 3: none, 0 1/3 2/3 1, or 0 1 2 3."""
+    soft_labels: bool = False
+    """Learn from the share of the votes in place of their majority."""
+    label_smoothing: float = 0.0
+    """Votes added to either side of soft labels; pairs without votes have one."""
+    steps: int = 0
+    """Optimizer steps; 0: `epochs`."""
+    epochs: int = 1
+    """Times that every prompt is learned from."""
     batch_size: int = 64
-    """Pairs per optimizer step, over all processes."""
+    """Prompts per optimizer step, with all their comparisons, over all processes."""
     micro_batch: int = 8
-    """Pairs per forward pass and process."""
+    """Prompts per forward pass and process, at most."""
+    micro_batch_tokens: int = 16_384
+    """Tokens per forward pass and process, at most, unless one prompt has more; there is no padding. 0 is no limit."""
     max_length: int = 2048
     """Tokens of prompt and answer; longer pairs are set aside and counted."""
     learning_rate: float = 1e-4
@@ -76,7 +99,7 @@ class RewardSettings:
     lora: dict[str, Any] = field(default_factory=lambda: {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"})
     """Fields of peft.LoraConfig."""
     trainer: dict[str, Any] = field(default_factory=dict)
-    """Further fields of trl.RewardConfig."""
+    """Further fields of transformers.TrainingArguments."""
     overwrite: bool = False
     """Delete what lies in the output folder and begin afresh."""
 
@@ -85,10 +108,13 @@ class RewardSettings:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batch {self.micro_batch}.")
         if not 0 <= self.min_strength <= 3:
             raise ValueError(f"min_strength is {self.min_strength}; it must be 0 to 3.")
-
-
-class WholeRewardTrainer(WholeCheckpoints, RewardTrainer):  # type: ignore[misc]
-    """TRL's RewardTrainer with checkpoints that are whole or not there."""
+        for name in ("steps", "epochs", "micro_batch_tokens", "label_smoothing", "center_rewards"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more.")
+        if not self.steps and not self.epochs:
+            raise ValueError("steps and epochs are 0; one of them must say how long to learn.")
+        if not self.min_strength and not self.soft_labels:
+            raise ValueError("min_strength 0 keeps ties, which have no better answer; it needs soft_labels.")
 
 
 def main(settings: RewardSettings) -> None:
@@ -121,114 +147,129 @@ def main(settings: RewardSettings) -> None:
     runs.need_disk(out, 0.5)
 
     tokenizer = load_tokenizer(base)
-    split = pairs.split_pairs(
-        jsonl.read(settings.preferences, PreferencePair),
-        tokenizer,
-        max_length=settings.max_length,
-        min_strength=settings.min_strength,
-        test_share=settings.test_share,
-    )
-    test = split.test[: settings.test_pairs]
-    reason = f"{settings.test_pairs} held-out pairs are tested on"
-    split.removals.extend(
-        Removal(record_id=pair.pair_id, rule="over-limit", reason=reason) for pair in split.test[settings.test_pairs :]
-    )
-    jsonl.write(out / "rejected.jsonl", split.removals)
-    if not split.train:
+    found = read(settings, tokenizer)
+    jsonl.write(out / "rejected.jsonl", found.removals)
+    counts = {name: sum(len(group.comparisons) for group in its) for name, its in found.by_split.items()}
+    if not found.train:
         raise UserError(
-            f"{settings.preferences} holds no pair to train on ({len(split.removals)} set aside, see {out})."
+            f"{settings.preferences} holds no pair to train on ({len(found.removals)} set aside, see {out})."
         )
-    console.print(f"reward model: {len(split.train)} pairs, {len(test)} held out, {len(split.removals)} set aside")
+    console.print(
+        f"reward model: {counts['train']} pairs of {len(found.train)} prompts, {counts['test']} held out, "
+        f"{len(found.removals)} set aside"
+    )
+    if not found.test:
+        console.print("[yellow]no pair is held out: what is reported is of the pairs that were learned from")
 
-    trainer = make_trainer(settings, base, tokenizer, split.train, test)
+    trainer = make_trainer(settings, base, tokenizer, found.train)
     trainer.go_on()
 
+    judged = found.test or found.train
+    scores = trainer.scores(judged)
+    rows, normalised_on = normalisation_rows(settings, tokenizer, found.train)
     if trainer.accelerator.is_main_process:
-        export(trainer, settings, base, split.train)
-        report = evaluate.test_report(out / "model", test, split.train, dtype=settings.dtype)
+        scale = export.write(
+            trainer.model.eval(),
+            rows,
+            base,
+            out / "model",
+            normalised_on=normalised_on,
+            pad=tokenizer.pad_token_id,
+            batch_size=settings.micro_batch,
+            tokenizer=tokenizer_fingerprint(tokenizer),
+            learned_from_cut=any(group.has_cut for group in found.train),
+        )
+        report = evaluate.test_report(
+            judged, [[scale(score) for score in its] for its in scores], tested=counts["test"]
+        )
         runs.write_json(out / "report.json", report)
-        run.finish(pairs=len(split.train), set_aside=len(split.removals), **report)
+        run.finish(pairs=counts["train"], set_aside=len(found.removals), **report)
         print(
-            f"reward model: test accuracy {report['test_accuracy']:.3f} on {len(test)} held-out pairs "
+            f"reward model: test accuracy {report['test_accuracy']:.3f} on {counts['test']} held-out pairs "
             f"(longer answer alone: {report['longer_accuracy']:.3f}), margin {report['margin']:.2f}, "
             f"mean {report['mean']:.2f}, std {report['std']:.2f}"
         )
 
 
-def make_trainer(
-    settings: RewardSettings, base: Path, tokenizer: Any, train: list[pairs.EncodedPair], test: list[pairs.EncodedPair]
-) -> WholeRewardTrainer:
-    """Assemble TRL's trainer on the frozen base with a float32 head."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is to learn from and to test on, and what was set aside."""
+
+    train: list[Group]
+    test: list[Group]
+    removals: list[Removal]
+
+    @property
+    def by_split(self) -> dict[str, list[Group]]:
+        """Both, by name."""
+        return {"train": self.train, "test": self.test}
+
+
+def read(settings: RewardSettings, tokenizer: Any) -> Found:
+    """Read the pairs, settle contradictions, hold groups out, encode."""
+    pairs, removals = groups.settled(jsonl.read(settings.preferences, PreferencePair))
+    is_test = [is_held_out(pair.prompt, test_share=settings.test_share) for pair in pairs]
+    learned = [pair for pair, held_out in zip(pairs, is_test, strict=True) if not held_out]
+    tested = [pair for pair, held_out in zip(pairs, is_test, strict=True) if held_out]
+    if settings.test_preferences:
+        learned = pairs
+        tested, more = groups.settled(jsonl.read(settings.test_preferences, PreferencePair))
+        removals += more
+        groups.require_apart((pair.prompt for pair in learned), (pair.prompt for pair in tested))
+    smoothing = settings.label_smoothing if settings.soft_labels else None
+    (train, more), (test, further) = (
+        groups.encoded(
+            its, tokenizer, max_length=settings.max_length, min_strength=settings.min_strength, smoothing=smoothing
+        )
+        for its in (learned, tested)
+    )
+    kept, beyond = groups.at_most(test, settings.test_pairs)
+    return Found(train, kept, [*removals, *more, *further, *beyond])
+
+
+def make_trainer(settings: RewardSettings, base: Path, tokenizer: Any, train: Sequence[Group]) -> ComparisonTrainer:
+    """Assemble the trainer on the frozen base with a float32 head."""
     device = model.device_of_this_process()
-    arguments = trainers.arguments(RewardConfig, settings, device, center_rewards_coefficient=settings.center_rewards)
-    lora = config.section("lora", settings.lora, LoraConfig, {"task_type": "SEQ_CLS", "modules_to_save": ["score"]})
-    trainer = WholeRewardTrainer(
-        model=load_classifier(base, tokenizer, model.choose_dtype(settings.dtype, device), device),
+    causal = model.load_causal(base, dtype=model.choose_dtype(settings.dtype, device), device=device)
+    check_vocabulary(tokenizer, causal.get_input_embeddings().num_embeddings, str(base))
+    lora = config.section(
+        "lora", settings.lora, LoraConfig, {"task_type": "CAUSAL_LM", "modules_to_save": [readings.HEAD]}
+    )
+    adapted = get_peft_model(readings.install(causal), lora)
+    fused_lora.install(adapted)
+    steps = settings.steps or settings.epochs * -(-len(train) // settings.batch_size)
+    arguments = trainers.arguments(
+        TrainingArguments,
+        settings,
+        device,
+        max_steps=steps,
+        warmup_steps=steps // 20,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=1,
+    )
+    trainer = ComparisonTrainer(
+        groups=train,
+        objective=Objective(
+            loss=settings.loss,
+            end=settings.end_rule,
+            margins=MARGINS[settings.margin],
+            centring=settings.center_rewards,
+            pad=tokenizer.pad_token_id,
+        ),
+        batch_size=settings.batch_size,
+        micro_batch=settings.micro_batch,
+        micro_batch_tokens=settings.micro_batch_tokens,
+        model=adapted,
         args=arguments,
-        processing_class=tokenizer,
-        train_dataset=pairs.dataset(train),
-        eval_dataset=pairs.dataset(test) if test else None,
-        peft_config=lora,
     )
     trainers.watch(trainer, "reward model", Path(settings.output))
     return trainer
 
 
-def load_classifier(base: Path, tokenizer: Any, dtype: torch.dtype, device: torch.device) -> Any:
-    """Load the base with a new head in place of its LM head; the head reads in float32."""
-    causal = model.load_causal(base, dtype=dtype, device=device)
-    check_vocabulary(tokenizer, causal.get_input_embeddings().num_embeddings, str(base))
-    causal.config.num_labels = 1
-    with torch.device("meta"):
-        classifier = LlamaForSequenceClassification(causal.config)
-    classifier.model = causal.model
-    classifier.score = pairs.ScoreHead(causal.config.hidden_size).to(device)
-    classifier.config.pad_token_id = tokenizer.pad_token_id
-    return classifier
-
-
-def export(trainer: WholeRewardTrainer, settings: RewardSettings, base: Path, train: list[pairs.EncodedPair]) -> None:
-    """Normalise on the fine-tuned model's own ended answers and write adapter, head and description."""
-    tokenizer = trainer.processing_class
-    rows, normalised_on = normalisation_rows(settings, tokenizer, train)
-    peft_model = trainer.model.eval()
-    weight_D = peft_model.base_model.model.score.modules_to_save["default"].weight.detach().float().cpu().reshape(-1)
-    raw = scorer.score_rows(
-        peft_model,
-        scorer.fold(weight_D, mean=0.0, std=1.0).to(peft_model.device),
-        rows,
-        pad=tokenizer.pad_token_id,
-        batch_size=settings.micro_batch,
-    )
-    mean, std = float(raw.mean()), float(raw.std())
-    if not 0 < std < float("inf"):
-        raise UserError(
-            f"The scores of {normalised_on} have standard deviation {std}, so they cannot be normalised; give more "
-            "answers that differ, or look for damaged weights."
-        )
-    folder = Path(settings.output) / "model"
-    with runs.whole_folder(folder) as aside:
-        pairs.save_adapter(peft_model, aside, base=os.path.relpath(base, folder))
-        scorer.save_description(
-            aside,
-            scorer.fold(weight_D, mean=mean, std=std),
-            scorer.RewardDescription(
-                mean=mean,
-                std=std,
-                normalised_on=normalised_on,
-                tokenizer=tokenizer_fingerprint(tokenizer),
-                base=runs.fingerprint(base),
-                learned_from_cut=any(pair.has_cut for pair in train),
-            ),
-        )
-
-
-def normalisation_rows(
-    settings: RewardSettings, tokenizer: Any, train: list[pairs.EncodedPair]
-) -> tuple[list[list[int]], str]:
+def normalisation_rows(settings: RewardSettings, tokenizer: Any, train: Sequence[Group]) -> tuple[list[list[int]], str]:
     """Return the rows that get mean 0 and standard deviation 1, and what they are."""
     if Path(settings.candidates).is_file():
-        rows = pairs.ended_answers(
+        rows = groups.ended_answers(
             jsonl.read(settings.candidates, Candidates),
             tokenizer,
             test_share=settings.test_share,
@@ -236,7 +277,8 @@ def normalisation_rows(
         )
         if len(rows) >= 8:
             return rows, f"{len(rows)} ended answers of {settings.candidates}"
-    rows = [list(pair.chosen) for pair in train[: settings.normalise_on]]
+    chosen = [[*group.prompt, *group.answers[one.better]] for group in train for one in group.comparisons]
+    rows = chosen[: settings.normalise_on]
     return rows, f"{len(rows)} chosen answers of {settings.preferences}"
 
 

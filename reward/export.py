@@ -1,0 +1,98 @@
+"""A trained reward model as the files of `finlm.scorer`: adapter, head with its normalisation, description."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import Tensor
+
+from finlm import runs, scorer
+from finlm.errors import UserError
+from finlm.model import ADAPTER_CONFIG
+from reward import readings
+
+
+def write(
+    trained: PeftModel,
+    rows: Sequence[Sequence[int]],
+    base: Path,
+    folder: Path,
+    *,
+    normalised_on: str,
+    pad: int,
+    batch_size: int,
+    tokenizer: str,
+    learned_from_cut: bool,
+) -> Callable[[float], float]:
+    """Normalise on rows of prompt and answer, write all files whole or not at all, return the normalisation.
+
+    Args:
+        trained: The model with adapter and head.
+        rows: Answers that are to have mean 0 and standard deviation 1.
+        base: The base model.
+        folder: Where to.
+        normalised_on: What the rows are, in words.
+        pad: Padding token.
+        batch_size: Rows of a forward pass.
+        tokenizer: Fingerprint.
+        learned_from_cut: True if answers without their end token were learned from.
+
+    Raises:
+        UserError: All rows have the same score, or one that is not finite.
+    """
+    weight_D = head_of(trained)
+    raw_head = scorer.fold(weight_D, mean=0.0, std=1.0).to(trained.device)
+    raw = scorer.score_rows(trained, raw_head, [list(row) for row in rows], pad=pad, batch_size=batch_size)
+    mean, std = float(raw.mean()), float(raw.std())
+    if not 0 < std < float("inf"):
+        raise UserError(
+            f"The scores of {normalised_on} have standard deviation {std}, so they cannot be normalised; give more "
+            "answers that differ, or look for damaged weights."
+        )
+    description = scorer.RewardDescription(
+        mean=mean,
+        std=std,
+        normalised_on=normalised_on,
+        tokenizer=tokenizer,
+        base=runs.fingerprint(base),
+        learned_from_cut=learned_from_cut,
+    )
+    with runs.whole_folder(folder) as aside:
+        save_adapter(trained, aside, base=os.path.relpath(base, folder))
+        scorer.save_description(aside, scorer.fold(weight_D, mean=mean, std=std), description)
+    return lambda score: (score - mean) / std
+
+
+def head_of(trained: Any) -> Tensor:
+    """Return the trained head's weight, (D,), float32, in main memory."""
+    head = getattr(trained.get_base_model(), readings.HEAD)
+    weight: Tensor = head.modules_to_save["default"].weight
+    return weight.detach().float().cpu().reshape(-1)
+
+
+def save_adapter(model: PeftModel, folder: Path, *, base: str) -> None:
+    """Write the LoRA weights alone (the head has a file of its own), for use on a causal model of the same base.
+
+    Args:
+        model: The trained classifier.
+        folder: Where to write.
+        base: Path of the base model relative to the adapter.
+    """
+    state = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in get_peft_model_state_dict(model).items()
+        if "lora_" in name
+    }
+    save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    settings: dict[str, Any] = model.peft_config["default"].to_dict()
+    settings |= {"task_type": "CAUSAL_LM", "modules_to_save": None, "base_model_name_or_path": base}
+    settings["inference_mode"] = True
+    if isinstance(settings.get("target_modules"), set):
+        settings["target_modules"] = sorted(settings["target_modules"])
+    (folder / ADAPTER_CONFIG).write_text(
+        json.dumps(settings, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8"
+    )
