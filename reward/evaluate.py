@@ -23,7 +23,8 @@ def test_report(groups: Sequence[Group], scores: Sequence[Sequence[float]], *, t
         tested: How many of the comparisons were held out.
 
     Returns:
-        `test_accuracy`, `margin` (mean of chosen minus rejected), `mean` and `std` of all scores, `longer_accuracy`,
+        `test_accuracy`, `margin` (mean of chosen minus rejected), `mean` and `std` of all answers' scores (each answer
+        once), `longer_accuracy`,
         `test_pairs`, and `accuracy_by_fault`.
     """
     rows = [

@@ -46,7 +46,7 @@ def test_what_cannot_be_learned_from_is_set_aside_with_its_reason(tokenizer: Pre
     assert [one.pair.id for group in found for one in group.comparisons] == [fine.id]
     assert {one.record_id: one.rule for one in removals} == {weak.id: "weak", long.id: "too-long"}
     assert "the limit is 60" in next(one.reason for one in removals if one.rule == "too-long")
-    kept, _ = groups.encoded([weak], tokenizer, max_length=60, min_strength=0)
+    kept, _ = groups.encoded([weak], tokenizer, max_length=60, min_strength=0, smoothing=0.0)
     assert kept[0].comparisons[0].certainty == 0.5
 
 

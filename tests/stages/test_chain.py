@@ -170,7 +170,10 @@ def test_reward_report_is_what_the_exported_scorer_says(chain) -> None:
         chosen += judge.score([(pair.prompt.messages, pair.chosen, pair.chosen_ended)])
         rejected += judge.score([(pair.prompt.messages, pair.rejected, pair.rejected_ended)])
     right = sum(one > other for one, other in zip(chosen, rejected, strict=True)) / len(pairs)
-    both = chosen + rejected
+    # an answer of several pairs is one answer
+    every = {(p.prompt.id, p.chosen, p.chosen_ended): score for p, score in zip(pairs, chosen, strict=True)}
+    every |= {(p.prompt.id, p.rejected, p.rejected_ended): score for p, score in zip(pairs, rejected, strict=True)}
+    both = list(every.values())
     mean = sum(both) / len(both)
     assert report["test_accuracy"] == pytest.approx(right, abs=1e-9)
     assert report["margin"] == pytest.approx((sum(chosen) - sum(rejected)) / len(pairs), abs=1e-4)
