@@ -98,9 +98,9 @@ class SFTSettings:
     """What learns: adapters on the frozen base (2 bytes a weight in bfloat16: 13 GB with the 6B, and 0.6 GB for rank
     16), or all weights."""
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
-    """AdamW with moments of float32; all weights are then float32 too, 16 bytes a weight with gradients: 102 GB with
-    the 6B. `adamw_8bit`, for all weights, has moments of eight bits and weights of `dtype`, rounded by chance in
-    bfloat16: 6 bytes a weight, 38 GB, in one process; torchao's (extra `cuda`)."""
+    """`adamw` keeps moments and, where all learn, weights in float32: 16 bytes a weight with gradients, 102 GB with the
+    6B, 115 in a pass that computes in bfloat16. `adamw_8bit`, for all weights in one process, keeps moments of eight
+    bits and weights of `dtype`, rounded by chance in bfloat16: 6 bytes a weight, 38 GB; torchao's (extra `cuda`)."""
     learning_rate: float = 2e-4
     """Peak learning rate of AdamW; linear warm-up and cosine decay. All weights want less, the recipe 5e-5."""
     save_steps: int = 50
