@@ -4,8 +4,9 @@ Encoded files lie below `cache`, named by what made them: the file's content, th
 changes is encoded anew; one that does not costs nothing the next time.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
 
@@ -21,6 +22,13 @@ from finlm.tokenizer import tokenizer_fingerprint
 
 FORMAT = 1
 """Of the encoded files; raised when equal files would be encoded otherwise."""
+WAYS_OUT = {
+    "too-long": "raise {}max_length",
+    "other-form": "change {}forms",
+    "over-limit": "lower {}test_share",
+    "held-out": "lower {}test_share",
+}
+"""What lets records through that a rule sets aside."""
 
 
 class Stream(Sequence[Sample]):
@@ -56,6 +64,8 @@ class Streams:
     train: dict[str, Stream]
     held_out: dict[str, Stream]
     removals: list[Removal]
+    rules: dict[str, Counter[str]] = field(default_factory=dict)
+    """How many records of each stream were set aside by each rule."""
 
 
 def load(
@@ -76,14 +86,15 @@ def load(
         max_length: Tokens of a sample at most.
         forms: Forms of instructions to use.
         test_share: Share of groups (companies, questions, documents) held out.
-        test_samples: Held-out samples of a stream at most; further ones are set aside and counted.
+        test_samples: Held-out samples of a stream at most; further ones are set aside and counted: `over-limit`, or
+            `held-out` where none is wanted.
         cache: Folder of the encoded files.
     """
     train: dict[str, Stream] = {}
     held_out: dict[str, Stream] = {}
-    removals: list[Removal] = []
+    aside: dict[StreamName, list[Removal]] = {stream: [] for stream in STREAMS}
     seen: set[str] = set()
-    for stream in STREAMS:
+    for stream, removals in aside.items():
         learned: list[tuple[TokenStore, int]] = []
         tested: list[tuple[TokenStore, int]] = []
         for path in files.get(stream, ()):
@@ -97,14 +108,16 @@ def load(
                 seen.add(note.record_id)
                 (tested if data.is_test_group(note.group, test_share=test_share) else learned).append((store, place))
         chosen = evenly(len(tested), test_samples)
-        reason = f"{test_samples} held-out samples of {stream} are tested on"
+        rule = "over-limit" if test_samples else "held-out"
+        reason = f"{test_samples or 'no'} held-out samples of {stream} are tested on"
         removals += [
-            Removal(record_id=store.notes[place].record_id, rule="over-limit", reason=reason)
+            Removal(record_id=store.notes[place].record_id, rule=rule, reason=reason)
             for number, (store, place) in enumerate(tested)
             if number not in chosen
         ]
         train[stream], held_out[stream] = Stream(learned), Stream([tested[number] for number in sorted(chosen)])
-    return Streams(train, held_out, removals)
+    rules: dict[str, Counter[str]] = {stream: Counter(one.rule for one in its) for stream, its in aside.items()}
+    return Streams(train, held_out, [one for its in aside.values() for one in its], rules)
 
 
 def evenly(count: int, most: int) -> set[int]:
@@ -153,15 +166,23 @@ def check_shares(shares: Mapping[str, float], files: Mapping[StreamName, Sequenc
         raise ValueError(f"the shares of the streams sum to {sum(shares.values()):.4f}, not 1: {told}.")
 
 
-def require_samples(shares: Mapping[str, float], streams: Streams) -> None:
+def require_samples(shares: Mapping[str, float], streams: Streams, *, prefix: str = "") -> None:
     """Refuse a stream with a share whose files gave nothing to train on.
+
+    Args:
+        shares: Share of each stream.
+        streams: What was read.
+        prefix: Of the settings' names that the message tells.
 
     Raises:
         UserError: There is such a stream.
     """
     for name, share in shares.items():
         if share > 0 and not len(streams.train.get(name, ())):
+            rules = Counter(streams.rules.get(name)) + Counter({"held-out": len(streams.held_out.get(name, ()))})
+            counts = [f"{count:,} {rule}" for rule, count in sorted(rules.items())]
+            ways = dict.fromkeys(way.format(prefix) for rule, way in WAYS_OUT.items() if rules[rule])
             raise UserError(
-                f"{name} has a share of {share} and no samples to train on: what its files hold was set aside or is "
-                "held out (see rejected.jsonl); give more, lower test_share, or set its share to 0."
+                f"{name} has a share of {share} and no samples to train on (what its files gave: "
+                f"{', '.join(counts) or 'nothing'}); {', '.join(ways) or 'give other files'}, or set its share to 0."
             )

@@ -35,10 +35,12 @@ def refused(done: Done, *words: str) -> None:
 
 
 def made(folder: Path) -> list[str]:
-    """Files below a folder, but for what a run writes before it begins."""
+    """Files below a folder, but for what a run writes before it begins, and encoded files, each of which is whole."""
     preparing = {"run.json", "config.yaml", "rejected.jsonl"}
+    cached = list(folder.glob("runs/cache/tokens/*"))
+    assert [runs.damage(one) for one in cached] == [None] * len(cached)
     found = [path for path in folder.rglob("*") if path.is_file() and path.name not in preparing]
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    return sorted(path.relative_to(folder).as_posix() for path in found if not {*path.parents} & {*cached})
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ def test_rows_that_cannot_be_trained_on_are_set_aside_with_file_and_line(tiny: T
     found = {removal.record_id: removal.rule for removal in removals if removal.record_id.startswith("bad.jsonl:")}
     assert found == {
         "bad.jsonl:1": "not-json",
-        "bad.jsonl:2": "no-answer",
+        "bad.jsonl:2": "empty",
         "bad.jsonl:3": "no-answer",
         "bad.jsonl:4": "roles",
         "bad.jsonl:5": "not-utf8",
@@ -119,7 +121,7 @@ def test_rows_that_cannot_be_trained_on_are_set_aside_with_file_and_line(tiny: T
 def test_text_that_is_not_utf8(tiny: Tiny, warm: Warm, folder: Path) -> None:
     (folder / "a.txt").write_bytes("净利润".encode("gb18030"))
     done = warm.run("alignment.sft", "--config", tiny.settings("sft"), "--text_general", '["a.txt"]', cwd=folder)
-    refused(done, "a.txt: not UTF-8 at byte 0; convert the file.")
+    refused(done, "a.txt: not UTF-8 at byte 0", "convert the file")
     done = warm.run("alignment.sft", "--config", tiny.settings("sft"), "--text_general", '["b.txt"]', cwd=folder)
     refused(done, "Training data not found at b.txt")
     assert made(folder) == ["a.txt"]
@@ -150,8 +152,9 @@ def test_limits_that_leave_nothing(chain: Chain, tiny: Tiny, warm: Warm, tmp_pat
     folder = chain.before("ppo", tmp_path / "run")
     before = made(folder)
     for stage, flags, words in (
-        ("sft", ("--max_length", "8"), ("No instruction fits the length limit", "raise max_length")),
-        ("sft", ("--forms", '["dialogue"]'), ("has a form among ['dialogue']", "change --forms")),
+        ("sft", ("--max_length", "8"), ("instructions-finance has a share of 0.8", "81 too-long", "raise max_length")),
+        ("sft", ("--forms", '["dialogue"]'), ("no samples to train on", "81 other-form", "change forms")),
+        ("sft", ("--test_share", "1"), ("no samples to train on", "held-out", "lower test_share")),
         ("respond", ("--max_prompt_length", "8"), ("at most 8 tokens", "change these settings")),
         ("respond", ("--languages", '["zh"]'), ("a language in ['zh']", "change these settings")),
         ("ppo", ("--max_prompt_length", "8"), ("None of 32 prompts has at most 8 tokens", "raise max_prompt_length")),

@@ -14,8 +14,8 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_multi_gpu_env
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
-from trl import RewardConfig, SFTConfig
+from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
+from trl import RewardConfig
 
 from alignment.make_roles import check_fsdp
 from finlm import config
@@ -39,7 +39,7 @@ MODULES = {
 }
 SIZES = ("demo", "6b")
 FILES = [(stage, size) for stage in MODULES for size in SIZES] + [("ppo", "6b_full")]
-TRAINERS = {"sft": SFTConfig, "reward": RewardConfig}
+TRAINERS = {"sft": TrainingArguments, "reward": RewardConfig}
 SMOLLM2_LAYERS = 30
 """Layers of SmolLM2-135M, which the demo trains (its model card)."""
 STAGE_FILES = sorted(path for path in CONFIGS.glob("*.yaml"))
@@ -139,7 +139,7 @@ def test_lora_section_is_pefts(stage: str, size: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("stage", TRAINERS)
-def test_trainer_section_is_trls(stage: str, size: str, tmp_path: Path) -> None:
+def test_trainer_section_is_its_librarys(stage: str, size: str, tmp_path: Path) -> None:
     ours = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "report_to": "none"}
     given = loaded(stage, size).trainer
     made = config.section("trainer", given, TRAINERS[stage], ours)

@@ -56,6 +56,12 @@ def test_what_is_too_long_or_of_another_form_is_removed_with_its_line(tokenizer:
     assert sum(not isinstance(one, Removal) for one in made) == 1
 
 
+def test_a_whole_batch_of_another_form_is_removed(tokenizer: Any) -> None:
+    records = found(*[talk(f"a {number}", "b", form="open-book") for number in range(encoding.BATCH)], talk("a", "b"))
+    made = list(encoding.conversations(records, tokenizer, "instructions-general", max_length=64, forms=[""]))
+    assert [isinstance(one, Removal) for one in made] == [True] * encoding.BATCH + [False]
+
+
 def test_a_long_document_continues_behind_a_sentence(tokenizer: Any) -> None:
     text = " ".join(f"Sentence {number} is here." for number in range(60)) + " 结束了。"
     document = Document(text=text, source="a#1", sha256="0" * 64, language="en", entity="Acme")

@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments, set_seed
 
 from alignment.sft_plan import Plan
-from alignment.sft_trainer import HeldOutSettings, PackedTrainer, answer_loss, best_of, in_batches, is_over
+from alignment.sft_trainer import HeldOutSettings, PackedTrainer, answer_loss, best_of, has_ended, in_batches
 from finlm import jsonl, unpadded
 from finlm.batches import packed
 from finlm.data import IGNORE
@@ -199,6 +199,20 @@ def test_the_best_model_is_kept_and_patience_ends_the_run(make: Maker, tmp_path:
     assert (tmp_path / "run" / "best" / "adapter_model.safetensors").is_file()
 
 
+def test_a_run_that_patience_ended_learns_no_more_where_it_is_taken_up(make: Maker, tmp_path: Path) -> None:
+    """Killed between its end and its export, with a checkpoint of its last step."""
+    how: dict[str, Any] = {"steps": 60, "held_out": HeldOutSettings(every=2, patience=3), "save": 2}
+    first = make(**how)
+    first.go_on()
+    again = make(**how)
+    again.go_on()
+    assert again.state.global_step == first.state.global_step < 60
+    for name, weight in weights(first).items():
+        assert torch.equal(weights(again)[name], weight), name
+    again.take_up()
+    assert again.history == first.history
+
+
 def test_a_step_without_a_learned_token_has_loss_zero_and_moves_nothing(make: Maker) -> None:
     mute = [
         Sample(one.stream, one.ids, np.zeros(len(one), dtype=np.bool_), one.record_id, one.language, one.place)
@@ -227,5 +241,5 @@ def test_patience_counts_from_the_best() -> None:
 
     history = [at(0, 2.0), at(1, 1.5), at(2, 1.6), at(3, 1.5)]
     assert best_of(history) == history[1]
-    assert [is_over(history[:count], 2) for count in (1, 2, 3, 4)] == [False, False, False, True]
-    assert not is_over(history, 0)
+    assert [has_ended(history[:count], 2) for count in (1, 2, 3, 4)] == [False, False, False, True]
+    assert not has_ended(history, 0)
