@@ -17,9 +17,8 @@ from transformers import Trainer, TrainerCallback
 
 from alignment.sft_plan import Plan
 from finlm import jsonl, runs
-from finlm.batches import PackedBatch, packed
+from finlm.batches import IGNORE, PackedBatch, packed
 from finlm.checkpoints import WholeCheckpoints
-from finlm.data import IGNORE
 from finlm.likelihood import token_log_probs
 from finlm.metrics import append_metrics
 from finlm.mixture_moves import MixtureMoves, moved

@@ -13,9 +13,10 @@ from typing import overload
 from transformers import PreTrainedTokenizerBase
 
 from finlm import data, encoding, instruction_files, runs, text_files, token_store
+from finlm.drawing import Picked
 from finlm.errors import UserError
 from finlm.records import Category, Removal, content_id
-from finlm.samples import Sample
+from finlm.samples import Row, Sample
 from finlm.sft_records import STREAMS, StreamName, is_text
 from finlm.token_store import TokenStore
 from finlm.tokenizer import tokenizer_fingerprint
@@ -135,7 +136,7 @@ def encoded(
     cache: Path,
 ) -> TokenStore:
     """Return a file's samples, encoded now or at an earlier time."""
-    made_of = [FORMAT, path.name, runs.file_hash(path), tokenizer_fingerprint(tokenizer), stream, max_length]
+    made_of = [FORMAT, path.name, runs.fingerprint(path), tokenizer_fingerprint(tokenizer), stream, max_length]
     folder = cache / content_id(*made_of, [] if is_text(stream) else sorted(forms))
     if runs.damage(folder) is not None:
         category: Category = "finance" if stream.endswith("finance") else "general"
@@ -148,6 +149,11 @@ def encoded(
             made = encoding.conversations(talks, tokenizer, stream, max_length=max_length, forms=forms)
         token_store.write(folder, made)
     return TokenStore(folder, stream)
+
+
+def rows_of(streams: Mapping[str, Sequence[Sample]], drawn: Sequence[Sequence[Picked]]) -> list[Row]:
+    """Return the rows that were drawn."""
+    return [Row(tuple(streams[one.stream][one.place] for one in row)) for row in drawn]
 
 
 def check_shares(shares: Mapping[str, float], files: Mapping[StreamName, Sequence[str]]) -> None:
@@ -166,13 +172,16 @@ def check_shares(shares: Mapping[str, float], files: Mapping[StreamName, Sequenc
         raise ValueError(f"the shares of the streams sum to {sum(shares.values()):.4f}, not 1: {told}.")
 
 
-def require_samples(shares: Mapping[str, float], streams: Streams, *, prefix: str = "") -> None:
+def require_samples(
+    shares: Mapping[str, float], streams: Streams, *, called: Mapping[str, str] | None = None, prefix: str = ""
+) -> None:
     """Refuse a stream with a share whose files gave nothing to train on.
 
     Args:
         shares: Share of each stream.
         streams: What was read.
-        prefix: Of the settings' names that the message tells.
+        called: What a stream is called in the message, if not by its name.
+        prefix: Of the settings' names in the message.
 
     Raises:
         UserError: There is such a stream.
@@ -182,7 +191,8 @@ def require_samples(shares: Mapping[str, float], streams: Streams, *, prefix: st
             rules = Counter(streams.rules.get(name)) + Counter({"held-out": len(streams.held_out.get(name, ()))})
             counts = [f"{count:,} {rule}" for rule, count in sorted(rules.items())]
             ways = dict.fromkeys(way.format(prefix) for rule, way in WAYS_OUT.items() if rules[rule])
+            told = (called or {}).get(name, name)
             raise UserError(
-                f"{name} has a share of {share} and no samples to train on (what its files gave: "
+                f"{told} has a share of {share} and no samples to train on (what its files gave: "
                 f"{', '.join(counts) or 'nothing'}); {', '.join(ways) or 'give other files'}, or set its share to 0."
             )

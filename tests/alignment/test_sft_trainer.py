@@ -14,8 +14,7 @@ from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments, s
 from alignment.sft_plan import Plan
 from alignment.sft_trainer import HeldOutSettings, PackedTrainer, answer_loss, best_of, has_ended, in_batches
 from finlm import jsonl, unpadded
-from finlm.batches import packed
-from finlm.data import IGNORE
+from finlm.batches import IGNORE, packed
 from finlm.mixture_moves import MixtureMoves
 from finlm.model import load_causal
 from finlm.samples import Row, Sample
