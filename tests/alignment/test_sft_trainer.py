@@ -225,6 +225,23 @@ def test_a_step_without_a_learned_token_has_loss_zero_and_moves_nothing(make: Ma
         assert torch.equal(weight, before[name])
 
 
+def test_a_micro_batch_without_a_learned_token_adds_nothing_to_its_step(make: Maker, tmp_path: Path) -> None:
+    """Two rows, one of them mute: the step is that of the other row alone, over its tokens alone."""
+    ids = np.arange(2, 60, dtype=np.int32)
+    heard = Sample("instructions-finance", ids, np.arange(58) > 20, "a", "en", "f:1")
+    mute = Sample("instructions-finance", ids[::-1].copy(), np.zeros(58, dtype=np.bool_), "b", "en", "f:2")
+    found = []
+    for name, its, rows in (("both", [heard, mute], 2), ("one", [heard], 1)):
+        trainer = make(
+            tmp_path / name, steps=1, rows=rows, micro=1, lora=False,
+            streams={"instructions-finance": its}, shares={"instructions-finance": 1.0},
+        )  # fmt: skip
+        trainer.go_on()
+        found.append(weights(trainer))
+    for name, weight in found[0].items():
+        torch.testing.assert_close(weight, found[1][name], atol=1e-6, rtol=1e-5)
+
+
 def test_batches_of_held_out_samples() -> None:
     its = STREAMS["text-general"][:10]
     batches = list(in_batches(its, 40))
