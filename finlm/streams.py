@@ -4,9 +4,11 @@ Encoded files lie below `cache`, named by what made them: the file's content, th
 changes is encoded anew; one that does not costs nothing the next time.
 """
 
+import os
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import overload
 
@@ -15,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from finlm import data, encoding, instruction_files, runs, text_files, token_store
 from finlm.drawing import Picked
 from finlm.errors import UserError
+from finlm.progress import bar
 from finlm.records import Category, Removal, content_id
 from finlm.samples import Row, Sample
 from finlm.sft_records import STREAMS, StreamName, is_text
@@ -95,11 +98,12 @@ def load(
     held_out: dict[str, Stream] = {}
     aside: dict[StreamName, list[Removal]] = {stream: [] for stream in STREAMS}
     seen: set[str] = set()
+    encode = partial(encoded, tokenizer=tokenizer, max_length=max_length, forms=forms, cache=cache)
+    stores = _read({stream: files.get(stream, ()) for stream in STREAMS}, encode)
     for stream, removals in aside.items():
         learned: list[tuple[TokenStore, int]] = []
         tested: list[tuple[TokenStore, int]] = []
-        for path in files.get(stream, ()):
-            store = encoded(Path(path), stream, tokenizer, max_length=max_length, forms=forms, cache=cache)
+        for store in stores[stream]:
             removals += store.removals
             for place, note in enumerate(store.notes):
                 if note.record_id in seen:
@@ -119,6 +123,22 @@ def load(
         train[stream], held_out[stream] = Stream(learned), Stream([tested[number] for number in sorted(chosen)])
     rules: dict[str, Counter[str]] = {stream: Counter(one.rule for one in its) for stream, its in aside.items()}
     return Streams(train, held_out, [one for its in aside.values() for one in its], rules)
+
+
+def _read(
+    files: Mapping[StreamName, Sequence[str]], encode: Callable[[Path, StreamName], TokenStore]
+) -> dict[StreamName, list[TokenStore]]:
+    """Encode every file, with a bar: a new one of ten million tokens takes half a minute."""
+    stores: dict[StreamName, list[TokenStore]] = {stream: [] for stream in files}
+    with bar(is_shown=os.environ.get("RANK", "0") == "0") as shown:  # other processes read what the first encoded
+        task = shown.add_task("Reading", total=sum(map(len, files.values())), note="")
+        for stream, its in files.items():
+            for path in its:
+                shown.update(task, note=Path(path).name)
+                stores[stream].append(encode(Path(path), stream))
+                shown.advance(task)
+        shown.update(task, note="")
+    return stores
 
 
 def evenly(count: int, most: int) -> set[int]:
