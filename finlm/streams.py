@@ -4,9 +4,11 @@ Encoded files lie below `cache`, named by what made them: the file's content, th
 changes is encoded anew; one that does not costs nothing the next time.
 """
 
+import fcntl
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -158,7 +160,11 @@ def encoded(
     """Return a file's samples, encoded now or at an earlier time."""
     made_of = [FORMAT, path.name, runs.fingerprint(path), tokenizer_fingerprint(tokenizer), stream, max_length]
     folder = cache / content_id(*made_of, [] if is_text(stream) else sorted(forms))
-    if runs.damage(folder) is not None:
+    if runs.damage(folder) is None:
+        return TokenStore(folder, stream)
+    with _alone(cache):
+        if runs.damage(folder) is None:  # another run has made it meanwhile
+            return TokenStore(folder, stream)
         category: Category = "finance" if stream.endswith("finance") else "general"
         if is_text(stream):
             by_piece = text_files.is_one_document(path)
@@ -174,6 +180,15 @@ def encoded(
 def rows_of(streams: Mapping[str, Sequence[Sample]], drawn: Sequence[Sequence[Picked]]) -> list[Row]:
     """Return the rows that were drawn."""
     return [Row(tuple(streams[one.stream][one.place] for one in row)) for row in drawn]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes below a folder; one that is killed lets the others go on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def check_shares(shares: Mapping[str, float], files: Mapping[StreamName, Sequence[str]]) -> None:

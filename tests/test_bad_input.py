@@ -36,8 +36,8 @@ def refused(done: Done, *words: str) -> None:
 
 def made(folder: Path) -> list[str]:
     """Files below a folder, but for what a run writes before it begins, and encoded files, each of which is whole."""
-    preparing = {"run.json", "config.yaml", "rejected.jsonl"}
-    cached = list(folder.glob("runs/cache/tokens/*"))
+    preparing = {"run.json", "config.yaml", "rejected.jsonl", "lock"}
+    cached = [path for path in folder.glob("runs/cache/tokens/*") if path.is_dir()]
     assert [runs.damage(one) for one in cached] == [None] * len(cached)
     found = [path for path in folder.rglob("*") if path.is_file() and path.name not in preparing]
     return sorted(path.relative_to(folder).as_posix() for path in found if not {*path.parents} & {*cached})

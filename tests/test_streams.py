@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
 import pytest
 
-from finlm import chat_format, data, encoding, instruction_files, streams, text_files
+from finlm import chat_format, data, encoding, instruction_files, streams, text_files, token_store
 from finlm.errors import UserError
 from finlm.records import Conversation, Document, Message, Removal
 from finlm.row_files import Found
@@ -135,8 +137,28 @@ def test_files_are_encoded_once_and_anew_when_they_change(
     write(Path(files["text-finance"][0]), [{"text": "Another text."}])
     changed = load(files, tokenizer, tmp_path / "cache", test_share=0.0)
     assert len(changed.train["text-finance"]) == 1
-    shutil.rmtree(next((tmp_path / "cache").iterdir()))
+    shutil.rmtree(next(path for path in (tmp_path / "cache").iterdir() if path.is_dir()))
     load(files, tokenizer, tmp_path / "cache")
+
+
+def test_runs_that_begin_together_encode_a_file_once(
+    files: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, written, together = token_store.write, [], Barrier(3)
+
+    def write_counted(folder: Path, encoded: Any) -> None:
+        written.append(folder)
+        straight(folder, encoded)
+
+    def load_with_others(number: int) -> streams.Streams:
+        together.wait()
+        return load(files, tokenizer, tmp_path / "cache")
+
+    monkeypatch.setattr(token_store, "write", write_counted)
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(load_with_others, range(3)))
+    assert len(written) == len(set(written)) == 2
+    assert [len(one.train["text-finance"]) for one in made] == [len(made[0].train["text-finance"])] * 3
 
 
 def test_a_slice_of_a_stream_is_a_stream(files: Any, tokenizer: Any, tmp_path: Path) -> None:
