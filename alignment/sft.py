@@ -1,10 +1,12 @@
-"""Mixed supervised fine-tuning: plain text and instructions in one run, exported as one set of weights.
+"""Mixed supervised fine-tuning: text and instructions, general and finance, packed into one run.
 
-    python alignment/sft.py                                   reads runs/selfqa, writes runs/sft
-    accelerate launch alignment/sft.py --config sft_6b        the 6B
+    python alignment/sft.py                     reads runs/selfqa, writes runs/sft
+    python alignment/sft.py --preview 3         shows three packed rows and what is learned of them
 
-Loss on every token of text, on the answers alone for instructions (arXiv 2305.12002). TRL's SFTTrainer trains a LoRA
-on the frozen base; the result is merged once, in float32, and is the base of all that follows.
+Loss on every token of text, on the answers alone for instructions (arXiv 2305.12002). Four streams are drawn in target
+shares of tokens, packed by best fit, and never see each other within a row. Held-out loss is measured by category; the
+shares may follow it (`mixture`). A LoRA is merged once, in float32, and is the base of all that follows; of a run that
+tunes all weights (`tune: full`) the trained model itself is.
 """
 
 import os
@@ -13,27 +15,44 @@ import sys
 if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from accelerate import PartialState
-from datasets import Dataset
-from peft import LoraConfig
-from transformers import set_seed
-from trl import SFTConfig, SFTTrainer
+from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments, set_seed
 
-from finlm import config, data, jsonl, model, runs, trainers
-from finlm.checkpoints import WholeCheckpoints
-from finlm.errors import UserError
-from finlm.likelihood import token_log_probs
-from finlm.metrics import read_metrics
+from alignment import sft_tuning as tuning
+from alignment.processes import Processes
+from alignment.sft_plan import Plan
+from alignment.sft_trainer import BEST, HeldOutSettings, PackedTrainer, answer_loss, best_of
+from alignment.stopping import EXIT_CODE, StopsBehindStep, StopSignal
+from finlm import config, jsonl, model, runs, streams, trainers
+from finlm.mixture_moves import MixtureMoves
 from finlm.progress import console
-from finlm.records import Removal
-from finlm.scorer import last_hidden
-from finlm.tables import as_dataset
+from finlm.samples import Sample
+from finlm.sft_page import write_sft_page
+from finlm.sft_preview import preview
+from finlm.sft_records import STREAMS, StreamName
+from finlm.streams import Streams
 from finlm.tokenizer import check_vocabulary, load_tokenizer
+
+PAGE = "report.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """Share of each stream among all tokens, prompts included; they sum to 1."""
+
+    text_general: float = 0.0
+    """General text."""
+    text_finance: float = 0.2
+    """Finance text."""
+    instructions_general: float = 0.0
+    """General instructions."""
+    instructions_finance: float = 0.8
+    """Finance instructions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,204 +65,236 @@ class SFTSettings:
     """Folder of this run and of the merged model."""
     model: str = "embedded"
     """Base model's folder, or `embedded` for SmolLM2-135M."""
-    instructions: list[str] = field(default_factory=lambda: ["{runs}/selfqa/instructions.jsonl"])
-    """Files of Conversation records."""
-    text: list[str] = field(default_factory=lambda: ["{runs}/selfqa/documents.jsonl"])
-    """Plain-text files (paragraphs between blank lines) or files of Document records."""
-    text_share: float = 0.2
-    """Share of text among all tokens, 0 to 1."""
+    text_general: list[str] = field(default_factory=list)
+    """Files of general text: .jsonl, .json or .parquet with `text` or `content`, Document records, .txt, .md; each also
+    .xz or .gz."""
+    text_finance: list[str] = field(default_factory=lambda: ["{runs}/selfqa/documents.jsonl"])
+    """Files of finance text."""
+    instructions_general: list[str] = field(default_factory=list)
+    """Files of general instructions: .jsonl, .json, .parquet of Alpaca, ShareGPT, messages, question and answer, prompt
+    and response, self-instruct, or Conversation records; .xz and .gz too."""
+    instructions_finance: list[str] = field(default_factory=lambda: ["{runs}/selfqa/instructions.jsonl"])
+    """Files of finance instructions."""
+    shares: Shares = field(default_factory=Shares)
+    """Share of each stream among all tokens, prompts included; they sum to 1."""
+    mixture: MixtureMoves = field(default_factory=MixtureMoves)
+    """How shares move; `every` 0 leaves them as they are."""
+    held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
+    """When held-out loss is measured, and what follows from it."""
+    export: Literal["last", "best"] = "last"
+    """The model that is exported: the last, or the one with the least held-out loss of answers."""
     forms: list[str] = field(default_factory=lambda: ["open-book", "closed-book", ""])
     """Forms of instructions to use: open-book, closed-book, or empty for those without a form."""
     test_share: float = 0.2
-    """Share of groups (companies) held out from training, here and in every later stage."""
+    """Share of groups (companies, questions, documents) held out from training, here and in every later stage."""
     steps: int = 400
     """Optimizer steps."""
     batch_size: int = 32
-    """Rows per optimizer step, over all processes."""
+    """Packed rows per optimizer step, over all processes."""
     micro_batch: int = 8
-    """Rows per forward pass and process."""
+    """Packed rows per forward pass and process."""
     max_length: int = 2048
-    """Tokens per row; longer instructions are set aside, longer text continues in another row."""
+    """Tokens of a packed row. Longer conversations are set aside, longer documents continue in another sample, cut at
+    the end of a sentence."""
+    tune: Literal["lora", "full"] = "lora"
+    """What learns: adapters on the frozen base (2 bytes a weight in bfloat16: 13 GB with the 6B, and 0.6 GB for rank
+    16), or all weights."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """`adamw` keeps moments and, where all learn, weights in float32: 16 bytes a weight with gradients, 102 GB with the
+    6B, 115 in a pass that computes in bfloat16. `adamw_8bit`, for all weights in one process, keeps moments of eight
+    bits and weights of `dtype`, rounded by chance in bfloat16: 6 bytes a weight, 38 GB; torchao's (extra `cuda`)."""
     learning_rate: float = 2e-4
-    """Peak learning rate of AdamW for the LoRA weights; linear warm-up and cosine decay."""
-    test_rows: int = 64
-    """Held-out instruction rows for the test loss, at most."""
+    """Peak learning rate of AdamW; linear warm-up and cosine decay. All weights want less, the recipe 5e-5."""
     save_steps: int = 50
     """Steps between checkpoints."""
     seed: int = 0
     """Seed of everything random."""
     dtype: str = "auto"
-    """Frozen weights: auto, bfloat16 or float32."""
+    """What is computed in: auto, bfloat16 or float32. Weights are kept in it too, but where `adamw` steps on all of
+    them."""
     threads: int = 0
     """CPU threads of torch; 0 leaves torch's default."""
     lora: dict[str, Any] = field(default_factory=lambda: {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"})
-    """Fields of peft.LoraConfig."""
+    """Fields of peft.LoraConfig; not looked at where all weights learn."""
     trainer: dict[str, Any] = field(default_factory=dict)
-    """Further fields of trl.SFTConfig."""
+    """Further fields of transformers.TrainingArguments; `gradient_checkpointing` (default: on CUDA) for one: with it
+    activations take 0.25 MB a token of the 6B and the step a third longer, without it 3.9 MB."""
+    cache: str = "{runs}/cache/tokens"
+    """Folder of encoded files; may be deleted at any time."""
+    preview: int = 0
+    """Show so many packed rows of the first step, with what is learned of them, and end."""
     overwrite: bool = False
     """Delete what lies in the output folder and begin afresh."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.text_share < 1:
-            raise ValueError(f"text_share is {self.text_share}; it must be at least 0 and below 1.")
         if self.batch_size % self.micro_batch:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batch {self.micro_batch}.")
+        if self.optimizer == "adamw_8bit" and self.tune != "full":
+            raise ValueError("optimizer adamw_8bit is for tune: full; an adapter's moments are small: take adamw.")
+        streams.check_shares(self.by_stream, self.files)
 
+    @property
+    def files(self) -> dict[StreamName, list[str]]:
+        """Files of each stream."""
+        return {name: getattr(self, name.replace("-", "_")) for name in STREAMS}
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """What is trained and tested on, and what was set aside: instructions, test rows and removals are all there was."""
-
-    train: list[data.Row]
-    """In the order of training, text included; a row may come again."""
-    instructions: int
-    """Different instructions that the training rows are drawn from."""
-    test: list[data.Row]
-    removals: list[Removal]
-
-
-class MixedSFTTrainer(WholeCheckpoints, SFTTrainer):  # type: ignore[misc]
-    """TRL's SFTTrainer with checkpoints that are whole or not there, and a loss that is computed where it counts.
-
-    TRL computes logits for every token of a row, prompts included. In open-book rows three tokens of four are prompt.
-    """
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Return the mean negative log-likelihood of the learned tokens of the whole optimizer step."""
-        causal = self.accelerator.unwrap_model(model).get_base_model()
-        hidden_BTD = last_hidden(causal, inputs["input_ids"], inputs["attention_mask"].bool())
-        labels_BT = inputs["labels"][:, 1:]
-        is_learned_BT = labels_BT != data.IGNORE
-        states_ND, tokens_N = hidden_BTD[:, :-1][is_learned_BT], labels_BT[is_learned_BT]
-        logp_N, _ = token_log_probs(states_ND, tokens_N, causal.get_output_embeddings().weight)
-        count = num_items_in_batch if num_items_in_batch is not None else is_learned_BT.sum()
-        loss = -logp_N.sum() / count
-        return (loss, {"loss": loss}) if return_outputs else loss
+    @property
+    def by_stream(self) -> dict[str, float]:
+        """Share of each stream."""
+        return {name: getattr(self.shares, name.replace("-", "_")) for name in STREAMS}
 
 
 def main(settings: SFTSettings) -> None:
-    """Fine-tune, merge, export."""
+    """Read the streams, fine-tune, merge, export."""
+    tuning.require(settings.optimizer, trainers.processes().num_processes)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     set_seed(settings.seed)
     out = Path(settings.output)
-    for path in settings.instructions:
-        runs.require(path, what="Instructions", made_by="python selfqa/generate.py --corpus filings/")
+    files = [path for its in settings.files.values() for path in its]
+    for path in files:
+        runs.require(path, what="Training data", made_by="python selfqa/generate.py --corpus filings/")
     base = model.resolve_model(settings.model, settings.runs)
-    with PartialState().main_process_first():
+    tokenizer = load_tokenizer(base)
+    if settings.preview:
+        found = read(settings, tokenizer)
+        streams.require_samples(settings.by_stream, found)
+        rows = next(plan_of(settings, found, out).steps(0, 1))
+        preview(rows, tokenizer, console, count=settings.preview, row_tokens=settings.max_length)
+        return
+    with trainers.processes().main_process_first():
         run = runs.Run.open(
             out,
             "sft",
             settings,
-            inputs={"model": base} | {path: path for path in [*settings.instructions, *settings.text]},
-            overwrite=settings.overwrite and PartialState().is_main_process,
+            inputs={"model": base} | {path: path for path in files},
+            free=("cache",),
+            overwrite=settings.overwrite and trainers.processes().is_main_process,
         )
     if run.is_finished:
         print(f"{out} is finished; --overwrite true begins afresh, --output names another folder.")
         return
     runs.need_disk(out, 1.0)
 
-    tokenizer = load_tokenizer(base)
-    rows = make_rows(settings, tokenizer)
-    jsonl.write(out / "rejected.jsonl", rows.removals)
-    text_rows = sum(row.stream == "text" for row in rows.train)
-    console.print(
-        f"SFT: {rows.instructions} instructions, {len(rows.train)} rows ({text_rows} of text), {len(rows.test)} held "
-        f"out, {len(rows.removals)} set aside"
-    )
+    with trainers.processes().main_process_first():
+        found = read(settings, tokenizer)
+    if trainers.processes().is_main_process:
+        jsonl.write(out / "rejected.jsonl", found.removals)
+    streams.require_samples(settings.by_stream, found)
+    plan = plan_of(settings, found, out)
+    counts = {name: len(its) for name, its in found.train.items() if settings.by_stream[name] > 0}
+    tested = sum(map(len, found.held_out.values()))
+    told = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+    console.print(f"SFT: samples {told}; {tested} held out, {len(found.removals):,} set aside")
 
-    trainer = make_trainer(settings, base, tokenizer, rows.train, rows.test)
-    metrics = out / "metrics.jsonl"
-    if rows.test and not read_metrics(metrics):
-        trainer.evaluate()
-    trainer.go_on()
-    after = trainer.evaluate()["eval_loss"] if rows.test else None
+    device = model.device_of_this_process()
+    causal = model.load_causal(base, dtype=tuning.kept_in(settings, device), device=device)
+    check_vocabulary(tokenizer, causal.get_input_embeddings().num_embeddings, str(base))
+    trainer = make_trainer(settings, causal, plan, found.held_out)
+    trainers.watch(trainer, "SFT", out)
+    with StopSignal() as signal:
+        stop = StopsBehindStep(signal, Processes(trainer.accelerator))
+        trainer.add_callback(stop)
+        trainer.go_on()
+    if stop.has_stopped:
+        if trainer.accelerator.is_main_process:
+            told = f"stopped by SIGTERM behind step {trainer.state.global_step} of {settings.steps}"
+            print(f"{told}; the same command goes on from there.", file=sys.stderr)
+        sys.exit(EXIT_CODE)
+    trainer.take_up()
+    trainer.evaluated()
 
+    weights = trainer.whole_weights()
     if trainer.accelerator.is_main_process:
-        export(trainer, base, out, model.choose_dtype("bfloat16", torch.device("cpu")))
+        best = best_of(trainer.history)
+        exported = best if settings.export == "best" and best is not None else trainer.history[-1]
+        tuning.export(trainer.model, weights, base, out, of=out / BEST if exported is best else None)
+        drawn = plan.totals()
         run.finish(
-            instructions=rows.instructions,
-            held_out_rows=len(rows.test),
-            set_aside=len(rows.removals),
-            rows=len(rows.train),
-            text_rows=text_rows,
-            learned_tokens=sum(row.learned for row in rows.train),
-            test_loss_before=read_metrics(metrics)[0].get("eval_loss"),
-            test_loss=after,
+            samples=counts,
+            held_out_samples=tested,
+            set_aside=len(found.removals),
+            steps=trainer.state.global_step,
+            rows=plan.rows_packed,
+            drawn_tokens={name: one.tokens for name, one in drawn.items()},
+            learned_tokens={name: one.learned for name, one in drawn.items()},
+            test_loss_before=answer_loss(trainer.history[0]),
+            test_loss=answer_loss(exported),
+            exported_step=exported.step,
         )
-        print(f"SFT: test loss {after:.3f}, model in {out / 'model'}" if after is not None else f"model in {out}")
+        write_sft_page(out, out / PAGE)
+        after = answer_loss(exported)
+        said = f"SFT: held-out loss of answers {after:.3f}, " if after is not None else "SFT: "
+        print(f"{said}model in {out / 'model'}; curves, mixture and forgetting in {out / PAGE}")
 
 
-def make_rows(settings: SFTSettings, tokenizer: Any) -> Rows:
-    """Encode instructions and text, hold companies out, interleave."""
-    found = data.read_conversations(settings.instructions)
-    conversations = [c for c in found if c.form in settings.forms]
-    if not conversations:
-        raise UserError(f"No instruction in {settings.instructions} has a form among {settings.forms}; change --forms.")
-    held_out = [data.is_held_out(c, test_share=settings.test_share) for c in conversations]
-    train, removals = data.instruction_rows(
-        (c for c, is_test in zip(conversations, held_out, strict=True) if not is_test),
+def read(settings: SFTSettings, tokenizer: Any) -> Streams:
+    """Read, encode and split the files of all streams with a share, and those whose held-out loss alone is wanted."""
+    return streams.load(
+        settings.files,
         tokenizer,
         max_length=settings.max_length,
+        forms=settings.forms,
+        test_share=settings.test_share,
+        test_samples=settings.held_out.samples,
+        cache=Path(settings.cache),
     )
-    test, test_removals = data.instruction_rows(
-        (c for c, is_test in zip(conversations, held_out, strict=True) if is_test),
-        tokenizer,
-        max_length=settings.max_length,
+
+
+def plan_of(settings: SFTSettings, found: Streams, out: Path) -> Plan:
+    """Return what each step learns from."""
+    return Plan(
+        found.train,
+        settings.by_stream,
+        room=settings.max_length,
+        rows=settings.batch_size,
+        seed=settings.seed,
+        folder=out,
     )
-    removals += test_removals
-    removals += data.beyond(found, conversations, rule="other-form", reason=f"forms are {settings.forms}")
-    reason = f"{settings.test_rows} held-out rows are tested on"
-    removals += [Removal(record_id=r.record_id, rule="over-limit", reason=reason) for r in test[settings.test_rows :]]
-    paragraphs = (
-        [paragraph for path in settings.text for paragraph in data.read_text(path)] if settings.text_share else []
-    )
-    text = data.text_rows(paragraphs, tokenizer, max_length=settings.max_length)
-    count = settings.steps * settings.batch_size
-    rows = data.interleave(train, text, text_share=settings.text_share, count=count, seed=settings.seed)
-    return Rows(rows, len(train), test[: settings.test_rows], removals)
 
 
 def make_trainer(
-    settings: SFTSettings, base: Path, tokenizer: Any, train_rows: list[data.Row], test_rows: list[data.Row]
-) -> MixedSFTTrainer:
-    """Assemble TRL's trainer: our rows as they are, in their order."""
-    device = model.device_of_this_process()
+    settings: SFTSettings,
+    causal: LlamaForCausalLM,
+    plan: Plan,
+    held_out: Mapping[str, Sequence[Sample]],
+    *,
+    kind: type[PackedTrainer] = PackedTrainer,
+    callbacks: Sequence[TrainerCallback] = (),
+    **fixed: Any,
+) -> PackedTrainer:
+    """Assemble the trainer on a model.
+
+    Args:
+        settings: What learns and how.
+        causal: The model, in the dtype that `alignment.sft_tuning.kept_in` tells; it is changed.
+        plan: What each step learns from.
+        held_out: Held-out samples by stream.
+        kind: The trainer's class.
+        callbacks: Further callbacks.
+        fixed: Fields of TrainingArguments that the caller decides.
+    """
     arguments = trainers.arguments(
-        SFTConfig,
+        TrainingArguments,
         settings,
-        device,
+        causal.device,
         lr_scheduler_type="cosine",
-        shuffle_dataset=False,
-        train_sampling_strategy="sequential",
-        dataset_kwargs={"skip_prepare_dataset": True},
+        logging_nan_inf_filter=False,  # it waits for the GPU after each pass; such gradients end the run anyway
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
+        **tuning.of_optimizer(settings.optimizer) | fixed,
     )
-    lora = config.section("lora", settings.lora, LoraConfig, {"task_type": "CAUSAL_LM"})
-    causal = model.load_causal(base, dtype=model.choose_dtype(settings.dtype, device), device=device)
-    check_vocabulary(tokenizer, causal.get_input_embeddings().num_embeddings, str(base))
-    trainer = MixedSFTTrainer(
-        model=causal,
+    return kind(
+        plan=plan,
+        held_out=held_out,
+        moves=settings.mixture,
+        settings=settings.held_out,
+        folder=Path(settings.output),
+        autocast=tuning.autocast(settings, causal.device),
+        model=tuning.learning(settings, causal),
         args=arguments,
-        processing_class=tokenizer,
-        train_dataset=_dataset(train_rows),
-        eval_dataset=_dataset(test_rows) if test_rows else None,
-        peft_config=lora,
+        callbacks=list(callbacks),
     )
-    trainers.watch(trainer, "SFT", Path(settings.output))
-    return trainer
-
-
-def _dataset(rows: list[data.Row]) -> Dataset:
-    return as_dataset({"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]})
-
-
-def export(trainer: MixedSFTTrainer, base: Path, out: Path, dtype: torch.dtype) -> None:
-    """Write the adapter, and base + adapter merged in float32 as the model that all later stages stand on."""
-    with runs.whole_folder(out / "adapter") as aside:
-        model.save_trained(trainer.model, aside)
-    model.export_merged(base, out / "adapter", out / "model", dtype=dtype)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ mixture that moves between two steps does not allow, and would pad rows: the row
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,19 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainerCallback
 
+from alignment import sft_sharded as sharded
 from alignment.sft_plan import Plan
 from finlm import jsonl, runs
-from finlm.batches import PackedBatch, packed
+from finlm.batches import IGNORE, PackedBatch, packed
 from finlm.checkpoints import WholeCheckpoints
-from finlm.data import IGNORE
-from finlm.likelihood import token_log_probs
 from finlm.metrics import append_metrics
 from finlm.mixture_moves import MixtureMoves, moved
 from finlm.model import save_trained
 from finlm.samples import Row, Sample
 from finlm.sft_records import HELD_OUT, CategoryLoss, HeldOutLoss, is_text, read_held_out
-from finlm.unpadded import packed_states
 
 BEST = "best"
 
@@ -80,6 +80,7 @@ class PackedTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         moves: How shares move.
         settings: When held-out loss is measured.
         folder: The run's folder.
+        autocast: Dtype that float32 weights compute in; None computes in the weights' own.
         given: As Trainer takes them; no data sets.
 
     Attributes:
@@ -94,6 +95,7 @@ class PackedTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         moves: MixtureMoves,
         settings: HeldOutSettings,
         folder: Path,
+        autocast: torch.dtype | None = None,
         **given: Any,
     ) -> None:
         super().__init__(**given)
@@ -102,6 +104,8 @@ class PackedTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = True  # losses are divided by the step's tokens, not by its micro-batches
         self.args.ignore_data_skip = True  # the loader begins where the run stands
         self.add_callback(Evaluate(self))
+        self._autocast = autocast
+        sharded.prepare(self, autocast or self.model.dtype)
 
     def get_train_dataloader(self) -> Any:
         """Return the plan's micro-batches."""
@@ -123,23 +127,27 @@ class PackedTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         A step without a learned token has loss 0. Several processes average gradients: theirs are sums here, so each
         loss is multiplied by their number.
         """
-        nll_N = self.losses(model, inputs)
-        count = num_items_in_batch if num_items_in_batch is not None else torch.tensor(len(nll_N), device=nll_N.device)
+        nll_L = self.losses(model, inputs)
+        count = num_items_in_batch if num_items_in_batch is not None else torch.tensor(len(nll_L), device=nll_L.device)
         # clamped on the device: the host need not wait for the pass
-        loss = nll_N.sum() / count.clamp(min=1) * self.args.world_size
+        loss = nll_L.sum() / count.clamp(min=1) * self.args.world_size
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def losses(self, model: Any, inputs: PackedBatch) -> Tensor:
         """Return the negative log-likelihood of every learned token, (L,), float32, nats."""
-        causal = self.accelerator.unwrap_model(model)
-        causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
-        hidden_ND = packed_states(causal.model, inputs["input_ids"], inputs["bounds"], inputs["longest"])
-        is_learned_N = inputs["labels"] != IGNORE
-        states_LD, tokens_L = hidden_ND[is_learned_N], inputs["labels"][is_learned_N]
-        if not len(tokens_L):
-            return hidden_ND.float().sum() * torch.zeros(1, device=hidden_ND.device)
-        logp_L, _ = token_log_probs(states_LD, tokens_L, causal.get_output_embeddings().weight)
-        return -logp_L
+        with torch.autocast(self.args.device.type, self._autocast, enabled=self._autocast is not None):
+            nll_L: Tensor = model(**inputs)
+        return nll_L
+
+    def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> AbstractContextManager[None]:
+        """Do nothing: `losses` says what is computed in which dtype."""
+        return nullcontext()
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        found = super()._get_grad_norm(model, grad_norm)
+        if self.is_deepspeed_enabled:
+            sharded.check_norm(found, self.state.global_step + 1)
+        return found.full_tensor() if isinstance(found, DTensor) else found  # a shard's is a part
 
     @torch.no_grad()
     def evaluate_by_category(self) -> HeldOutLoss:
@@ -169,7 +177,30 @@ class PackedTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
             ),
         )
 
+    # ------------------------------------------------------------------------------------------ weights in shards
+
+    def whole_weights(self) -> dict[str, Tensor] | None:
+        """Return what is trained, put together on the main process; None where no process holds a part only.
+
+        All processes must call this.
+        """
+        return sharded.whole(self)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save what is trained; Trainer's own would put a frozen base together as well."""
+        weights = self.whole_weights()
+        if weights is None:
+            super().save_model(output_dir, _internal_call)
+        else:
+            self._save(output_dir, state_dict=weights)
+
     # ------------------------------------------------------------------------------------------ what follows
+
+    def is_over(self, step: int) -> bool:
+        """True if nothing is left to learn behind `step`: it is the last one, or the evaluation there ended the run."""
+        history = [one for one in read_held_out(self.folder) if one.step <= step]
+        is_evaluated = bool(history) and history[-1].step == step
+        return super().is_over(step) or (is_evaluated and has_ended(history, self.settings.patience))
 
     def take_up(self) -> None:
         """Read the evaluations up to where the run stands; later ones come again."""
@@ -192,13 +223,16 @@ class PackedTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
             append_metrics(self.folder / "metrics.jsonl", record.step, {"eval_loss": loss})
         if self.args.should_save:
             jsonl.write(self.folder / HELD_OUT, self.history)
-            if best_of(self.history) is record:
-                self.keep_best(record)
+        if best_of(self.history) is record:
+            self.keep_best(record)
 
     def keep_best(self, record: HeldOutLoss) -> None:
-        """Write the trained weights to `best/`, whole or not at all."""
+        """Write the trained weights to `best/`, whole or not at all; all processes together."""
+        weights = self.whole_weights()
+        if not self.args.should_save:
+            return
         with runs.whole_folder(self.folder / BEST) as aside:
-            save_trained(self.accelerator.unwrap_model(self.model), aside)
+            save_trained(self.model, aside, weights)
             said = {"step": record.step, "loss": answer_loss(record)}
             (aside / "best.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
 
@@ -218,6 +252,8 @@ class Evaluate(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """See the class."""
         trainer, step = self._trainer, state.global_step
+        # a Trainer would count it from where this start began
+        state.epoch = step / args.max_steps
         ends_round = trainer.moves.every and step % trainer.moves.every == 0 and step < args.max_steps
         is_due = trainer.settings.every and step % trainer.settings.every == 0
         if not (ends_round or is_due or step == args.max_steps):
@@ -230,7 +266,7 @@ class Evaluate(TrainerCallback):  # type: ignore[misc]
             plan.begin_round(step, *moved(plan.rounds[-1].shares, first, ends, plan.passes, trainer.moves))
         if args.should_save:
             trainer.plan.write()
-        if is_over(trainer.history, trainer.settings.patience):
+        if has_ended(trainer.history, trainer.settings.patience):
             control.should_training_stop = True
 
 
@@ -259,7 +295,7 @@ def best_of(history: Sequence[HeldOutLoss]) -> HeldOutLoss | None:
     return history[min(judged)[1]] if judged else None
 
 
-def is_over(history: Sequence[HeldOutLoss], patience: int) -> bool:
+def has_ended(history: Sequence[HeldOutLoss], patience: int) -> bool:
     """True if the last `patience` evaluations brought nothing better than what was best before them."""
     best = best_of(history)
     return bool(patience) and best is not None and len(history) - 1 - list(history).index(best) >= patience

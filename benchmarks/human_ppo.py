@@ -133,8 +133,10 @@ def main() -> None:
     share, no_checkpointing = f"--test_share={TEST_SHARE}", '{"report_to": "none", "gradient_checkpointing": false}'
     common = ["--lora", every_layer, share, "--max_length=768", "--micro_batch=32", "--trainer", no_checkpointing]
     stage(
-        "sft", *common, "--instructions", f'["{root}/instructions.jsonl"]', "--text", "[]", "--text_share=0",
-        '--forms=[""]', "--steps=60", "--batch_size=32", "--learning_rate=5e-4", "--test_rows=64", "--save_steps=60",
+        "sft", *common, "--instructions_general", f'["{root}/instructions.jsonl"]', "--instructions_finance", "[]",
+        "--text_general", "[]", "--text_finance", "[]", "--shares.instructions_general=1", "--shares.text_general=0",
+        "--shares.text_finance=0", "--shares.instructions_finance=0", '--forms=[""]', "--steps=60", "--batch_size=8",
+        "--micro_batch=8", "--learning_rate=5e-4", "--held_out.samples=64", "--save_steps=60",
     )  # fmt: skip
     reward = [*common, "--batch_size=32", "--learning_rate=2e-4", "--test_pairs=600", "--normalise_on=256"]
     reward += [f"--candidates={root}/none.jsonl", "--save_steps=1000"]

@@ -113,7 +113,7 @@ def measure_apart(given: argparse.Namespace) -> list[Path]:
         out = given.out.with_suffix(f".{side}.json")
         out.unlink(missing_ok=True)
         command = [sys.executable, *launcher(given), __file__, "--side", side, "--out", str(out)]
-        for name in ("shape", "tune", "documents", "steps", "accumulate", "sharder", "micro_batch"):
+        for name in ("shape", "tune", "optimizer", "documents", "steps", "accumulate", "sharder", "micro_batch"):
             if getattr(given, name) is not None:
                 command += [f"--{name.replace('_', '-')}", str(getattr(given, name))]
         print(" ".join(command), flush=True)
@@ -183,6 +183,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", action="append", choices=sft_sides.SIDES, default=[], help="default: all, one by one")
     parser.add_argument("--tune", choices=("lora", "full"), default="lora", help="what learns (default: %(default)s)")
+    parser.add_argument(
+        "--optimizer", choices=("adamw", "adamw_8bit"), help="of ours (default: adamw; full: adamw_8bit)"
+    )
     parser.add_argument("--shape", default="6b", help="6b, or tiny to try the script (default: %(default)s)")
     parser.add_argument("--documents", type=int, default=512, help="drawn documents (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=10, help="steps after the first (default: %(default)s)")
@@ -192,8 +195,10 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="NAME=VALUE of SFTConfig, for TRL's sides")
     parser.add_argument("--profile", type=Path, help="write a table of one more pass's kernels here, for ours")
     parser.add_argument("--processes", type=int, default=1, help="GPUs, of one host, for ours (default: %(default)s)")
-    sharders = ("fsdp2", "zero3", "multi_gpu")
-    parser.add_argument("--sharder", choices=sharders, default="fsdp2", help="of several GPUs (default: %(default)s)")
+    sharders = ("sft_fsdp2", "sft_zero3", "multi_gpu")
+    parser.add_argument(
+        "--sharder", choices=sharders, default="sft_fsdp2", help="of several GPUs (default: %(default)s)"
+    )
     parser.add_argument("--merge", type=Path, nargs="+", help="files to gather in one instead of measuring")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     given = parser.parse_args()

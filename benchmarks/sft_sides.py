@@ -18,20 +18,19 @@ import msgspec
 import numpy as np
 import torch
 import yaml
-from peft import PeftModel
 from torch import Tensor
-from transformers import LlamaConfig, TrainerCallback, TrainingArguments
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 from transformers.training_args import OptimizerNames
 
+from alignment import sft_tuning
+from alignment.sft import SFTSettings, make_trainer
 from alignment.sft_plan import Plan
-from alignment.sft_trainer import HeldOutSettings, PackedTrainer
+from alignment.sft_trainer import PackedTrainer
 from benchmarks import six_billion
 from benchmarks.clock import Clock
 from benchmarks.six_billion import PAD
-from finlm import fused_layers, fused_lora, unpadded
-from finlm.batches import packed
-from finlm.data import IGNORE
-from finlm.mixture_moves import MixtureMoves
+from finlm import fused_layers, unpadded
+from finlm.batches import IGNORE, packed
 from finlm.samples import Row, Sample
 from finlm.sft_records import MIXTURE, Mixed
 
@@ -178,46 +177,42 @@ def as_sample(document: Document, number: int) -> Sample:
     return Sample("text-general", np.array(document, dtype=np.int32), is_learned, str(number), "en", f"drawn:{number}")
 
 
-def make_model(config: LlamaConfig, tune: str) -> Any:
-    """Return the model with random weights as `load_causal` and the trainer's assembly prepare it."""
-    base = fused_layers.install(unpadded.install(six_billion.random_model(config), for_packed=True))
-    if tune == "full":
-        return base.requires_grad_(True)
-    adapted = PeftModel(base, six_billion.adapter())
-    fused_lora.install(adapted)
-    return adapted
-
-
-def small_moments() -> dict[str, str]:
-    """Return the optimizer with moments of eight bits that is there, as fields of TrainingArguments; else none."""
-    if torch.cuda.is_available() and importlib.util.find_spec("torchao"):
-        # a step of 1e-5 is below the last bit of most bfloat16 weights: rounded by chance it counts on average
-        return {"optim": "adamw_torch_8bit", "optim_args": "bf16_stochastic_round=True"}
-    if torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes"):
-        return {"optim": "adamw_bnb_8bit"}
-    return {}
+def make_model(config: LlamaConfig, settings: SFTSettings) -> LlamaForCausalLM:
+    """Return the model with random weights as `load_causal` gives one that was stored."""
+    base = six_billion.random_model(config).to(sft_tuning.kept_in(settings, six_billion.device()))
+    made: LlamaForCausalLM = fused_layers.install(unpadded.install(base.requires_grad_(True)))
+    return made
 
 
 def ours(given: argparse.Namespace, found: list[Document]) -> Run:
-    """Run our trainer: packed rows, variable-length attention, fused layers and adapters."""
+    """Run our trainer as `finlm sft` assembles it: packed rows, variable-length attention, fused parts."""
     config, counter = six_billion.shape(given.shape), Counter()
     micro_batch = given.micro_batch or 4
-    shared = common(given) | {"learning_rate": LEARNING_RATE[given.tune], "bf16": False}
+    shared = common(given)
     folder = Path(shared["output_dir"])
-    samples = [as_sample(document, number) for number, document in enumerate(found)]
-    streams, rows = {"text-general": samples}, micro_batch * given.accumulate * PROCESSES
-    trainer = counted(PackedTrainer, counter)(
-        plan=Plan(streams, {"text-general": 1.0}, room=ROW, rows=rows, seed=0, folder=folder),
-        held_out={},
-        moves=MixtureMoves(),
-        settings=HeldOutSettings(),
-        folder=folder,
-        model=make_model(config, given.tune),
-        args=TrainingArguments(
-            per_device_train_batch_size=micro_batch,
-            **shared | (small_moments() if given.tune == "full" else {}),
-        ),
+    rows = micro_batch * given.accumulate * PROCESSES
+    settings = SFTSettings(
+        output=str(folder),
+        tune=given.tune,
+        optimizer=given.optimizer or ("adamw_8bit" if given.tune == "full" else "adamw"),
+        dtype="bfloat16",
+        steps=shared["max_steps"],
+        batch_size=rows,
+        micro_batch=micro_batch,
+        max_length=ROW,
+        learning_rate=LEARNING_RATE[given.tune],
+        trainer={name: shared[name] for name in ("report_to", "disable_tqdm")} | {"gradient_checkpointing": False},
+    )
+    sft_tuning.require(settings.optimizer, PROCESSES)
+    streams = {"text-general": [as_sample(document, number) for number, document in enumerate(found)]}
+    trainer = make_trainer(
+        settings,
+        make_model(config, settings),
+        Plan(streams, {"text-general": 1.0}, room=ROW, rows=rows, seed=0, folder=folder),
+        {},
+        kind=counted(PackedTrainer, counter),
         callbacks=[Timer(counter)],
+        save_strategy="no",
     )
     counter.clock.around(trainer.accelerator, "backward", lambda *_: "backward")
     conditions = {

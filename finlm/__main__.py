@@ -11,7 +11,6 @@ from pathlib import Path
 COMMANDS = {
     "selfqa": ("selfqa.generate", "filings -> grounded instructions"),
     "sft": ("alignment.sft", "instructions and text -> fine-tuned model"),
-    "sft-streams": ("alignment.sft_streams", "the same from four packed streams, to take its place"),
     "sft-report": ("finlm.sft_report", "how fine-tuning went, several runs beside each other, as a page"),
     "respond": ("alignment.respond", "prompts -> several candidate answers each"),
     "annotate serve": ("annotation.serve", "install and start Label Studio on this machine"),

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finlm.data import IGNORE
 from finlm.samples import Row
+
+IGNORE = -100
+"""The label of a token that is not learned, as torch's cross entropy has it."""
 
 
 class PackedBatch(TypedDict):
@@ -23,6 +25,8 @@ class PackedBatch(TypedDict):
     """(N,), int64."""
     labels: Tensor
     """(N,): the token that each place is to predict, `IGNORE` where it is not learned and at a sample's end."""
+    learned: Tensor
+    """(L,), int64: the places whose label is no `IGNORE`; found here, for a GPU would have to be waited for."""
     bounds: Tensor
     """(S + 1,), int32: where each sample begins, and the end of the last."""
     longest: int
@@ -47,6 +51,7 @@ def packed(rows: Sequence[Row]) -> PackedBatch:
     return PackedBatch(
         input_ids=torch.from_numpy(ids),
         labels=torch.from_numpy(labels),
+        learned=torch.from_numpy(np.flatnonzero(labels != IGNORE)),
         bounds=torch.tensor(bounds, dtype=torch.int32),
         longest=max(map(len, samples)),
     )

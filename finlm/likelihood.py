@@ -42,11 +42,11 @@ def token_log_probs(
         tokens_N: Token ids.
         head_VD: The output embedding; its dtype is the dtype of the product.
         temperature: Divides the logits, as in sampling.
-        chunk: Tokens at a time.
+        chunk: Tokens at a time; on CUDA more, where `token_log_probs_wide` will do.
         kept_NU: Tokens that the distributions are restricted to, from `kept_tokens`; None: all.
         entropy_learns: True if the entropies carry gradient.
     """
-    if kept_NU is None and not entropy_learns and not head_VD.requires_grad and head_VD.device.type == "cuda":
+    if kept_NU is None and not entropy_learns and head_VD.device.type == "cuda":
         return token_log_probs_wide(states_ND, tokens_N, head_VD, temperature=temperature)
     parts = zip(torch.split(states_ND, chunk), torch.split(tokens_N, chunk), strict=True)
     kept_parts = torch.split(kept_NU, chunk) if kept_NU is not None else repeat(None)
@@ -63,7 +63,8 @@ def token_log_probs_wide(
     """Return what `token_log_probs` does, from logits in float32 of states and a head in half precision.
 
     A logit of 20 in bfloat16 is 0.06 off, and so is every log-probability of its token. CUDA sums in float32 anyway;
-    here it also hands the sums out so. The head is frozen, and the entropies carry no gradient.
+    here it also hands the sums out so. Under autocast a float32 head is rounded to autocast's dtype for the products
+    alone. A head that learns gets its gradient summed over the chunks in float32. The entropies carry no gradient.
 
     Args:
         states_ND: Hidden state before each token.
@@ -72,7 +73,10 @@ def token_log_probs_wide(
         temperature: Divides the logits, as in sampling.
         chunk: Tokens at a time; 4,096 of a vocabulary of 40,000 take 0.65 GB.
     """
-    found: tuple[Tensor, Tensor] = _Chosen.apply(states_ND, tokens_N, head_VD, temperature, chunk)  # type: ignore[no-untyped-call]
+    device = head_VD.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head_VD.dtype
+    with torch.autocast(device, enabled=False):
+        found: tuple[Tensor, Tensor] = _Chosen.apply(states_ND, tokens_N, head_VD, temperature, chunk, dtype)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -84,9 +88,15 @@ class _Chosen(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states_ND: Tensor, tokens_N: Tensor, head_VD: Tensor, temperature: float, chunk: int
+        ctx: Any,
+        states_ND: Tensor,
+        tokens_N: Tensor,
+        head_VD: Tensor,
+        temperature: float,
+        chunk: int,
+        dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
-        states_ND, whole_WD = states_ND.to(head_VD.dtype), aligned_head.whole(head_VD)
+        states_ND, whole_WD = states_ND.to(dtype), aligned_head.aligned(head_VD.to(dtype))
         pieces = []
         for states, tokens in zip(torch.split(states_ND, chunk), torch.split(tokens_N, chunk), strict=True):
             logits_NV = product(states, whole_WD.T).div_(temperature)[:, : len(head_VD)]
@@ -95,7 +105,8 @@ class _Chosen(torch.autograd.Function):
             mean_N = torch.linalg.vecdot(torch.softmax(logits_NV, dim=-1), logits_NV)
             pieces.append((logp_N, log_z_N - mean_N, log_z_N))
         logp_N, entropy_N, log_z_N = (torch.cat(column) for column in zip(*pieces, strict=True))
-        ctx.save_for_backward(states_ND, tokens_N, whole_WD, log_z_N)
+        # the head itself, not what was made of it: one that is put together of shards lives in that memory only
+        ctx.save_for_backward(states_ND, tokens_N, head_VD, log_z_N)
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.mark_non_differentiable(entropy_N)
         return logp_N, entropy_N
@@ -103,16 +114,22 @@ class _Chosen(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         # what is computed for rows of zeros meets them again in the second product
-        states_ND, tokens_N, whole_WD, log_z_N = ctx.saved_tensors
+        states_ND, tokens_N, head_VD, log_z_N = ctx.saved_tensors
+        whole_WD = aligned_head.aligned(head_VD.to(states_ND.dtype))
         parts = (torch.split(part, ctx.chunk) for part in (states_ND, tokens_N, log_z_N, gradients[0]))
-        pieces = []
+        pieces, of_head_WD = [], None
         for states, tokens, log_z, gradient_N in zip(*parts, strict=True):
             logits_NW = product(states, whole_WD.T).div_(ctx.temperature)
             of_logits_NW = logits_NW.sub_(log_z.unsqueeze(1)).exp_().neg_()
             of_logits_NW.scatter_add_(1, tokens.unsqueeze(1), torch.ones_like(log_z).unsqueeze(1))
             of_logits_NW.mul_(gradient_N.unsqueeze(1) / ctx.temperature)
-            pieces.append(of_logits_NW.to(whole_WD.dtype) @ whole_WD)
-        return torch.cat(pieces), None, None, None, None
+            of_logits = of_logits_NW.to(whole_WD.dtype)
+            pieces.append(of_logits @ whole_WD)
+            if ctx.needs_input_grad[2]:
+                more_WD = product(of_logits.T, states)
+                of_head_WD = more_WD if of_head_WD is None else of_head_WD.add_(more_WD)
+        of_head_VD = None if of_head_WD is None else of_head_WD[: len(head_VD)].to(head_VD.dtype)
+        return torch.cat(pieces), None, of_head_VD, None, None, None
 
 
 def _logits(states_ND: Tensor, head_VD: Tensor, temperature: float) -> Tensor:

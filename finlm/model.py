@@ -3,8 +3,10 @@
 Weights come from safetensors and JSON only; no code of a model folder is ever run.
 """
 
+import copy
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import psutil
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -167,12 +170,18 @@ def order_targets(lora: Any) -> None:
         lora.target_modules = sorted(lora.target_modules)
 
 
-def save_trained(model: Any, folder: Path) -> None:
-    """Write what was trained into a folder: the adapter of a PEFT model, else the whole model."""
+def save_trained(model: Any, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """Write what was trained into a folder: the adapter of a PEFT model, else the whole model.
+
+    Args:
+        model: The model.
+        folder: Where to.
+        weights: The trained weights by name, where the model holds shards of them.
+    """
     adapters = getattr(model, "peft_config", {})
     for lora in adapters.values():
         order_targets(lora)
-    model.save_pretrained(folder, **({"save_embedding_layers": False} if adapters else {}))
+    model.save_pretrained(folder, state_dict=weights, **({"save_embedding_layers": False} if adapters else {}))
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's names no data of ours
 
 
@@ -181,8 +190,23 @@ def export_merged(base: Path, adapter: Path, out: Path, *, dtype: torch.dtype) -
     tokenizer = load_tokenizer(base)
     model = load_causal(base, dtype=torch.float32, device=torch.device("cpu"))
     merged: Any = _adapted(model, adapter)
-    merged = merged.merge_and_unload().to(dtype)
-    runs.need_disk(out, 1.1 * sum(p.numel() * p.element_size() for p in merged.parameters()) / 1e9)
+    export_whole(merged.merge_and_unload().to(dtype), tokenizer, out)
+
+
+def export_whole(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+    """Write a model folder, whole or not at all."""
+    runs.need_disk(out, 1.1 * sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9)
     with runs.whole_folder(out) as aside:
-        merged.save_pretrained(aside)
+        model.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
+
+
+def copy_of(model: LlamaForCausalLM, weights: Mapping[str, Tensor], dtype: torch.dtype) -> LlamaForCausalLM:
+    """Return a model of another's shape with these weights, rounded to `dtype`, in main memory."""
+    with torch.device("meta"):
+        made = LlamaForCausalLM(copy.deepcopy(model.config))
+    here = {name: weight.detach().to("cpu", dtype) for name, weight in weights.items()}
+    made.load_state_dict(here, strict=not model.config.tie_word_embeddings, assign=True)
+    made.tie_weights()
+    made.generation_config = model.generation_config
+    return made

@@ -1,4 +1,4 @@
-"""What the stages that train through TRL set in common, and how their runs are watched."""
+"""What the stages that train through a Trainer set in common, and how their runs are watched."""
 
 import dataclasses
 import os
@@ -50,7 +50,12 @@ class Trained(Protocol):
 
     @property
     def trainer(self) -> dict[str, Any]:
-        """The user's further fields of the TRL configuration."""
+        """The user's further fields of the Trainer's configuration."""
+
+
+def processes() -> PartialState:
+    """Return the processes of this run; without a GPU they must be told, or each takes itself for the only one."""
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def arguments(kind: type[Arguments], settings: Trained, device: torch.device, **fixed: Any) -> Arguments:
@@ -65,11 +70,11 @@ def arguments(kind: type[Arguments], settings: Trained, device: torch.device, **
     Raises:
         UserError: The batch does not divide over the processes, or the section sets what is not its to set.
     """
-    processes = PartialState().num_processes
-    if settings.batch_size % (settings.micro_batch * processes):
+    count = processes().num_processes
+    if settings.batch_size % (settings.micro_batch * count):
         raise UserError(
             f"batch_size {settings.batch_size} must be a multiple of micro_batch {settings.micro_batch} x "
-            f"{processes} processes."
+            f"{count} processes."
         )
     out = Path(settings.output)
     # TensorBoard would begin in the working folder, and in another one at each start
@@ -79,7 +84,7 @@ def arguments(kind: type[Arguments], settings: Trained, device: torch.device, **
         "max_steps": settings.steps,
         "per_device_train_batch_size": settings.micro_batch,
         "per_device_eval_batch_size": settings.micro_batch,
-        "gradient_accumulation_steps": settings.batch_size // (settings.micro_batch * processes),
+        "gradient_accumulation_steps": settings.batch_size // (settings.micro_batch * count),
         "learning_rate": settings.learning_rate,
         "warmup_steps": settings.steps // 20,
         "save_strategy": "steps",

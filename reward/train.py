@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from peft import LoraConfig
 from transformers import LlamaForSequenceClassification, set_seed
 from trl import RewardConfig, RewardTrainer
@@ -108,13 +107,13 @@ def main(settings: RewardSettings) -> None:
     inputs = {"model": base, "preferences": Path(settings.preferences)}
     if Path(settings.candidates).is_file():
         inputs["candidates"] = Path(settings.candidates)
-    with PartialState().main_process_first():
+    with trainers.processes().main_process_first():
         run = runs.Run.open(
             out,
             "reward",
             settings,
             inputs=inputs,
-            overwrite=settings.overwrite and PartialState().is_main_process,
+            overwrite=settings.overwrite and trainers.processes().is_main_process,
         )
     if run.is_finished:
         print(f"{out} is finished; --overwrite true begins afresh, --output names another folder.")

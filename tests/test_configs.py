@@ -14,8 +14,9 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_multi_gpu_env
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
-from trl import RewardConfig, SFTConfig
+from torch.distributed.fsdp import StateDictType
+from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
+from trl import RewardConfig
 
 from alignment.make_roles import check_fsdp
 from finlm import config
@@ -38,8 +39,9 @@ MODULES = {
     "evaluate": "finlm.evaluate",
 }
 SIZES = ("demo", "6b")
-FILES = [(stage, size) for stage in MODULES for size in SIZES] + [("ppo", "6b_full")]
-TRAINERS = {"sft": SFTConfig, "reward": RewardConfig}
+MORE = [("ppo", "6b_full"), ("sft", "6b_full"), ("sft", "6b_stage1"), ("sft", "6b_stage2")]
+FILES = [(stage, size) for stage in MODULES for size in SIZES] + MORE
+TRAINERS = {"sft": TrainingArguments, "reward": RewardConfig}
 SMOLLM2_LAYERS = 30
 """Layers of SmolLM2-135M, which the demo trains (its model card)."""
 STAGE_FILES = sorted(path for path in CONFIGS.glob("*.yaml"))
@@ -65,16 +67,15 @@ def loaded(stage: str, size: str) -> Any:
 
 def test_every_file_below_configs_is_known_here() -> None:
     found = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_file()}
-    expected = {f"{stage}_{size}.yaml" for stage in MODULES for size in SIZES}
-    expected |= {f"accelerate/{name}.yaml" for name in ("fsdp2", "multi_gpu", "one_process", "zero3")}
-    expected |= {"model/6b.json", "ppo_6b_full.yaml"}
-    assert found == expected
-    assert len(STAGE_FILES) == 23
+    expected = {f"{stage}_{size}.yaml" for stage, size in FILES} | {"model/6b.json"}
+    accelerate = ("fsdp2", "multi_gpu", "one_process", "sft_fsdp2", "sft_zero3", "zero3")
+    assert found == expected | {f"accelerate/{name}.yaml" for name in accelerate}
+    assert len(STAGE_FILES) == 26
 
 
 def test_every_command_with_settings_has_both_sizes() -> None:
     # demo takes every stage's own; the others have nothing to be sized
-    without = {"annotate import", "chat", "demo", "rollouts", "sft-report", "sft-streams"}
+    without = {"annotate import", "chat", "demo", "rollouts", "sft-report"}
     modules = {module for name, (module, _) in COMMANDS.items() if name not in without}
     assert set(MODULES.values()) == modules
     assert {stage.name for stage in STAGES} <= set(MODULES)
@@ -98,7 +99,7 @@ def test_file_loads_and_what_it_says_is_what_the_stage_gets(stage: str, size: st
 
 @pytest.mark.parametrize("path", STAGE_FILES, ids=lambda path: path.stem)
 def test_typo_and_wrong_type_are_named(path: Path, tmp_path: Path) -> None:
-    stage = path.stem.removesuffix("_full").rsplit("_", 1)[0]
+    stage = next(stage for stage, size in FILES if path.stem == f"{stage}_{size}")
     said = yaml.safe_load(path.read_text(encoding="utf-8"))
     name = next(name for name, value in said.items() if not isinstance(value, bool))
     more = ["--corpus", "filings"] if stage == "selfqa" else []
@@ -139,7 +140,7 @@ def test_lora_section_is_pefts(stage: str, size: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("stage", TRAINERS)
-def test_trainer_section_is_trls(stage: str, size: str, tmp_path: Path) -> None:
+def test_trainer_section_is_its_librarys(stage: str, size: str, tmp_path: Path) -> None:
     ours = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "report_to": "none"}
     given = loaded(stage, size).trainer
     made = config.section("trainer", given, TRAINERS[stage], ours)
@@ -189,7 +190,10 @@ def test_6b_has_the_parameters_of_its_recipe() -> None:
         assert LlamaForCausalLM(shape).num_parameters() == 2 * 39438 * 4096 + 30 * layer + 4096 == 6_394_580_992
 
 
-@pytest.mark.parametrize(("name", "processes"), [("one_process", 1), ("multi_gpu", 8), ("fsdp2", 8), ("zero3", 8)])
+SEVERAL = ("multi_gpu", "fsdp2", "zero3", "sft_fsdp2", "sft_zero3")
+
+
+@pytest.mark.parametrize(("name", "processes"), [("one_process", 1), *((name, 8) for name in SEVERAL)])
 def test_accelerate_reads_its_files(name: str, processes: int) -> None:
     found = load_config_from_file(str(CONFIGS / "accelerate" / f"{name}.yaml"))
     assert found.num_processes == processes
@@ -221,6 +225,38 @@ def test_fsdp2_says_what_ppo_shards_by(monkeypatch: pytest.MonkeyPatch) -> None:
     plugin.fsdp_version = 1
     with pytest.raises(UserError, match="fsdp_version is 1"):
         check_fsdp(plugin)
+
+
+def test_sft_fsdp2_says_what_fine_tuning_shards_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched("sft_fsdp2", monkeypatch)
+    plugin = FullyShardedDataParallelPlugin()
+    assert plugin.fsdp_version == 2
+    assert plugin.reshard_after_forward is False
+    assert plugin.state_dict_type == StateDictType.FULL_STATE_DICT  # checkpoints are whole
+    assert plugin.transformer_cls_names_to_wrap == ["LlamaDecoderLayer"]
+    assert plugin.mixed_precision_policy is None
+    assert not plugin.cpu_ram_efficient_loading
+
+
+def test_sft_zero3_lets_the_model_be_saved_and_steps_be_gathered() -> None:
+    """Read as it lies there: the plugin that accelerate makes of it needs deepspeed."""
+    said = load_config_from_file(str(CONFIGS / "accelerate" / "sft_zero3.yaml")).deepspeed_config
+    assert said["zero3_save_16bit_model"] is True
+    assert said["gradient_accumulation_steps"] == said["gradient_clipping"] == "auto"  # a Trainer's are refused else
+
+
+def test_the_second_stage_of_fine_tuning_begins_with_the_firsts_model() -> None:
+    first, second = loaded("sft", "6b_stage1"), loaded("sft", "6b_stage2")
+    assert second.model == f"{first.output}/model"
+    assert second.output == loaded("sft", "6b").output  # what candidates, reward model and PPO stand on
+    assert first.by_stream["text-finance"] == first.by_stream["instructions-finance"] == 0
+    for kind in ("text", "instructions"):  # the recipe's general : finance
+        assert second.by_stream[f"{kind}-general"] == pytest.approx(4 * second.by_stream[f"{kind}-finance"])
+    processes = load_config_from_file(str(CONFIGS / "accelerate" / "sft_fsdp2.yaml")).num_processes
+    for stage in (first, second):
+        assert stage.batch_size % (stage.micro_batch * processes) == 0
+        assert (stage.tune, stage.optimizer) == ("full", "adamw")
+    assert loaded("sft", "6b_full").optimizer == "adamw_8bit"
 
 
 def test_full_6b_takes_the_same_answers_a_step_as_the_6b_with_adapters() -> None:

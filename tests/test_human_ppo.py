@@ -110,7 +110,7 @@ def changes(tiny: Tiny) -> dict[str, Any]:
     learned["threads"] = 1
     reward = {**learned, "test_pairs": 8, "normalise_on": 8}
     return {
-        "sft": {**learned, "model": str(tiny.base), "test_rows": 4},
+        "sft": {**learned, "model": str(tiny.base), "held_out.samples": 4, "batch_size": 4, "micro_batch": 4},
         "reward": reward,
         "independent": reward,
         "ppo": {

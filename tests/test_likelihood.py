@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from finlm.likelihood import answer_log_probs, output_head, token_log_probs
+from finlm.likelihood import answer_log_probs, output_head, token_log_probs, token_log_probs_wide
 from finlm.model import load_causal
 
 
@@ -38,6 +38,52 @@ def test_gradients_equal_those_of_log_softmax(chunk: int) -> None:
     (torch.log_softmax(theirs @ head.T / 0.7, dim=-1)[torch.arange(23), tokens] * weights).sum().backward()
     assert ours.grad is not None
     torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-6), (torch.bfloat16, 4e-3)])
+@pytest.mark.parametrize("chunk", [4096, 23, 7, 1])
+def test_a_head_that_learns_has_float64s_gradient_in_any_chunks(chunk: int, dtype: torch.dtype, off: float) -> None:
+    """Of the same rounded states and head; sums over chunks are float32, so that chunks of one token lose nothing."""
+    states, tokens, head = (one.to(dtype) if one.is_floating_point() else one for one in drawn())
+    weights = torch.linspace(-1, 1, 23)
+    ours, theirs = (
+        [one.detach().clone().to(kind).requires_grad_() for one in (states, head)] for kind in (dtype, torch.float64)
+    )
+    logp, _ = token_log_probs_wide(ours[0], tokens, ours[1], temperature=0.7, chunk=chunk)
+    assert logp.dtype == torch.float32
+    (logp * weights).sum().backward()
+    wanted = torch.log_softmax(theirs[0] @ theirs[1].T / 0.7, dim=-1)[torch.arange(23), tokens]
+    (wanted * weights.double()).sum().backward()
+    torch.testing.assert_close(logp.double(), wanted, atol=2e-5, rtol=1e-5)
+    for one, gold in zip(ours, theirs, strict=True):
+        assert one.grad is not None
+        assert gold.grad is not None
+        assert one.grad.dtype == dtype
+        assert float((one.grad.double() - gold.grad).norm() / gold.grad.norm()) < off
+
+
+def test_no_token_at_all_gives_gradients_of_zero() -> None:
+    states, tokens, head = drawn()
+    states, head = states[:0].requires_grad_(), head.requires_grad_()
+    for path in (token_log_probs, token_log_probs_wide):
+        states.grad = head.grad = None
+        path(states, tokens[:0], head)[0].sum().backward()
+        assert head.grad is not None
+        assert not head.grad.any()
+
+
+def test_under_autocast_the_products_alone_are_rounded() -> None:
+    """What a float32 head gives is what its rounded copy gives; its gradient is float32."""
+    states, tokens, head = drawn()
+    wide = head.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = token_log_probs_wide(states, tokens, wide)
+    wanted, _ = token_log_probs_wide(states.bfloat16(), tokens, head.bfloat16())
+    assert found.equal(wanted)
+    found.sum().backward()
+    assert wide.grad is not None
+    assert wide.grad.dtype == torch.float32
+    assert not wide.grad.equal(wide.grad.bfloat16().float())
 
 
 def test_entropy_by_hand() -> None:

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from finlm import chat_format, data, jsonl
+from finlm.batches import IGNORE
 from finlm.generation import pad_right
 from finlm.records import ChoiceItem, Conversation, Message, Prompt, Provenance
 
@@ -138,13 +139,15 @@ def make_model(tokenizer: PreTrainedTokenizerFast, rows: list[Conversation], fol
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = LlamaForCausalLM(config)
-    encoded, _ = data.instruction_rows(rows, tokenizer, max_length=160)
+    every = [chat_format.encode(tokenizer, row.messages) for row in rows]
+    encoded = [row for row in every if len(row.ids) <= 160]
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
     rng = random.Random(0)
     for _ in range(100):
         batch = rng.sample(encoded, 16)
         ids_BT, is_token_BT = pad_right([row.ids for row in batch], tokenizer.pad_token_id, torch.device("cpu"))
-        labels_BT, _ = pad_right([row.labels for row in batch], data.IGNORE, torch.device("cpu"))
+        is_answer_BT, _ = pad_right([row.is_answer for row in batch], 0, torch.device("cpu"))
+        labels_BT = ids_BT.where(is_answer_BT.bool(), IGNORE)
         loss = model(input_ids=ids_BT, attention_mask=is_token_BT.long(), labels=labels_BT).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -165,12 +168,14 @@ def settings(tiny: Tiny) -> dict[str, dict[str, Any]]:
         "sft": {
             **learned,
             "model": str(tiny.base),
-            "instructions": instructions,
-            "text": [str(tiny.text)],
+            "instructions_finance": instructions,
+            "text_general": [str(tiny.text)],
+            "text_finance": [],
+            "shares": {"text_general": 0.2, "text_finance": 0.0},
             "steps": 4,
             "batch_size": 8,
             "learning_rate": 3.0e-3,
-            "test_rows": 8,
+            "held_out": {"samples": 8},
             "save_steps": 2,
             "lora": lora,
         },

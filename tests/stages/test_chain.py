@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from tiny import TEST_SHARE, TOO_LONG, conversations, paragraphs
+from tiny import TEST_SHARE, TOO_LONG, conversations
 from transformers import AutoTokenizer
 
 from finlm import chat_format, data, jsonl, model, runs, scorer
@@ -44,43 +44,45 @@ def test_sft_counts_add_up(chain, tiny) -> None:
     removed = list(jsonl.read(chain.runs / "sft" / "rejected.jsonl", Removal))
     held_out = [c for c in conversations() if data.is_held_out(c, test_share=TEST_SHARE)]
     assert counts["rows"] == 4 * 8  # steps x batch size
-    assert counts["held_out_rows"] == 8 < len(held_out)
-    assert Counter(removal.rule for removal in removed) == {"too-long": 1, "over-limit": len(held_out) - 8}
+    rules = Counter(removal.rule for removal in removed if "text-" not in removal.reason)
+    assert rules == {"too-long": 1, "over-limit": len(held_out) - 8}
     assert counts["set_aside"] == len(removed)
     every = {c.id for c in jsonl.read(tiny.instructions, Conversation)}
-    assert counts["instructions"] + counts["held_out_rows"] + counts["set_aside"] == len(every)
-    assert {removal.record_id for removal in removed} < every
+    tested = counts["samples"]["instructions-finance"] + 8
+    assert tested + sum(removal.record_id in every for removal in removed) == len(every)
+    rounds = json.loads((chain.runs / "sft" / "mixture.json").read_text(encoding="utf-8"))
+    assert rounds["rows"] == 32
+    assert rounds["rounds"][0]["shares"] == {
+        "text-general": 0.2, "text-finance": 0.0, "instructions-general": 0.0, "instructions-finance": 0.8,
+    }  # fmt: skip
 
 
 def test_sft_test_loss_is_that_of_base_and_adapter(chain, tiny) -> None:
-    """Cross entropy of the held-out answers by torch alone, before and after; their mean over batches of four rows."""
+    """Cross entropy of the held-out answers by torch alone, before and after."""
     counts = state(chain.runs / "sft")["counts"]
     tokenizer = AutoTokenizer.from_pretrained(tiny.base)
     held_out = [c for c in conversations() if data.is_held_out(c, test_share=TEST_SHARE)]
-    rows, _ = data.instruction_rows(held_out, tokenizer, max_length=128)
+    rows = [chat_format.encode(tokenizer, one.messages) for one in held_out]
+    rows = [row for row in rows if len(row.ids) <= 128]
+    chosen = [rows[place * len(rows) // 8] for place in range(8)]
     adapted = model.load_causal(tiny.base, dtype=torch.float32, device=CPU)
     for name, folder in (("test_loss_before", None), ("test_loss", chain.runs / "sft" / "adapter")):
         if folder is not None:
             adapted = PeftModel.from_pretrained(adapted, folder).eval()
-        batches = []
-        for start in (0, 4):
-            nats, tokens = 0.0, 0
-            for row in rows[start : start + 4]:
-                with torch.inference_mode():
-                    logits = adapted(input_ids=torch.tensor([row.ids])).logits[0, :-1]
-                nats += torch.nn.functional.cross_entropy(logits, torch.tensor(row.labels[1:]), reduction="sum").item()
-                tokens += row.learned
-            batches.append(nats / tokens)
-        assert counts[name] == pytest.approx(sum(batches) / 2, abs=1e-4), name
+        nats, tokens = 0.0, 0
+        for row in chosen:
+            with torch.inference_mode():
+                logits = adapted(input_ids=torch.tensor([row.ids])).logits[0, :-1]
+            losses = torch.nn.functional.cross_entropy(logits, torch.tensor(row.ids[1:]), reduction="none")
+            nats += losses[torch.tensor(row.is_answer[1:])].sum().item()
+            tokens += sum(row.is_answer)
+        assert counts[name] == pytest.approx(nats / tokens, abs=1e-4), name
 
 
-def test_text_takes_its_share_of_tokens(chain, tiny) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tiny.base)
-    counts = state(chain.runs / "sft")["counts"]
-    longest = max(len(tokenizer(text)["input_ids"]) for text in paragraphs()) + 1
-    tokens = counts["text_rows"] * longest
-    assert 0 < counts["text_rows"] < counts["rows"]
-    assert tokens > 0.2 * counts["learned_tokens"] / 2  # a fifth of all tokens, answers alone being learned
+def test_text_takes_its_share_of_tokens(chain) -> None:
+    drawn = state(chain.runs / "sft")["counts"]["drawn_tokens"]
+    # to within one sample, of 128 tokens at most, of some 4,000
+    assert drawn["text-general"] / sum(drawn.values()) == pytest.approx(0.2, abs=128 / sum(drawn.values()))
 
 
 def test_exported_model_is_base_plus_adapter(chain, tiny, tmp_path) -> None:

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from safetensors.torch import load_file
 
-from alignment import sft_streams
-from alignment.sft_streams import StreamsSettings
+from alignment import sft
+from alignment.sft import SFTSettings
 from finlm import config, jsonl, runs
 from finlm.errors import UserError
 from finlm.records import Removal
@@ -19,7 +19,7 @@ from finlm.sft_records import HeldOutLoss, Mixed
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
-def settings(tiny: Any, folder: Path, *flags: str) -> StreamsSettings:
+def settings(tiny: Any, folder: Path, *flags: str) -> SFTSettings:
     given = {
         "model": tiny.base, "instructions_finance": f'["{tiny.instructions}"]', "text_general": f'["{tiny.text}"]',
         "text_finance": "[]", "shares.text_general": 0.2, "shares.text_finance": 0, "test_share": 0.3, "steps": 4,
@@ -27,12 +27,12 @@ def settings(tiny: Any, folder: Path, *flags: str) -> StreamsSettings:
         "dtype": "float32", "held_out.samples": 8, "mixture.every": 2, "runs": folder / "runs",
         "lora": '{"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}',
     }  # fmt: skip
-    return config.parse(StreamsSettings, "", [f"--{name}={value}" for name, value in given.items()] + list(flags))
+    return config.parse(SFTSettings, "", [f"--{name}={value}" for name, value in given.items()] + list(flags))
 
 
 def test_from_files_to_a_model(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = settings(tiny, tmp_path)
-    sft_streams.main(given)
+    sft.main(given)
     out = tmp_path / "runs" / "sft"
     state = runs.read_state(out)
     assert state is not None
@@ -49,12 +49,12 @@ def test_from_files_to_a_model(tiny: Any, tmp_path: Path, capsys: pytest.Capture
     assert before.keys() == after.keys()
     assert "forgotten" in (out / "report.html").read_text(encoding="utf-8").lower()
     assert f"{counts['test_loss']:.3f}" in capsys.readouterr().out
-    sft_streams.main(given)
+    sft.main(given)
     assert "is finished" in capsys.readouterr().out
 
 
 def test_the_best_model_is_exported_where_it_is_asked_for(tiny: Any, tmp_path: Path) -> None:
-    sft_streams.main(settings(tiny, tmp_path, "--export=best", "--held_out.every=1", "--learning_rate=0.3"))
+    sft.main(settings(tiny, tmp_path, "--export=best", "--held_out.every=1", "--learning_rate=0.3"))
     state = runs.read_state(tmp_path / "runs" / "sft")
     assert state is not None
     best = json.loads((tmp_path / "runs" / "sft" / "best" / "best.json").read_text(encoding="utf-8"))
@@ -63,7 +63,7 @@ def test_the_best_model_is_exported_where_it_is_asked_for(tiny: Any, tmp_path: P
 
 
 def test_a_preview_makes_no_run(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sft_streams.main(settings(tiny, tmp_path, "--preview=8"))
+    sft.main(settings(tiny, tmp_path, "--preview=8"))
     shown = capsys.readouterr().err
     for name in ("instructions-finance", "text-general", tiny.instructions.name):
         assert name in shown
@@ -75,5 +75,12 @@ def test_shares_and_empty_streams_are_named(tiny: Any, tmp_path: Path) -> None:
         settings(tiny, tmp_path, "--shares.text_general=0.1")
     with pytest.raises(UserError, match=r"instructions-general has a share of 0\.2 and no files"):
         settings(tiny, tmp_path, "--shares.text_general=0", "--shares.instructions_general=0.2")
-    with pytest.raises(UserError, match="no samples to train on"):
-        sft_streams.main(settings(tiny, tmp_path, "--test_share=1"))
+    with pytest.raises(
+        UserError, match=r"no samples to train on \(what its files gave: .*held-out\); lower test_share, or set its"
+    ):
+        sft.main(settings(tiny, tmp_path, "--test_share=1"))
+    # what was set aside is told all the same
+    assert {one.rule for one in jsonl.read(tmp_path / "runs" / "sft" / "rejected.jsonl", Removal)} == {
+        "too-long",
+        "over-limit",
+    }
