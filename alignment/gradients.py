@@ -22,13 +22,12 @@ class Gradients:
         critic: The critic's, head included.
     """
 
-    def __init__(self, roles: Layout, args: PPOConfig, *, critic_head: Head, pad: int) -> None:
+    def __init__(self, roles: Layout, args: PPOConfig, *, critic_head: Head) -> None:
         self.policy: list[nn.Parameter] = list(roles.parameters("policy").values())
         self.critic: list[nn.Parameter] = [*roles.parameters("critic").values(), *critic_head.parameters()]
         self._roles = roles
         self._args = args
         self._critic_head = critic_head
-        self._pad = pad
         # each has its own limit: a pass with gradients through the vocabulary needs more than one to a single number
         self._halvings = {name: Halving(is_allowed=not roles.is_sharded) for name in ("policy", "critic", "ptx")}
 
@@ -40,7 +39,7 @@ class Gradients:
     def add(
         self,
         batch: Sequence[Lesson],
-        mixed: Sequence[ptx.Rows],
+        mixed: Sequence[ptx.Mixed],
         *,
         answer_tokens: float,
         learned_tokens: float,
@@ -51,7 +50,7 @@ class Gradients:
 
         Args:
             batch: The mini-batch's micro-batches on this process.
-            mixed: Mixed-in rows on this process.
+            mixed: What is mixed in on this process.
             answer_tokens: Answer tokens of the step, over all processes.
             learned_tokens: Mixed-in learned tokens of the step, over all processes.
             policy_learns: False leaves the policy alone.
@@ -64,10 +63,10 @@ class Gradients:
             totals += lessons.add(self._halvings["policy"](lesson, of_policy), policy)
             of_critic = partial(self._of_critic, answer_tokens=answer_tokens)
             totals += lessons.add(self._halvings["critic"](lesson, of_critic), self.critic)
-        for rows in mixed:
+        for samples in mixed:
             poll()
             of_mixed = partial(self._of_mixed, learned_tokens=learned_tokens)
-            totals += lessons.add(self._halvings["ptx"](rows, of_mixed), policy)
+            totals += lessons.add(self._halvings["ptx"](samples, of_mixed), policy)
         return totals
 
     def first_not_finite(self, batch: Sequence[Lesson], *, answer_tokens: float) -> Lesson | None:
@@ -93,15 +92,9 @@ class Gradients:
             self._roles, lesson, self._critic_head, self.critic, self._args, answer_tokens=answer_tokens
         )
 
-    def _of_mixed(self, rows: ptx.Rows, *, learned_tokens: float) -> Part:
-        return ptx.gradients(
-            self._roles,
-            rows,
-            self.policy,
-            coefficient=self._args.ptx_coef,
-            learned_tokens=learned_tokens,
-            pad=self._pad,
-        )
+    def _of_mixed(self, samples: ptx.Mixed, *, learned_tokens: float) -> Part:
+        coefficient = self._args.ptx_coef
+        return ptx.gradients(self._roles, samples, self.policy, coefficient=coefficient, learned_tokens=learned_tokens)
 
 
 def norm(parameters: Sequence[nn.Parameter], *, clip: float) -> float:

@@ -17,7 +17,7 @@ from alignment.full_roles import FullRoles, Sharder
 from alignment.layouts import Layout
 from alignment.ppo_config import PPOConfig
 from alignment.roles import Roles, copy_adapter
-from finlm import scorer
+from finlm import scorer, unpadded
 from finlm.errors import UserError
 
 
@@ -36,6 +36,8 @@ def roles_of(
     Raises:
         UserError: Reward model and base do not fit, or settings and accelerate's configuration do not.
     """
+    if args.ptx_coef:  # what is mixed in comes packed
+        unpadded.install(model, for_packed=True)
     if args.layout == "full":
         checkpoints = args.gradient_checkpointing
         return FullRoles(model, reward, sharder=sharder_of(accelerator, args), gradient_checkpointing=checkpoints)

@@ -68,9 +68,11 @@ class PPOSettings(PPOConfig):
     threads: int = 0
     """CPU threads of torch; 0 leaves torch's default."""
     ptx_instructions: list[str] = field(default_factory=lambda: ["{runs}/selfqa/instructions.jsonl"])
-    """Files of Conversation records to mix in."""
+    """Files of instructions to mix in, in the formats that `finlm sft` reads."""
     ptx_text: list[str] = field(default_factory=lambda: ["{runs}/selfqa/documents.jsonl"])
-    """Plain-text files (paragraphs between blank lines) or files of Document records to mix in."""
+    """Files of text to mix in, in the formats that `finlm sft` reads."""
+    ptx_cache: str = "{runs}/cache/tokens"
+    """Folder of encoded files; may be deleted at any time."""
     lora: dict[str, Any] = field(default_factory=lambda: {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"})
     """Fields of peft.LoraConfig for the policy; not used with layout full."""
     overwrite: bool = False
@@ -86,7 +88,7 @@ def main(settings: PPOSettings) -> None:
     runs.require(settings.model, what="The fine-tuned model", made_by="python alignment/sft.py")
     runs.require(settings.reward_model, what="The reward model", made_by="python reward/train.py")
     runs.require(settings.prompts, what="Prompts", made_by="finlm prompts")
-    mixed_in = [*settings.ptx_instructions, *settings.ptx_text] if settings.ptx_coef else []
+    mixed_in = [path for its in settings.ptx_files.values() for path in its]
     for path in mixed_in:
         runs.require(path, what="What ptx_coef mixes in", made_by="python selfqa/generate.py --corpus filings/")
     base, _ = model.base_of(settings.model)
@@ -104,7 +106,7 @@ def main(settings: PPOSettings) -> None:
             settings,
             inputs=inputs | {path: path for path in [*held_out, *mixed_in]},
             grows=("total_episodes",),
-            free=("guards",),
+            free=("guards", "ptx_cache"),
             overwrite=settings.overwrite and processes.is_main_process,
         )
     if run.is_finished:

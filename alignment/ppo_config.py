@@ -7,6 +7,7 @@ from alignment.guards import GuardConfig
 from alignment.reward_shaping import NORMALISATIONS, Shaping
 from alignment.schedule import SHAPES
 from finlm.engines import ENGINES
+from finlm.sft_records import StreamName
 
 CRITIC_STARTS = ("fitted", "reward")
 """To the first rollout's returns; as the reward model's head."""
@@ -142,17 +143,19 @@ class PPOConfig:
     """PPO-ptx: weight of the mean negative log-likelihood of mixed-in text and instructions, per learned token, in the
     policy's loss; 0 mixes nothing in and reads none of the files below."""
     ptx_instructions: list[str] = field(default_factory=list)
-    """Files of Conversation records to mix in."""
+    """Files of instructions to mix in, in the formats that `finlm sft` reads."""
     ptx_text: list[str] = field(default_factory=list)
-    """Plain-text files (paragraphs between blank lines) or files of Document records to mix in."""
+    """Files of text to mix in, in the formats that `finlm sft` reads."""
     ptx_text_share: float = 0.2
-    """Share of text among all mixed-in tokens, 0 to 1."""
+    """Share of text among all mixed-in tokens, prompts included, 0 to 1."""
     ptx_test_share: float = 0.2
-    """Share of groups (companies) held out from what is mixed in, as in `finlm sft`."""
-    ptx_rows: int = 32
-    """Mixed-in rows per optimizer step, over all processes."""
+    """Share of groups (companies, questions, documents) held out from what is mixed in, as in `finlm sft`."""
+    ptx_rows: int = 8
+    """Mixed-in packed rows per optimizer step, over all processes."""
     ptx_max_length: int = 1024
-    """Tokens per mixed-in row; longer instructions are set aside, longer text continues in another row."""
+    """Tokens of a packed row. Longer conversations are set aside, longer documents continue in another sample."""
+    ptx_cache: str = "runs/cache/tokens"
+    """Folder of encoded files; may be deleted at any time."""
     save_steps: int = 20
     """Updates between checkpoints."""
     policy_steps: int = 20
@@ -234,10 +237,34 @@ class PPOConfig:
             raise ValueError(
                 "engine is 'vllm' with layout 'full'; it is sent adapters, not whole models: take auto or compiled."
             )
-        if self.ptx_coef and not self.ptx_instructions:
+        if self.ptx_coef and self.ptx_text_share < 1 and not self.ptx_instructions:
             raise ValueError(
                 f"ptx_coef is {self.ptx_coef}, but ptx_instructions names no file; give one or set it to 0."
             )
+        if self.ptx_coef and self.ptx_text_share > 0 and not self.ptx_text:
+            raise ValueError(
+                f"ptx_text_share is {self.ptx_text_share}, but ptx_text names no file; give one or set it to 0."
+            )
+
+    @property
+    def ptx_shares(self) -> dict[str, float]:
+        """Share of each mixed-in stream among all mixed-in tokens."""
+        return {"instructions-finance": 1 - self.ptx_text_share, "text-finance": self.ptx_text_share}
+
+    @property
+    def ptx_files(self) -> dict[StreamName, list[str]]:
+        """Files of each mixed-in stream that has a share; none where nothing is mixed in."""
+        files: dict[StreamName, list[str]] = {
+            "instructions-finance": self.ptx_instructions,
+            "text-finance": self.ptx_text,
+        }
+        return {name: its for name, its in files.items() if self.ptx_coef and self.ptx_shares[name] > 0}
+
+    @property
+    def ptx_micro_batch(self) -> int:
+        """Mixed-in packed rows per forward pass and process."""
+        size = self.per_device_train_batch_size
+        return max(1, min(size, self.micro_batch_tokens // self.ptx_max_length)) if self.micro_batch_tokens else size
 
     @property
     def shaping(self) -> Shaping:

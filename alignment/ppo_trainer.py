@@ -110,13 +110,14 @@ class PPOTrainer:
         self.sampler = Sampler(self.roles.sampled, processing_class, args)
         self.reader = Reader(self.roles, args, **heads, pad=pad, closing=self.closing)
         self.credits = Credits(args, self.processes)
-        self.gradients = Gradients(self.roles, args, critic_head=self.critic_head, pad=pad)
+        self.gradients = Gradients(self.roles, args, critic_head=self.critic_head)
         self.optimizers = {
             "policy": self._adamw(self.gradients.policy, args.learning_rate),
             "critic": self._adamw(self.gradients.critic, args.critic_learning_rate),
         }
         self.prompts = PromptStream(train_dataset, processing_class, max_length=args.max_prompt_length, seed=args.seed)
-        self.mixture = ptx.Mixture.read(args, processing_class) if args.ptx_coef else None
+        with self.accelerator.main_process_first():  # which encodes
+            self.mixture = ptx.Mixture.read(args, processing_class) if args.ptx_coef else None
         self.progress = ppo_state.Progress()
         self.stop = StopSignal()
         self.watch = Watch(self, eval_dataset, anchor)
@@ -343,13 +344,13 @@ class PPOTrainer:
             "rollout/skipped_steps": float(is_skipped),
         }
 
-    def _mixed_in(self, update: int, step: int) -> list[ptx.Rows]:
+    def _mixed_in(self, update: int, step: int) -> list[ptx.Mixed]:
         """This process's share of the rows that a step mixes in."""
         if self.mixture is None:
             return []
-        rows = self.mixture.take(self.args.ptx_rows, seed=self._seed("ptx", update, step))
-        mine = rows[self.processes.index :: self.processes.count]
-        return ptx.micro_batches(mine, size=self.args.per_device_train_batch_size)
+        # steps that an update left out are counted too: a resumed run draws what an unbroken one does
+        rows = self.mixture.step((update - 1) * self.args.num_ppo_epochs * self.args.num_mini_batches + step)
+        return ptx.micro_batches(rows[self.processes.index :: self.processes.count], size=self.args.ptx_micro_batch)
 
     def _is_far(self, figures: dict[str, float]) -> bool:
         """True if the policy has moved further from the one that sampled than a rollout may be learned from."""

@@ -3,75 +3,92 @@
     loss = PPO's - gamma_ptx E[log pi(x)]
 
 Ouyang et al. 2022 (InstructGPT, arXiv 2203.02155), equation 2; here the expectation is the mean over learned tokens.
-Axes: B rows, T tokens.
+What is mixed in is read, drawn and packed as in fine-tuning. Axes: N tokens of all samples, L learned ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
 
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from alignment.layouts import Layout
 from alignment.lessons import Part, Totals
 from alignment.ppo_config import PPOConfig
-from finlm import data
-from finlm.generation import pad_right
+from finlm import streams
+from finlm.batches import IGNORE, packed
+from finlm.drawing import Drawing, Picked
 from finlm.likelihood import token_log_probs
 from finlm.records import Removal
-from finlm.scorer import last_hidden
+from finlm.samples import Row, Sample
+from finlm.unpadded import packed_states
+
+FORMS = ("open-book", "closed-book", "")
+"""All there are."""
+NAMES = {"instructions-finance": "ptx_instructions", "text-finance": "ptx_text"}
+"""What the streams are called in PPO's settings; general text and instructions may be among them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Rows that pass through the model together.
+class Mixed:
+    """Samples that pass through the model together, none seeing another.
 
     Example:
-        Rows((Row(stream="text", ids=(216, 24248, 2), labels=(216, 24248, 2), record_id="9f…"),))
+        Mixed((Sample(…), Sample(…)))
     """
 
-    all: tuple[data.Row, ...]
+    all: tuple[Sample, ...]
 
     def __len__(self) -> int:
-        """Number of rows."""
+        """Number of samples."""
         return len(self.all)
 
     @property
     def tokens(self) -> int:
-        """Size with padding, in tokens."""
-        return len(self.all) * max(len(row.ids) for row in self.all)
+        """Number of tokens."""
+        return sum(map(len, self.all))
 
     @property
     def learned(self) -> int:
-        """Tokens that the loss counts: the first of a row is never predicted."""
-        return sum(label != data.IGNORE for row in self.all for label in row.labels[1:])
+        """Tokens that the loss counts."""
+        return sum(sample.learned for sample in self.all)
 
-    def rows(self, start: int, stop: int) -> "Rows":
-        """Return some of the rows."""
-        return Rows(self.all[start:stop])
+    def rows(self, start: int, stop: int) -> "Mixed":
+        """Return some of the samples."""
+        return Mixed(self.all[start:stop])
 
 
 class Mixture:
-    """Rows for each step, drawn from the seed that the step gives and from nothing else.
+    """The packed rows of each step, decided by the seed and the step's number.
 
-    Attributes:
-        instructions: Rows whose answers are learned.
-        text: Rows of which every token is learned.
+    Args:
+        train: Samples of each stream.
+        shares: Share of each stream among all tokens.
+        room: Tokens of a packed row.
+        rows: Rows of a step, over all processes.
+        seed: Decides every order.
         removals: What was set aside.
     """
 
     def __init__(
         self,
-        instructions: Sequence[data.Row],
-        text: Sequence[data.Row],
+        train: Mapping[str, Sequence[Sample]],
+        shares: Mapping[str, float],
         *,
-        text_share: float,
+        room: int,
+        rows: int,
+        seed: int,
         removals: Sequence[Removal] = (),
     ) -> None:
-        self.instructions = list(instructions)
-        self.text = list(text)
         self.removals = list(removals)
-        self._text_share = text_share
+        self._train, self._shares = train, shares
+        lengths = {name: [len(sample) for sample in its] for name, its in train.items()}
+        self._begun = partial(Drawing, lengths, room=room, rows=rows, seed=seed)
+        self._drawing, self._next = self._begun(), 0
 
     @classmethod
     def read(cls, args: PPOConfig, tokenizer: PreTrainedTokenizerBase) -> "Mixture":
@@ -79,59 +96,65 @@ class Mixture:
 
         Raises:
             MissingInput: A file is not there.
-            UserError: No instruction is left, or text is asked for and there is none.
+            UserError: A file cannot be used, or there is nothing to learn of what has a share.
         """
-        found = data.read_conversations(args.ptx_instructions)
-        kept = [each for each in found if not data.is_held_out(each, test_share=args.ptx_test_share)]
-        removals = data.beyond(found, kept, rule="held-out", reason=f"ptx_test_share is {args.ptx_test_share}")
-        instructions, too_long = data.instruction_rows(kept, tokenizer, max_length=args.ptx_max_length)
-        paths = args.ptx_text if args.ptx_text_share else []
-        paragraphs = [paragraph for path in paths for paragraph in data.read_text(path)]
-        text = data.text_rows(paragraphs, tokenizer, max_length=args.ptx_max_length)
-        made = cls(instructions, text, text_share=args.ptx_text_share, removals=[*removals, *too_long])
-        made.take(1, seed=0)
-        return made
+        found = streams.load(
+            args.ptx_files,
+            tokenizer,
+            max_length=args.ptx_max_length,
+            forms=FORMS,
+            test_share=args.ptx_test_share,
+            test_samples=0,
+            cache=Path(args.ptx_cache),
+        )
+        streams.require_samples(args.ptx_shares, found, called=NAMES, prefix="ptx_")
+        sizes = {"room": args.ptx_max_length, "rows": args.ptx_rows, "seed": args.seed}
+        return cls(found.train, args.ptx_shares, **sizes, removals=found.removals)
 
-    def take(self, count: int, *, seed: int) -> list[data.Row]:
-        """Return `count` rows, text in its share.
+    def step(self, number: int) -> list[Row]:
+        """Return the rows of a step, counted from 0; those of a step before come again as they were."""
+        if number < self._next:
+            self._drawing, self._next = self._begun(), 0
+        while self._next < number:
+            self._draw()
+        return streams.rows_of(self._train, self._draw())
 
-        Raises:
-            UserError: There are no instructions, or text is asked for and there is none.
-        """
-        return data.interleave(self.instructions, self.text, text_share=self._text_share, count=count, seed=seed)
+    def _draw(self) -> list[list[Picked]]:
+        self._next += 1
+        return self._drawing.step(self._shares)
 
 
-def micro_batches(rows: Sequence[data.Row], *, size: int) -> list[Rows]:
-    """Group rows of similar length into micro-batches of `size`."""
-    ordered = sorted(rows, key=lambda row: len(row.ids))
-    return [Rows(tuple(ordered[start : start + size])) for start in range(0, len(ordered), size)]
+def micro_batches(rows: Sequence[Row], *, size: int) -> list[Mixed]:
+    """Put the samples of `size` rows at a time together."""
+    return [
+        Mixed(tuple(chain.from_iterable(row.samples for row in rows[start : start + size])))
+        for start in range(0, len(rows), size)
+    ]
 
 
 def gradients(
-    roles: Layout,
-    rows: Rows,
-    parameters: Sequence[nn.Parameter],
-    *,
-    coefficient: float,
-    learned_tokens: float,
-    pad: int,
+    roles: Layout, mixed: Mixed, parameters: Sequence[nn.Parameter], *, coefficient: float, learned_tokens: float
 ) -> Part:
     """Return the policy's gradients of the mixed-in loss, divided by the learned tokens of the whole step.
 
     Args:
         roles: The model.
-        rows: The rows.
+        mixed: The samples.
         parameters: The policy's parameters.
         coefficient: gamma_ptx, the weight of this loss beside PPO's.
         learned_tokens: Learned tokens of the whole step, over all processes.
-        pad: Id of the padding.
     """
-    ids_BT, is_token_BT = pad_right([row.ids for row in rows.all], pad, roles.device)
-    labels_BT, _ = pad_right([row.labels for row in rows.all], data.IGNORE, roles.device)
+    batch = packed([Row(mixed.all)])
+    ids_N, bounds = batch["input_ids"].to(roles.device), batch["bounds"].to(roles.device)
+    labels_N = batch["labels"].to(roles.device)
     with roles("policy"):
-        hidden_BTD, head_VD = last_hidden(roles.model, ids_BT, is_token_BT), roles.head_VD
-    is_learned_BT = labels_BT[:, 1:] != data.IGNORE
-    logp_N, _ = token_log_probs(hidden_BTD[:, :-1][is_learned_BT], labels_BT[:, 1:][is_learned_BT], head_VD)
-    loss = -logp_N.sum()
-    found = roles.gradients(coefficient * loss / learned_tokens, list(parameters))
+        causal = roles.model.get_base_model() if isinstance(roles.model, PeftModel) else roles.model
+        hidden_ND, head_VD = packed_states(causal.model, ids_N, bounds, batch["longest"]), roles.head_VD
+    is_learned_N = labels_N != IGNORE
+    if mixed.learned:
+        logp_L, _ = token_log_probs(hidden_ND[is_learned_N], labels_N[is_learned_N], head_VD)
+        loss = -logp_L.sum()
+    else:
+        loss = hidden_ND.float().sum() * 0
+    found = roles.gradients(coefficient * loss / max(learned_tokens, 1.0), list(parameters))
     return Part(found, Totals(ptx=float(loss.detach())))

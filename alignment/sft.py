@@ -24,8 +24,10 @@ import torch
 from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments, set_seed
 
 from alignment import sft_tuning as tuning
+from alignment.processes import Processes
 from alignment.sft_plan import Plan
 from alignment.sft_trainer import BEST, HeldOutSettings, PackedTrainer, answer_loss, best_of
+from alignment.stopping import EXIT_CODE, StopsBehindStep, StopSignal
 from finlm import config, jsonl, model, runs, streams, trainers
 from finlm.mixture_moves import MixtureMoves
 from finlm.progress import console
@@ -98,9 +100,9 @@ class SFTSettings:
     """What learns: adapters on the frozen base (2 bytes a weight in bfloat16: 13 GB with the 6B, and 0.6 GB for rank
     16), or all weights."""
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
-    """AdamW with moments of float32; all weights are then float32 too, 16 bytes a weight with gradients: 102 GB with
-    the 6B. `adamw_8bit`, for all weights, has moments of eight bits and weights of `dtype`, rounded by chance in
-    bfloat16: 6 bytes a weight, 38 GB, in one process; torchao's (extra `cuda`)."""
+    """`adamw` keeps moments and, where all learn, weights in float32: 16 bytes a weight with gradients, 102 GB with the
+    6B, 115 in a pass that computes in bfloat16. `adamw_8bit`, for all weights in one process, keeps moments of eight
+    bits and weights of `dtype`, rounded by chance in bfloat16: 6 bytes a weight, 38 GB; torchao's (extra `cuda`)."""
     learning_rate: float = 2e-4
     """Peak learning rate of AdamW; linear warm-up and cosine decay. All weights want less, the recipe 5e-5."""
     save_steps: int = 50
@@ -149,14 +151,15 @@ def main(settings: SFTSettings) -> None:
         torch.set_num_threads(settings.threads)
     set_seed(settings.seed)
     out = Path(settings.output)
-    used = [path for name, its in settings.files.items() if settings.by_stream[name] > 0 for path in its]
-    for path in used:
+    files = [path for its in settings.files.values() for path in its]
+    for path in files:
         runs.require(path, what="Training data", made_by="python selfqa/generate.py --corpus filings/")
     base = model.resolve_model(settings.model, settings.runs)
     tokenizer = load_tokenizer(base)
     if settings.preview:
-        plan = plan_of(settings, read(settings, tokenizer), out)
-        rows = next(plan.steps(0, 1))
+        found = read(settings, tokenizer)
+        streams.require_samples(settings.by_stream, found)
+        rows = next(plan_of(settings, found, out).steps(0, 1))
         preview(rows, tokenizer, console, count=settings.preview, row_tokens=settings.max_length)
         return
     with trainers.processes().main_process_first():
@@ -164,7 +167,7 @@ def main(settings: SFTSettings) -> None:
             out,
             "sft",
             settings,
-            inputs={"model": base} | {path: path for path in used},
+            inputs={"model": base} | {path: path for path in files},
             free=("cache",),
             overwrite=settings.overwrite and trainers.processes().is_main_process,
         )
@@ -177,6 +180,7 @@ def main(settings: SFTSettings) -> None:
         found = read(settings, tokenizer)
     if trainers.processes().is_main_process:
         jsonl.write(out / "rejected.jsonl", found.removals)
+    streams.require_samples(settings.by_stream, found)
     plan = plan_of(settings, found, out)
     counts = {name: len(its) for name, its in found.train.items() if settings.by_stream[name] > 0}
     tested = sum(map(len, found.held_out.values()))
@@ -188,7 +192,15 @@ def main(settings: SFTSettings) -> None:
     check_vocabulary(tokenizer, causal.get_input_embeddings().num_embeddings, str(base))
     trainer = make_trainer(settings, causal, plan, found.held_out)
     trainers.watch(trainer, "SFT", out)
-    trainer.go_on()
+    with StopSignal() as signal:
+        stop = StopsBehindStep(signal, Processes(trainer.accelerator))
+        trainer.add_callback(stop)
+        trainer.go_on()
+    if stop.has_stopped:
+        if trainer.accelerator.is_main_process:
+            told = f"stopped by SIGTERM behind step {trainer.state.global_step} of {settings.steps}"
+            print(f"{told}; the same command goes on from there.", file=sys.stderr)
+        sys.exit(EXIT_CODE)
     trainer.take_up()
     trainer.evaluated()
 
@@ -218,7 +230,7 @@ def main(settings: SFTSettings) -> None:
 
 def read(settings: SFTSettings, tokenizer: Any) -> Streams:
     """Read, encode and split the files of all streams with a share, and those whose held-out loss alone is wanted."""
-    found = streams.load(
+    return streams.load(
         settings.files,
         tokenizer,
         max_length=settings.max_length,
@@ -227,8 +239,6 @@ def read(settings: SFTSettings, tokenizer: Any) -> Streams:
         test_samples=settings.held_out.samples,
         cache=Path(settings.cache),
     )
-    streams.require_samples(settings.by_stream, found)
-    return found
 
 
 def plan_of(settings: SFTSettings, found: Streams, out: Path) -> Plan:

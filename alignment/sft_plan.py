@@ -14,6 +14,7 @@ from finlm import runs
 from finlm.drawing import Drawing, Picked
 from finlm.samples import Row, Sample
 from finlm.sft_records import MIXTURE, Drawn, Mixed, MixtureRound, read_mixture
+from finlm.streams import rows_of
 
 
 class Plan:
@@ -92,7 +93,7 @@ class Plan:
             step = self._next
             rows = self._draw()
             if step >= first:
-                yield [Row(tuple(self._streams[one.stream][one.place] for one in row)) for row in rows]
+                yield rows_of(self._streams, rows)
 
     def _draw(self) -> list[list[Picked]]:
         current = next(one for one in reversed(self.rounds) if one.first_step <= self._next)

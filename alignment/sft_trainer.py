@@ -20,9 +20,8 @@ from transformers import Trainer, TrainerCallback
 from alignment import sft_sharded as sharded
 from alignment.sft_plan import Plan
 from finlm import jsonl, runs
-from finlm.batches import PackedBatch, packed
+from finlm.batches import IGNORE, PackedBatch, packed
 from finlm.checkpoints import WholeCheckpoints
-from finlm.data import IGNORE
 from finlm.metrics import append_metrics
 from finlm.mixture_moves import MixtureMoves, moved
 from finlm.model import save_trained
@@ -197,6 +196,12 @@ class PackedTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
 
     # ------------------------------------------------------------------------------------------ what follows
 
+    def is_over(self, step: int) -> bool:
+        """True if nothing is left to learn behind `step`: it is the last one, or the evaluation there ended the run."""
+        history = [one for one in read_held_out(self.folder) if one.step <= step]
+        is_evaluated = bool(history) and history[-1].step == step
+        return super().is_over(step) or (is_evaluated and has_ended(history, self.settings.patience))
+
     def take_up(self) -> None:
         """Read the evaluations up to where the run stands; later ones come again."""
         self.history = [one for one in read_held_out(self.folder) if one.step <= self.state.global_step]
@@ -247,6 +252,8 @@ class Evaluate(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """See the class."""
         trainer, step = self._trainer, state.global_step
+        # a Trainer would count it from where this start began
+        state.epoch = step / args.max_steps
         ends_round = trainer.moves.every and step % trainer.moves.every == 0 and step < args.max_steps
         is_due = trainer.settings.every and step % trainer.settings.every == 0
         if not (ends_round or is_due or step == args.max_steps):
@@ -259,7 +266,7 @@ class Evaluate(TrainerCallback):  # type: ignore[misc]
             plan.begin_round(step, *moved(plan.rounds[-1].shares, first, ends, plan.passes, trainer.moves))
         if args.should_save:
             trainer.plan.write()
-        if is_over(trainer.history, trainer.settings.patience):
+        if has_ended(trainer.history, trainer.settings.patience):
             control.should_training_stop = True
 
 
@@ -288,7 +295,7 @@ def best_of(history: Sequence[HeldOutLoss]) -> HeldOutLoss | None:
     return history[min(judged)[1]] if judged else None
 
 
-def is_over(history: Sequence[HeldOutLoss], patience: int) -> bool:
+def has_ended(history: Sequence[HeldOutLoss], patience: int) -> bool:
     """True if the last `patience` evaluations brought nothing better than what was best before them."""
     best = best_of(history)
     return bool(patience) and best is not None and len(history) - 1 - list(history).index(best) >= patience

@@ -1,4 +1,4 @@
-"""SIGTERM in the middle of an update: noticed at the next batch, agreed on by all processes, answered by a checkpoint.
+"""SIGTERM amid an update or step: noticed at the next batch, agreed on by all processes, answered by a checkpoint.
 
 A signal comes to each process at a moment of its own, and a process that left alone would leave the others waiting in a
 sum for ever. So work between two sums may be abandoned anywhere, and before the next sum all say whether they stop.
@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
+
+from transformers import TrainerCallback
 
 from alignment.processes import Processes
 
@@ -68,3 +70,20 @@ class StopSignal:
         if processes.any(self.has_come):
             raise Stopped
         return results[0]
+
+
+class StopsBehindStep(TrainerCallback):  # type: ignore[misc]
+    """Ends a Trainer's run behind the step at which a process was asked to stop, with a checkpoint of that step.
+
+    Attributes:
+        has_stopped: True once it has.
+    """
+
+    def __init__(self, signal: StopSignal, processes: Processes) -> None:
+        self._signal, self._processes = signal, processes
+        self.has_stopped = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """See the class."""
+        if self._processes.any(self._signal.has_come):
+            self.has_stopped = control.should_save = control.should_training_stop = True

@@ -30,8 +30,7 @@ from benchmarks import six_billion
 from benchmarks.clock import Clock
 from benchmarks.six_billion import PAD
 from finlm import fused_layers, unpadded
-from finlm.batches import packed
-from finlm.data import IGNORE
+from finlm.batches import IGNORE, packed
 from finlm.samples import Row, Sample
 from finlm.sft_records import MIXTURE, Mixed
 

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finlm.data import IGNORE
 from finlm.samples import Row
+
+IGNORE = -100
+"""The label of a token that is not learned, as torch's cross entropy has it."""
 
 
 class PackedBatch(TypedDict):

@@ -36,7 +36,7 @@ class WholeCheckpoints:
         set_seed(self.args.seed)
         if checkpoint is None:
             self.train()  # type: ignore[attr-defined]
-        elif int(checkpoint.name.rpartition("-")[2]) < self.args.max_steps:
+        elif not self.is_over(int(checkpoint.name.rpartition("-")[2])):
             self.train(resume_from_checkpoint=str(checkpoint))  # type: ignore[attr-defined]
         else:
             # asked to resume at its last step, a Trainer takes another one
@@ -44,6 +44,10 @@ class WholeCheckpoints:
             self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
             if self.args.should_save:
                 runs.keep_newest(Path(self.args.output_dir), "checkpoint-*", self.kept)
+
+    def is_over(self, step: int) -> bool:
+        """True if nothing is left to learn behind `step`."""
+        return bool(step >= self.args.max_steps)
 
     def create_model_card(self, *given: Any, **named: Any) -> None:
         """Write none: TRL's names no data of ours and orders its tags by chance."""

@@ -122,6 +122,8 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def _plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    if not texts:  # which a fast tokenizer cannot take
+        return []
     ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)[
         "input_ids"
     ]

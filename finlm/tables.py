@@ -1,4 +1,4 @@
-"""Rows as a `datasets.Dataset`, for TRL's trainers."""
+"""Rows as a `datasets.Dataset`, for TRL's trainer."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What the stages that train through TRL set in common, and how their runs are watched."""
+"""What the stages that train through a Trainer set in common, and how their runs are watched."""
 
 import dataclasses
 import os
@@ -50,7 +50,7 @@ class Trained(Protocol):
 
     @property
     def trainer(self) -> dict[str, Any]:
-        """The user's further fields of the TRL configuration."""
+        """The user's further fields of the Trainer's configuration."""
 
 
 def processes() -> PartialState:

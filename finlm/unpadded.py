@@ -3,7 +3,7 @@
 Padding is work for nothing: with answers of mixed length a third of a batch and more. On CUDA in half precision the
 tokens of all rows run through the model as one row; torch's variable-length attention keeps the rows apart
 (`torch.nn.attention.varlen`, or flash-attn where it is installed). Elsewhere rows stay padded, but for rows that were
-packed: those run so everywhere, on a CPU one sample after the other.
+packed: those run so everywhere, on a CPU or in float32 one sample after the other.
 
 transformers tells packed rows apart only on some paths and lets them see each other in silence on the rest, so the
 attention function here is our own: with the rows' bounds it attends within rows, without them it is transformers'
@@ -24,6 +24,8 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.models.llama.modeling_llama import LlamaModel
 
 NAME = "finlm_unpadded"
+HALF = (torch.bfloat16, torch.float16)
+"""What the kernels for rows of several lengths take."""
 
 
 class Rows(NamedTuple):
@@ -73,7 +75,7 @@ def install(model: LlamaForCausalLM, *, for_packed: bool = False) -> LlamaForCau
         model.set_attn_implementation(NAME)
         return model
     weight = model.get_input_embeddings().weight
-    if weight.device.type == "cuda" and weight.dtype in (torch.bfloat16, torch.float16):
+    if weight.device.type == "cuda" and weight.dtype in HALF:
         model.set_attn_implementation(NAME)
     return model
 
@@ -166,7 +168,7 @@ def attend(
         )
         return padded
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast the rotation leaves them in float32
-    if query.device.type != "cuda":
+    if query.device.type != "cuda" or query.dtype not in HALF:
         return _row_by_row(query, key, value, cu_seq_lens_q, scaling), None
     flash = flash_attn()
     if flash is not None:  # it takes shared heads and a scale of its own

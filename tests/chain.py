@@ -20,7 +20,7 @@ STAGES = {
 }
 """The stages of the tiny loop in their order, with their modules."""
 MADE = {
-    "sft": ("sft",),
+    "sft": ("sft", "cache"),
     "respond": ("candidates", "candidates.jsonl"),
     "by_figures": ("preferences", "preferences.jsonl"),
     "reward": ("reward",),

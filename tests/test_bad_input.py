@@ -35,10 +35,12 @@ def refused(done: Done, *words: str) -> None:
 
 
 def made(folder: Path) -> list[str]:
-    """Files below a folder, but for what a run writes before it begins."""
-    preparing = {"run.json", "config.yaml", "rejected.jsonl"}
+    """Files below a folder, but for what a run writes before it begins, and encoded files, each of which is whole."""
+    preparing = {"run.json", "config.yaml", "rejected.jsonl", "lock"}
+    cached = [path for path in folder.glob("runs/cache/tokens/*") if path.is_dir()]
+    assert [runs.damage(one) for one in cached] == [None] * len(cached)
     found = [path for path in folder.rglob("*") if path.is_file() and path.name not in preparing]
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    return sorted(path.relative_to(folder).as_posix() for path in found if not {*path.parents} & {*cached})
 
 
 @pytest.fixture
@@ -100,29 +102,93 @@ def test_rows_that_cannot_be_trained_on_are_set_aside_with_file_and_line(tiny: T
         b'{"instruction": "Say.", "input": "", "output": " "}\n',
         b'{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}\n',
         '{"messages": "净利润"}\n'.encode("gb18030"),
+        b'{"question": " ", "answer": "a"}\n',
+        b'{"conversations": [{"from": "human", "value": "a"}, {"from": "human", "value": "b"}]}\n',
+        b'{"instruction": "Say."}\n',
+        json.dumps({"prompt": "Count.", "response": "one two " * 200}).encode() + b"\n",
+        b'["Say.", "a"]\n',
     ]
     (folder / "bad.jsonl").write_bytes(b"".join([*bad, *lines]))
     flags = ("--instructions_finance", '["bad.jsonl"]', "--steps", "1", "--save_steps", "1")
     done = warm.run("alignment.sft", "--config", tiny.settings("sft"), *flags, cwd=folder)
     assert done.returncode == 0, done.said
     removals = jsonl.read(folder / "runs" / "sft" / "rejected.jsonl", Removal)
-    found = {removal.record_id: removal.rule for removal in removals if removal.record_id.startswith("bad.jsonl:")}
+    found = {removal.reason.partition(": ")[0]: removal.rule for removal in removals if "bad.jsonl" in removal.reason}
+    line = len(bad) + len(lines)  # the tiny corpus ends with a conversation that is too long
     assert found == {
         "bad.jsonl:1": "not-json",
-        "bad.jsonl:2": "no-answer",
+        "bad.jsonl:2": "empty",
         "bad.jsonl:3": "no-answer",
         "bad.jsonl:4": "roles",
         "bad.jsonl:5": "not-utf8",
+        "bad.jsonl:6": "empty",
+        "bad.jsonl:7": "roles",
+        "bad.jsonl:8": "no-answer",
+        "bad.jsonl:9": "too-long",
+        "bad.jsonl:10": "unknown-format",
+        f"bad.jsonl:{line}": "too-long",
     }
+    # none of them was cut to fit: the others alone are encoded
+    notes = "".join(path.read_text(encoding="utf-8") for path in (folder / "runs").rglob("notes.jsonl"))
+    assert notes.count("bad.jsonl:") == len(lines) - 1
 
 
 def test_text_that_is_not_utf8(tiny: Tiny, warm: Warm, folder: Path) -> None:
     (folder / "a.txt").write_bytes("净利润".encode("gb18030"))
     done = warm.run("alignment.sft", "--config", tiny.settings("sft"), "--text_general", '["a.txt"]', cwd=folder)
-    refused(done, "a.txt: not UTF-8 at byte 0; convert the file.")
+    refused(done, "a.txt: not UTF-8 at byte 0", "convert the file")
     done = warm.run("alignment.sft", "--config", tiny.settings("sft"), "--text_general", '["b.txt"]', cwd=folder)
     refused(done, "Training data not found at b.txt")
     assert made(folder) == ["a.txt"]
+
+
+def test_instructions_in_other_encodings_or_without_rows(tiny: Tiny, warm: Warm, folder: Path) -> None:
+    said = '{"question": "净利润？", "answer": "十亿。"}\n'
+    (folder / "gb.jsonl").write_bytes(said.encode("gb18030"))
+    (folder / "wide.jsonl").write_bytes(said.encode("utf-16"))
+    (folder / "none.jsonl").write_bytes(b"\n\n")
+    for name, words in (
+        ("gb.jsonl", ("gb.jsonl:1: not UTF-8 at byte", "iconv -f GB18030 -t UTF-8")),
+        ("wide.jsonl", ("wide.jsonl is UTF-16 or UTF-32", "iconv -f UTF-16 -t UTF-8")),
+        ("none.jsonl", ("none.jsonl has no rows", "give a file with")),
+    ):
+        files = ("--instructions_finance", json.dumps([str(tiny.instructions), name]))
+        refused(warm.run("alignment.sft", "--config", tiny.settings("sft"), *files, cwd=folder), *words)
+    assert made(folder) == ["gb.jsonl", "none.jsonl", "wide.jsonl"]
+
+
+@pytest.mark.parametrize("stream", ["instructions_finance", "text_general", "instructions_general"])
+def test_a_file_that_changes_between_two_starts_is_refused(
+    chain: Chain, tiny: Tiny, warm: Warm, folder: Path, stream: str
+) -> None:
+    """General instructions have no share here: they are tested on alone, and must not change either."""
+    files = {"instructions_finance": tiny.instructions, "text_general": tiny.text, "instructions_general": None}
+    (folder / "other.jsonl").write_text('{"question": "One?", "answer": "1."}\n', encoding="utf-8")
+    path = folder / "copy" / (files[stream] or folder / "other.jsonl").name
+    path.parent.mkdir()
+    shutil.copy2(files[stream] or folder / "other.jsonl", path)
+    run = ("alignment.sft", "--config", tiny.settings("sft"), f"--{stream}", json.dumps([str(path)]))
+    names = list(chain.done["sft"].operations)
+    whole = [number for number, name in enumerate(names, 1) if name == "optimizer step"][2]
+    assert warm.run(*run, cwd=folder, kill_at=whole).was_killed
+    checkpoints = sorted((folder / "runs" / "sft" / "checkpoints").iterdir())
+    assert checkpoints
+    before = path.read_bytes()
+    path.write_bytes(before + before.splitlines(keepends=True)[0])
+    refused(warm.run(*run, cwd=folder), f"was begun with another {path}", "has changed since", "--overwrite true")
+    assert sorted((folder / "runs" / "sft" / "checkpoints").iterdir()) == checkpoints
+    path.write_bytes(before)
+    assert warm.run(*run, cwd=folder).returncode == 0
+
+
+def test_shares_that_are_no_whole_are_refused(tiny: Tiny, warm: Warm, folder: Path) -> None:
+    for flags, words in (
+        (("--shares.text_general", "0.3"), ("the shares of the streams sum to 1.1000, not 1", "text-general 0.3")),
+        (("--shares.text_general", "-0.2"), ("the share of text-general is -0.2", "0 or more")),
+        (("--text_general", "[]"), ("text-general has a share of 0.2 and no files", "set its share to 0")),
+    ):
+        refused(warm.run("alignment.sft", "--config", tiny.settings("sft"), *flags, cwd=folder), *words)
+    assert made(folder) == []
 
 
 def test_preferences_and_candidates_with_nothing_to_use(chain: Chain, tiny: Tiny, warm: Warm, tmp_path: Path) -> None:
@@ -150,8 +216,9 @@ def test_limits_that_leave_nothing(chain: Chain, tiny: Tiny, warm: Warm, tmp_pat
     folder = chain.before("ppo", tmp_path / "run")
     before = made(folder)
     for stage, flags, words in (
-        ("sft", ("--max_length", "8"), ("No instruction fits the length limit", "raise max_length")),
-        ("sft", ("--forms", '["dialogue"]'), ("has a form among ['dialogue']", "change --forms")),
+        ("sft", ("--max_length", "8"), ("instructions-finance has a share of 0.8", "81 too-long", "raise max_length")),
+        ("sft", ("--forms", '["dialogue"]'), ("no samples to train on", "81 other-form", "change forms")),
+        ("sft", ("--test_share", "1"), ("no samples to train on", "held-out", "lower test_share")),
         ("respond", ("--max_prompt_length", "8"), ("at most 8 tokens", "change these settings")),
         ("respond", ("--languages", '["zh"]'), ("a language in ['zh']", "change these settings")),
         ("ppo", ("--max_prompt_length", "8"), ("None of 32 prompts has at most 8 tokens", "raise max_prompt_length")),

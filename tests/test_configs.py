@@ -15,8 +15,8 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_multi_gpu_env
 from peft import LoraConfig, get_peft_model
 from torch.distributed.fsdp import StateDictType
-from transformers import LlamaConfig, LlamaForCausalLM
-from trl import RewardConfig, SFTConfig
+from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
+from trl import RewardConfig
 
 from alignment.make_roles import check_fsdp
 from finlm import config
@@ -41,7 +41,7 @@ MODULES = {
 SIZES = ("demo", "6b")
 MORE = [("ppo", "6b_full"), ("sft", "6b_full"), ("sft", "6b_stage1"), ("sft", "6b_stage2")]
 FILES = [(stage, size) for stage in MODULES for size in SIZES] + MORE
-TRAINERS = {"sft": SFTConfig, "reward": RewardConfig}
+TRAINERS = {"sft": TrainingArguments, "reward": RewardConfig}
 SMOLLM2_LAYERS = 30
 """Layers of SmolLM2-135M, which the demo trains (its model card)."""
 STAGE_FILES = sorted(path for path in CONFIGS.glob("*.yaml"))
@@ -140,7 +140,7 @@ def test_lora_section_is_pefts(stage: str, size: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("stage", TRAINERS)
-def test_trainer_section_is_trls(stage: str, size: str, tmp_path: Path) -> None:
+def test_trainer_section_is_its_librarys(stage: str, size: str, tmp_path: Path) -> None:
     ours = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "report_to": "none"}
     given = loaded(stage, size).trainer
     made = config.section("trainer", given, TRAINERS[stage], ours)

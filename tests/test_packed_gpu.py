@@ -106,3 +106,11 @@ def test_a_poisoned_neighbour_changes_not_one_bit(kernel: str) -> None:
     is_other[300:357] = False
     assert torch.equal(before[is_other.cuda()], after[is_other.cuda()])
     assert bool(after[300:357].isnan().all())
+
+
+@torch.no_grad()
+def test_float32_for_which_there_is_no_kernel_goes_sample_by_sample() -> None:
+    model = make(torch.float32)
+    ids_N, bounds = samples()
+    wanted_N = torch.cat([by_hand(model, its) for its, _ in alone(ids_N) if len(its) > 1])
+    torch.testing.assert_close(losses(model, ids_N, bounds), wanted_N, atol=1e-4, rtol=1e-4)

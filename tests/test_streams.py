@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
 import pytest
 
-from finlm import chat_format, data, encoding, instruction_files, streams, text_files
+from finlm import chat_format, data, encoding, instruction_files, streams, text_files, token_store
 from finlm.errors import UserError
 from finlm.records import Conversation, Document, Message, Removal
 from finlm.row_files import Found
@@ -54,6 +56,12 @@ def test_what_is_too_long_or_of_another_form_is_removed_with_its_line(tokenizer:
     assert removals["too-long"].startswith("a.jsonl:1: ")
     assert removals["other-form"].startswith("a.jsonl:2: its form is 'open-book'")
     assert sum(not isinstance(one, Removal) for one in made) == 1
+
+
+def test_a_whole_batch_of_another_form_is_removed(tokenizer: Any) -> None:
+    records = found(*[talk(f"a {number}", "b", form="open-book") for number in range(encoding.BATCH)], talk("a", "b"))
+    made = list(encoding.conversations(records, tokenizer, "instructions-general", max_length=64, forms=[""]))
+    assert [isinstance(one, Removal) for one in made] == [True] * encoding.BATCH + [False]
 
 
 def test_a_long_document_continues_behind_a_sentence(tokenizer: Any) -> None:
@@ -129,8 +137,28 @@ def test_files_are_encoded_once_and_anew_when_they_change(
     write(Path(files["text-finance"][0]), [{"text": "Another text."}])
     changed = load(files, tokenizer, tmp_path / "cache", test_share=0.0)
     assert len(changed.train["text-finance"]) == 1
-    shutil.rmtree(next((tmp_path / "cache").iterdir()))
+    shutil.rmtree(next(path for path in (tmp_path / "cache").iterdir() if path.is_dir()))
     load(files, tokenizer, tmp_path / "cache")
+
+
+def test_runs_that_begin_together_encode_a_file_once(
+    files: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, written, together = token_store.write, [], Barrier(3)
+
+    def write_counted(folder: Path, encoded: Any) -> None:
+        written.append(folder)
+        straight(folder, encoded)
+
+    def load_with_others(number: int) -> streams.Streams:
+        together.wait()
+        return load(files, tokenizer, tmp_path / "cache")
+
+    monkeypatch.setattr(token_store, "write", write_counted)
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(load_with_others, range(3)))
+    assert len(written) == len(set(written)) == 2
+    assert [len(one.train["text-finance"]) for one in made] == [len(made[0].train["text-finance"])] * 3
 
 
 def test_a_slice_of_a_stream_is_a_stream(files: Any, tokenizer: Any, tmp_path: Path) -> None:

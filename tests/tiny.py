@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from finlm import chat_format, data, jsonl
+from finlm.batches import IGNORE
 from finlm.generation import pad_right
 from finlm.records import ChoiceItem, Conversation, Message, Prompt, Provenance
 
@@ -138,13 +139,15 @@ def make_model(tokenizer: PreTrainedTokenizerFast, rows: list[Conversation], fol
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = LlamaForCausalLM(config)
-    encoded, _ = data.instruction_rows(rows, tokenizer, max_length=160)
+    every = [chat_format.encode(tokenizer, row.messages) for row in rows]
+    encoded = [row for row in every if len(row.ids) <= 160]
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
     rng = random.Random(0)
     for _ in range(100):
         batch = rng.sample(encoded, 16)
         ids_BT, is_token_BT = pad_right([row.ids for row in batch], tokenizer.pad_token_id, torch.device("cpu"))
-        labels_BT, _ = pad_right([row.labels for row in batch], data.IGNORE, torch.device("cpu"))
+        is_answer_BT, _ = pad_right([row.is_answer for row in batch], 0, torch.device("cpu"))
+        labels_BT = ids_BT.where(is_answer_BT.bool(), IGNORE)
         loss = model(input_ids=ids_BT, attention_mask=is_token_BT.long(), labels=labels_BT).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

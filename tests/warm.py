@@ -131,7 +131,7 @@ def serve() -> None:
     import transformers  # noqa: F401
     import trl  # noqa: F401
     from transformers import LlamaForCausalLM, LlamaForSequenceClassification, Trainer  # noqa: F401
-    from trl import RewardTrainer, SFTTrainer  # noqa: F401
+    from trl import RewardTrainer  # noqa: F401
 
     for line in sys.stdin:
         order = Order(**json.loads(line))

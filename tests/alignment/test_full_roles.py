@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from answers import ANSWERS, CPU, PROMPTS
@@ -20,10 +21,10 @@ from alignment.full_roles import FullRoles
 from alignment.halving import Halving
 from alignment.make_roles import check_even
 from alignment.ppo_trainer import PPOConfig, PPOTrainer
-from alignment.ptx import Rows
-from finlm.data import Row
+from alignment.ptx import Mixed
 from finlm.errors import UserError
 from finlm.model import load_policy
+from finlm.samples import Sample
 from finlm.scorer import last_hidden
 
 Full = Callable[..., PPOTrainer]
@@ -263,7 +264,7 @@ def test_adapters_need_a_lora(full: Full) -> None:
 
 
 def test_rows_that_processes_cannot_share_are_refused() -> None:
-    args = PPOConfig(layout="full", ptx_coef=0.1, ptx_instructions=["a.jsonl"], ptx_rows=6)
+    args = PPOConfig(layout="full", ptx_coef=0.1, ptx_instructions=["a.jsonl"], ptx_text_share=0.0, ptx_rows=6)
     check_even(args, 3)
     with pytest.raises(UserError, match=r"ptx_rows is 6, which 4 processes cannot share evenly.*a multiple of 4"):
         check_even(args, 4)
@@ -272,10 +273,11 @@ def test_rows_that_processes_cannot_share_are_refused() -> None:
 
 
 def test_with_shards_too_little_memory_is_not_met_by_halves() -> None:
-    def work(rows: Rows) -> None:
+    def work(mixed: Mixed) -> None:
         raise torch.OutOfMemoryError("none left")
 
-    lesson = Rows((Row(stream="text", ids=(1, 2), labels=(1, 2), record_id=""),) * 2)
+    ids, learned = np.array([1, 2], np.int32), np.array([False, True])
+    lesson = Mixed((Sample("text-finance", ids, learned, "", "en", "a:1"),) * 2)
     with pytest.raises(UserError, match=r"2 answers of 4 tokens.*lower per_device_train_batch_size"):
         Halving(is_allowed=False)(lesson, work)
 

@@ -102,7 +102,8 @@ def child(base: str, reward: str, tiny: str, out: str, task: str, *also: str) ->
         model.config.tie_word_embeddings = True
         model.tie_weights()
     torch.manual_seed(11)
-    files = {"ptx_instructions": [f"{tiny}/instructions.jsonl"], "ptx_text": [f"{tiny}/text.txt"]}
+    files: dict[str, Any] = {"ptx_instructions": [f"{tiny}/instructions.jsonl"], "ptx_text": [f"{tiny}/text.txt"]}
+    files["ptx_cache"] = f"{out}-cache"
     trainer = PPOTrainer(
         args=PPOConfig(
             **SETTINGS,

@@ -75,5 +75,12 @@ def test_shares_and_empty_streams_are_named(tiny: Any, tmp_path: Path) -> None:
         settings(tiny, tmp_path, "--shares.text_general=0.1")
     with pytest.raises(UserError, match=r"instructions-general has a share of 0\.2 and no files"):
         settings(tiny, tmp_path, "--shares.text_general=0", "--shares.instructions_general=0.2")
-    with pytest.raises(UserError, match="no samples to train on"):
+    with pytest.raises(
+        UserError, match=r"no samples to train on \(what its files gave: .*held-out\); lower test_share, or set its"
+    ):
         sft.main(settings(tiny, tmp_path, "--test_share=1"))
+    # what was set aside is told all the same
+    assert {one.rule for one in jsonl.read(tmp_path / "runs" / "sft" / "rejected.jsonl", Removal)} == {
+        "too-long",
+        "over-limit",
+    }

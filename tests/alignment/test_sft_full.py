@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from test_sft import settings
 from transformers import TrainerCallback
 
-from alignment import sft, sft_tuning
+from alignment import sft, sft_sharded, sft_tuning
 from alignment.sft_trainer import PackedTrainer
 from finlm import model, runs
 from finlm.errors import UserError
@@ -103,6 +104,34 @@ def test_eight_bits_without_torchao_name_the_way_out(
     with pytest.raises(UserError, match=r"torchao is not installed: pip install 'finlm\[cuda\]', or set optimizer"):
         sft.main(settings(tiny, tmp_path, *FULL, "--optimizer=adamw_8bit"))
     assert not (tmp_path / "runs" / "sft").exists()
+
+
+def test_eight_bits_are_for_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    sft_tuning.require("adamw_8bit", 1)
+    sft_tuning.require("adamw", 8)
+    with pytest.raises(UserError, match=r"in 8 processes, and is for one: .* configs/accelerate/sft_fsdp2\.yaml"):
+        sft_tuning.require("adamw_8bit", 8)
+
+
+def test_deepspeed_must_let_the_model_be_saved() -> None:
+    """As `configs/accelerate/zero3.yaml`, which is PPO's, would not."""
+    config: dict[str, Any] = {"zero_optimization": {"stage": 3}}
+    state = SimpleNamespace(deepspeed_plugin=SimpleNamespace(deepspeed_config=config))
+    trainer: Any = SimpleNamespace(
+        accelerator=SimpleNamespace(state=state), is_fsdp_enabled=False, is_deepspeed_enabled=True, model=None
+    )
+    with pytest.raises(UserError, match="no model could be saved: set zero3_save_16bit_model"):
+        sft_sharded.prepare(trainer, torch.bfloat16)
+    config["zero_optimization"][sft_sharded.SAVES] = True
+    sft_sharded.prepare(trainer, torch.bfloat16)
+    assert config["bf16"] == {"enabled": True}
+
+
+def test_a_norm_that_is_not_finite_ends_the_run() -> None:
+    sft_sharded.check_norm(1e30, 3)
+    with pytest.raises(UserError, match="norm at step 3 is nan; the checkpoints keep the weights from before"):
+        sft_sharded.check_norm(float("nan"), 3)
 
 
 class Killed(Exception):

@@ -12,10 +12,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments, set_seed
 
 from alignment.sft_plan import Plan
-from alignment.sft_trainer import HeldOutSettings, PackedTrainer, answer_loss, best_of, in_batches, is_over
+from alignment.sft_trainer import HeldOutSettings, PackedTrainer, answer_loss, best_of, has_ended, in_batches
 from finlm import jsonl, packed_loss
-from finlm.batches import packed
-from finlm.data import IGNORE
+from finlm.batches import IGNORE, packed
 from finlm.mixture_moves import MixtureMoves
 from finlm.model import load_causal
 from finlm.samples import Row, Sample
@@ -200,6 +199,20 @@ def test_the_best_model_is_kept_and_patience_ends_the_run(make: Maker, tmp_path:
     assert (tmp_path / "run" / "best" / "adapter_model.safetensors").is_file()
 
 
+def test_a_run_that_patience_ended_learns_no_more_where_it_is_taken_up(make: Maker, tmp_path: Path) -> None:
+    """Killed between its end and its export, with a checkpoint of its last step."""
+    how: dict[str, Any] = {"steps": 60, "held_out": HeldOutSettings(every=2, patience=3), "save": 2}
+    first = make(**how)
+    first.go_on()
+    again = make(**how)
+    again.go_on()
+    assert again.state.global_step == first.state.global_step < 60
+    for name, weight in weights(first).items():
+        assert torch.equal(weights(again)[name], weight), name
+    again.take_up()
+    assert again.history == first.history
+
+
 def test_a_step_without_a_learned_token_has_loss_zero_and_moves_nothing(make: Maker) -> None:
     mute = [
         Sample(one.stream, one.ids, np.zeros(len(one), dtype=np.bool_), one.record_id, one.language, one.place)
@@ -211,6 +224,23 @@ def test_a_step_without_a_learned_token_has_loss_zero_and_moves_nothing(make: Ma
     assert [float(one["loss"]) for one in trainer.state.log_history if "loss" in one] == [0.0]
     for name, weight in weights(trainer).items():
         assert torch.equal(weight, before[name])
+
+
+def test_a_micro_batch_without_a_learned_token_adds_nothing_to_its_step(make: Maker, tmp_path: Path) -> None:
+    """Two rows, one of them mute: the step is that of the other row alone, over its tokens alone."""
+    ids = np.arange(2, 60, dtype=np.int32)
+    heard = Sample("instructions-finance", ids, np.arange(58) > 20, "a", "en", "f:1")
+    mute = Sample("instructions-finance", ids[::-1].copy(), np.zeros(58, dtype=np.bool_), "b", "en", "f:2")
+    found = []
+    for name, its, rows in (("both", [heard, mute], 2), ("one", [heard], 1)):
+        trainer = make(
+            tmp_path / name, steps=1, rows=rows, micro=1, lora=False,
+            streams={"instructions-finance": its}, shares={"instructions-finance": 1.0},
+        )  # fmt: skip
+        trainer.go_on()
+        found.append(weights(trainer))
+    for name, weight in found[0].items():
+        torch.testing.assert_close(weight, found[1][name], atol=1e-6, rtol=1e-5)
 
 
 def test_batches_of_held_out_samples() -> None:
@@ -228,5 +258,5 @@ def test_patience_counts_from_the_best() -> None:
 
     history = [at(0, 2.0), at(1, 1.5), at(2, 1.6), at(3, 1.5)]
     assert best_of(history) == history[1]
-    assert [is_over(history[:count], 2) for count in (1, 2, 3, 4)] == [False, False, False, True]
-    assert not is_over(history, 0)
+    assert [has_ended(history[:count], 2) for count in (1, 2, 3, 4)] == [False, False, False, True]
+    assert not has_ended(history, 0)

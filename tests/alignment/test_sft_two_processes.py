@@ -6,6 +6,7 @@ on GPUs only, so `cut_on_cpu` tells it to here.
 
 import importlib.util
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -98,8 +99,8 @@ def child(base: str, out: str, tune: str, cut: str, *also: str) -> None:
         out: Folder of the run.
         tune: lora or full.
         cut: ddp, fsdp or zero.
-        also: kill (die after the third step), tied (embeddings), bfloat16 (the base of adapters), fused (adapters,
-            as on a GPU).
+        also: kill (die after the third step), poison (one process's gradients are NaN), tied (embeddings), bfloat16
+            (the base of adapters), fused (adapters, as on a GPU).
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -108,6 +109,8 @@ def child(base: str, out: str, tune: str, cut: str, *also: str) -> None:
     from alignment.sft_plan import Plan
     from alignment.sft_trainer import HeldOutSettings, PackedTrainer
     from finlm import fused_lora, packed_loss
+    from finlm.checkpoints import FiniteGradients
+    from finlm.errors import UserError
     from finlm.mixture_moves import MixtureMoves
     from finlm.model import load_causal, save_trained
 
@@ -157,9 +160,22 @@ def child(base: str, out: str, tune: str, cut: str, *also: str) -> None:
             if state.global_step == 3:
                 os._exit(9)
 
+    class Poison(TrainerCallback):
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if args.process_index == 1:
+                gradient = next(one.grad for one in trainer.model.parameters() if one.grad is not None)
+                gradient.to_local().fill_(math.nan)
+
     if "kill" in also:
         trainer.add_callback(Kill())
-    trainer.go_on()
+    if "poison" in also:
+        trainer.add_callback(Poison())
+        trainer.add_callback(FiniteGradients())
+    try:
+        trainer.go_on()
+    except UserError as error:
+        (folder / f"error-{trainer.args.process_index}.txt").write_text(str(error), encoding="utf-8")
+        return
     trainer.take_up()
     trainer.evaluated()
     weights = trainer.whole_weights()
@@ -222,6 +238,15 @@ def test_a_killed_run_of_two_processes_goes_on_to_the_bit(tiny: Any, tmp_path: P
             assert weight.equal(made(broken)[name]), name
         for name in ("held_out.jsonl", "best/best.json"):
             assert (broken / name).read_bytes() == (straight / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_no_process_steps_where_anothers_shard_is_not_finite(tiny: Any, tmp_path: Path) -> None:
+    done = launch(2, Path(__file__), tiny.base, tmp_path, "full", "fsdp", "poison")
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = ((tmp_path / f"error-{index}.txt").read_text(encoding="utf-8") for index in (0, 1))
+    assert "The gradient of a weight in another process at step 1 is not finite" in first
+    assert "The gradient of model.embed_tokens.weight at step 1 is not finite" in second
 
 
 @pytest.mark.slow

@@ -187,6 +187,7 @@ REFUSED = [
     ({"top_p": 0.0}, "top_p is 0.0; it must be above 0 and at most 1"),
     ({"top_k": -1}, "top_k is -1; it must be 0 (off) or more"),
     ({"ptx_coef": 1.0}, "ptx_instructions names no file"),
+    ({"ptx_coef": 1.0, "ptx_instructions": ["a"]}, "ptx_text_share is 0.2, but ptx_text names no file; give one"),
     ({"layout": "full", "engine": "vllm"}, "engine is 'vllm' with layout 'full'; it is sent adapters"),
     ({"adaptive_kl_horizon": 0}, "adaptive_kl_horizon is 0; it must be 1 or more"),
 ]

@@ -59,7 +59,8 @@ def child(base: str, reward: str, tiny: str, out: str, task: str) -> None:
     count = int(os.environ.get("WORLD_SIZE", "1"))
     tokenizer = load_tokenizer(base)
     torch.manual_seed(11)
-    files = {"ptx_instructions": [f"{tiny}/instructions.jsonl"], "ptx_text": [f"{tiny}/text.txt"]}
+    files: dict[str, Any] = {"ptx_instructions": [f"{tiny}/instructions.jsonl"], "ptx_text": [f"{tiny}/text.txt"]}
+    files["ptx_cache"] = f"{out}-cache"
     trainer = PPOTrainer(
         args=PPOConfig(**SETTINGS, **files, output_dir=out, gradient_accumulation_steps=4 // count, engine="generate"),
         processing_class=tokenizer,

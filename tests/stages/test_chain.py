@@ -62,7 +62,8 @@ def test_sft_test_loss_is_that_of_base_and_adapter(chain, tiny) -> None:
     counts = state(chain.runs / "sft")["counts"]
     tokenizer = AutoTokenizer.from_pretrained(tiny.base)
     held_out = [c for c in conversations() if data.is_held_out(c, test_share=TEST_SHARE)]
-    rows, _ = data.instruction_rows(held_out, tokenizer, max_length=128)
+    rows = [chat_format.encode(tokenizer, one.messages) for one in held_out]
+    rows = [row for row in rows if len(row.ids) <= 128]
     chosen = [rows[place * len(rows) // 8] for place in range(8)]
     adapted = model.load_causal(tiny.base, dtype=torch.float32, device=CPU)
     for name, folder in (("test_loss_before", None), ("test_loss", chain.runs / "sft" / "adapter")):
@@ -72,8 +73,9 @@ def test_sft_test_loss_is_that_of_base_and_adapter(chain, tiny) -> None:
         for row in chosen:
             with torch.inference_mode():
                 logits = adapted(input_ids=torch.tensor([row.ids])).logits[0, :-1]
-            nats += torch.nn.functional.cross_entropy(logits, torch.tensor(row.labels[1:]), reduction="sum").item()
-            tokens += row.learned
+            losses = torch.nn.functional.cross_entropy(logits, torch.tensor(row.ids[1:]), reduction="none")
+            nats += losses[torch.tensor(row.is_answer[1:])].sum().item()
+            tokens += sum(row.is_answer)
         assert counts[name] == pytest.approx(nats / tokens, abs=1e-4), name
 
 

@@ -10,7 +10,7 @@ from tiny import Tiny
 from warm import Warm
 
 from alignment.faults import FaultyAnswer
-from finlm import jsonl
+from finlm import jsonl, runs
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,32 @@ def test_ppo_ends_with_143_and_goes_on(
     resumed = start(warm, tiny, "ppo", folder)
     assert resumed.returncode == 0, resumed.said
     assert unlike(chain, "ppo", folder) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "nth", "step"),
+    [
+        ("optimizer step", 1, 1),
+        ("optimizer step", 3, 3),  # where no checkpoint is due
+        ("rename .staging/checkpoint-2", 1, 3),  # saving
+        ("optimizer step", 4, 4),
+    ],
+)
+def test_sft_ends_with_143_and_a_checkpoint_and_goes_on(
+    chain: Chain, warm: Warm, tiny: Tiny, tmp_path: Path, name: str, nth: int, step: int
+) -> None:
+    folder = chain.before("sft", tmp_path / "run")
+    at = number_of(chain.done["sft"].operations, name, nth)
+    stopped = start(warm, tiny, "sft", folder, terminate_at=at)
+    assert stopped.returncode == 143, stopped.said
+    assert f"stopped by SIGTERM behind step {step} of 4; the same command goes on from there." in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert runs.damage(folder / "runs" / "sft" / "checkpoints" / f"checkpoint-{step}") is None
+    assert not (folder / "runs" / "sft" / "model").exists()
+    resumed = start(warm, tiny, "sft", folder)
+    assert resumed.returncode == 0, resumed.said
+    # of the checkpoints the two newest are kept: one more was written
+    assert [one for one in unlike(chain, "sft", folder) if not one.startswith("sft/checkpoints/")] == []
 
 
 def test_ppo_with_mixed_in_text_names_its_files_and_resumes(

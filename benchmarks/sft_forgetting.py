@@ -1,0 +1,177 @@
+"""What text beside instructions keeps from being forgotten, and what moving shares bring: SmolLM2-135M, three arms.
+
+    python benchmarks/sft_forgetting.py --data FOLDER --out benchmarks/results/sft_forgetting_X.json
+
+FOLDER has `instructions/` and `corpus/`; a file whose name begins with `fin_` is finance, any other general. The arms
+see about the same instruction tokens, a step each of the same rows:
+
+- `instructions`: no text, and as many steps less;
+- `mixed`: four streams in fixed shares;
+- `moving`: the same, and after each round the shares follow the held-out losses.
+
+Held-out losses are of the same samples in every arm, by stream and language, before the first step and after the last.
+They are printed, and written as JSON, as a page and as curves; the page of a run with the others beside it lies in
+`--runs`. `--set ARM.NAME=VALUE` changes a setting of one arm, `--set all.NAME=VALUE` of every arm.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from benchmarks import forgetting_page
+from benchmarks.six_billion import describe
+from benchmarks.stages import changes_for, run_stage
+from finlm.sft_page import write_sft_page
+from finlm.sft_records import HeldOutLoss, is_text, read_held_out, read_mixture
+
+SHARES = {"text-general": 0.2, "text-finance": 0.2, "instructions-general": 0.4, "instructions-finance": 0.2}
+"""Of all tokens, where there is text."""
+ARMS = ("instructions", "mixed", "moving")
+ROUNDS = 6
+"""Evaluations of an arm after the first; moving shares move at each but the last."""
+
+
+def files(data: Path) -> dict[str, list[str]]:
+    """Return the files of each stream; readme and word lists are none."""
+    found: dict[str, list[str]] = {name: [] for name in SHARES}
+    for kind, folder in (("text", "corpus"), ("instructions", "instructions")):
+        for path in sorted((data / folder).iterdir()):
+            if ".jsonl" in path.name or (path.name.endswith((".txt", ".txt.xz")) and path.name.startswith("gen_")):
+                found[f"{kind}-{'finance' if path.name.startswith('fin_') else 'general'}"].append(str(path))
+    return found
+
+
+def shares_of(arm: str) -> dict[str, float]:
+    """Return the arm's first shares."""
+    if arm != "instructions":
+        return SHARES
+    rest = sum(share for name, share in SHARES.items() if not is_text(name))
+    return {name: 0.0 if is_text(name) else share / rest for name, share in SHARES.items()}
+
+
+def steps_of(arm: str, steps: int) -> int:
+    """Return the arm's steps: as many rows less as it has no text, to a multiple of the rounds."""
+    rest = sum(share for name, share in SHARES.items() if not is_text(name))
+    return round(steps * (rest if arm == "instructions" else 1) / ROUNDS) * ROUNDS
+
+
+def flags(arm: str, streams: dict[str, list[str]], steps: int) -> list[str]:
+    """Return the settings of an arm."""
+    every = steps_of(arm, steps) // ROUNDS
+    names = {name: name.replace("-", "_") for name in SHARES}
+    found = [f"--{names[name]}={json.dumps(its)}" for name, its in streams.items()]
+    found += [f"--shares.{names[name]}={share}" for name, share in shares_of(arm).items()]
+    found += [f"--steps={steps_of(arm, steps)}", f"--held_out.every={every}", f"--save_steps={steps}"]
+    return [*found, f"--mixture.every={every if arm == 'moving' else 0}"]
+
+
+# ---------------------------------------------------------------------------------------------- what came of it
+
+
+def losses(one: HeldOutLoss) -> dict[str, float]:
+    """Return an evaluation's losses by stream and language, and the mean of general text and of answers by language."""
+    found = {f"{its.stream} {its.language}".strip(): its.loss for its in one.categories}
+    for language in sorted({its.language for its in one.categories}):
+        answers = [its for its in one.categories if its.language == language and not is_text(its.stream)]
+        tokens = sum(its.tokens for its in answers)
+        if tokens:
+            found[f"answers {language}".strip()] = sum(its.loss * its.tokens for its in answers) / tokens
+    general = one.of("text-general")
+    return found | ({"text-general": general} if general is not None else {})
+
+
+def figures_of_arm(run: Path, rows: int) -> dict[str, Any]:
+    """Return what one arm came to.
+
+    Args:
+        run: Its folder.
+        rows: Packed rows of a step.
+    """
+    history, mixed = read_held_out(run), read_mixture(run)
+    assert mixed is not None
+    drawn: dict[str, dict[str, int]] = {}
+    for name in SHARES:
+        rounds = [one.drawn[name] for one in mixed.rounds if name in one.drawn]
+        drawn[name] = {
+            "tokens": sum(one.tokens for one in rounds),
+            "learned": sum(one.learned for one in rounds),
+        }
+    return {
+        "before": losses(history[0]),
+        "after": losses(history[-1]),
+        "curve": [{"step": one.step, "tokens": one.step * rows * mixed.row_tokens} | losses(one) for one in history],
+        "drawn": drawn,
+        "instruction_tokens": sum(its["tokens"] for name, its in drawn.items() if not is_text(name)),
+        "rounds": [{"step": one.first_step, "shares": one.shares, "reasons": one.reasons} for one in mixed.rounds],
+        "filled": mixed.filled,
+    }
+
+
+def rises(arm: dict[str, Any]) -> dict[str, float]:
+    """Return how much each held-out loss rose, nats."""
+    return {name: after - arm["before"][name] for name, after in arm["after"].items()}
+
+
+def verdicts(arms: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return what the arms are compared by.
+
+    The worst category is the one with the largest held-out loss after the arm of fixed shares.
+    """
+    changed = {name: rises(arm) for name, arm in arms.items()}
+    fixed, moving = arms["mixed"]["after"], arms["moving"]["after"]
+    worst = max((name for name in fixed if " " in name and not name.startswith("answers")), key=fixed.__getitem__)
+    general = [name for name in fixed if name.split(" ")[0] == "text-general"]
+    return {
+        "answers_rise": {
+            name: {key: rise for key, rise in its.items() if key.startswith("answers")} for name, its in changed.items()
+        },
+        "general_text_rise": {name: {key: its[key] for key in general} for name, its in changed.items()},
+        "worst_category": {"name": worst, "mixed": fixed[worst], "moving": moving[worst]},
+    }
+
+
+def main() -> None:
+    """Run the arms, print and write what came of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with instructions/ and corpus/")
+    parser.add_argument("--runs", type=Path, default=Path("runs/forgetting"), help="folder (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all arms (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=240, help="optimizer steps with text (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=16, help="packed rows of 2048 a step (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=128, help="held-out samples a stream (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="ARM.NAME=VALUE", help="change a setting")
+    parser.add_argument("--out", type=Path, help="JSON file to write; .md and .svg go beside it")
+    given = parser.parse_args()
+    streams = files(given.data)
+    common = [
+        "--lora", '{"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}', "--max_length=2048", '--forms=[""]',
+        f"--batch_size={given.rows}", f"--micro_batch={min(given.rows, 8)}", "--learning_rate=1e-3",
+        "--test_share=0.1", f"--held_out.samples={given.samples}", f"--cache={given.runs}/cache",
+        "--trainer", '{"report_to": "none", "gradient_checkpointing": false}',
+    ]  # fmt: skip
+    seconds, arms = {}, {}
+    for arm in ARMS:
+        changes = [*common, *flags(arm, streams, given.steps), f"--output={given.runs}/{arm}"]
+        changes += [*changes_for("all", given.set), *changes_for(arm, given.set)]
+        began = time.perf_counter()
+        run_stage("sft", given.runs, given.seed, changes)
+        seconds[arm] = round(time.perf_counter() - began, 1)
+        arms[arm] = figures_of_arm(given.runs / arm, given.rows)
+    figures = {"seconds": seconds, **verdicts(arms), "arms": arms}
+    write_sft_page(
+        given.runs / "mixed", given.runs / "report.html", [given.runs / arm for arm in ARMS if arm != "mixed"]
+    )
+    print(json.dumps({name: its for name, its in figures.items() if name != "arms"}, indent=1))
+    if given.out:
+        forgetting_page.write(given.out, describe(), figures)
+
+
+if __name__ == "__main__":
+    main()
