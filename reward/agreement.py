@@ -6,12 +6,13 @@ both sides of each are asked about the same votes:
     one annotator with another            beside    the model with the same annotators
     one annotator with the others' majority    beside    the model with the same majorities
 
-Votes of strength 0 (nearly the same) name no better answer and are left out, as is a majority that is evenly split.
-Each pair counts once, whatever its votes: what its annotators say is averaged first.
+Votes of strength 0 (nearly the same) name no better answer and are left out. Where the others are evenly split,
+agreement is a half for both: to leave such votes out would keep the dissenter of three to two, whose others are not
+split, and drop those who agree. Each pair counts once, whatever its votes: what its annotators say is averaged first.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -34,8 +35,8 @@ class AnnotatorAgreement:
     annotator: str
     model: Estimate
     """How often the model prefers what they prefer."""
-    others: Estimate | None
-    """How often they prefer what the majority of the other annotators does; None where it is always split."""
+    others: Estimate
+    """How often they prefer what the majority of the other annotators does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,22 +45,23 @@ class Agreement:
 
     Example:
         Agreement(model_and_majority=Estimate(…), model_and_annotator=Estimate(…), annotator_and_annotator=Estimate(…),
-                  model_and_others=Estimate(…), annotator_and_others=Estimate(…), below_ceiling=Estimate(…),
+                  model_and_others=Estimate(…), annotator_and_others=Estimate(…), beside_ceiling=Estimate(…),
                   annotators=(…), pairs=1880, votes=7930, undecided_votes=2210)
     """
 
     model_and_majority: Estimate | None
-    """With the majority of all votes."""
+    """With the majority of all votes, where they are not evenly split; None where they always are."""
     model_and_annotator: Estimate
     """With each single vote."""
     annotator_and_annotator: Estimate
     """The ceiling of that: with each other's."""
-    model_and_others: Estimate | None
+    model_and_others: Estimate
     """With the majority of all votes but one, in turn."""
-    annotator_and_others: Estimate | None
+    annotator_and_others: Estimate
     """The ceiling of that: the one left out with that majority."""
-    below_ceiling: Estimate | None
-    """The last less the one before it, pair by pair; an interval around 0 means as good as one more annotator."""
+    beside_ceiling: Estimate
+    """The one before less the last, pair by pair; an interval around 0: as good as one more annotator, as far as can be
+    told."""
     annotators: tuple[AnnotatorAgreement, ...]
     """Most votes first."""
     pairs: int
@@ -72,14 +74,15 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A pair as its annotators see it; shares are None where nothing can be said."""
+    """A pair as its annotators see it, in shares."""
 
     prompt: str
     with_majority: float | None
+    """None: evenly split."""
     with_annotator: float
     among: float
-    with_others: float | None
-    one_with_others: float | None
+    with_others: float
+    one_with_others: float
 
 
 def agreement(records: Sequence[Judged], *, seed: int, fewest_votes_listed: int = 20) -> Agreement | None:
@@ -94,24 +97,24 @@ def agreement(records: Sequence[Judged], *, seed: int, fewest_votes_listed: int 
     if not asked:
         return None
     seen = [_asked(record) for record in asked]
+    split = [one for one in seen if one.with_majority is not None]
 
-    def over(numbers: Iterable[float | None]) -> Estimate | None:
-        known = [(number, one.prompt) for number, one in zip(numbers, seen, strict=True) if number is not None]
-        return by_prompt([number for number, _ in known], [prompt for _, prompt in known], seed=seed) if known else None
+    def over(number_of: Callable[[_Asked], float]) -> Estimate:
+        return by_prompt([number_of(one) for one in seen], [one.prompt for one in seen], seed=seed)
 
-    with_annotator, among = over(one.with_annotator for one in seen), over(one.among for one in seen)
-    assert with_annotator is not None  # every pair that is asked has both
-    assert among is not None
     return Agreement(
-        model_and_majority=over(one.with_majority for one in seen),
-        model_and_annotator=with_annotator,
-        annotator_and_annotator=among,
-        model_and_others=over(one.with_others for one in seen),
-        annotator_and_others=over(one.one_with_others for one in seen),
-        below_ceiling=over(
-            None if one.with_others is None or one.one_with_others is None else one.one_with_others - one.with_others
-            for one in seen
-        ),
+        model_and_majority=by_prompt(
+            [one.with_majority for one in split if one.with_majority is not None],
+            [one.prompt for one in split],
+            seed=seed,
+        )
+        if split
+        else None,
+        model_and_annotator=over(lambda one: one.with_annotator),
+        annotator_and_annotator=over(lambda one: one.among),
+        model_and_others=over(lambda one: one.with_others),
+        annotator_and_others=over(lambda one: one.one_with_others),
+        beside_ceiling=over(lambda one: one.with_others - one.one_with_others),
         annotators=_annotators(asked, seed=seed, fewest=fewest_votes_listed),
         pairs=len(asked),
         votes=sum(len(_sides(record.votes)) for record in asked),
@@ -124,49 +127,43 @@ def _sides(votes: Iterable[Vote]) -> list[tuple[str, int]]:
     return [(vote.annotator, 1 if vote.side == "chosen" else -1) for vote in votes if vote.strength > 0]
 
 
-def _agrees(model: float, side: int) -> float:
-    """1 if the model's lead has the side's sign, 0.5 without a lead."""
-    return 0.5 if model == 0 else float((model > 0) == (side > 0))
+def _agrees(one: float, other: float) -> float:
+    """1 if both prefer the same answer, 0.5 if one of them prefers none; negative numbers prefer the worse one."""
+    return 0.5 if one == 0 or other == 0 else float((one > 0) == (other > 0))
 
 
 def _asked(record: Judged) -> _Asked:
     sides = [side for _, side in _sides(record.votes)]
-    total = sum(sides)
-    others = [(side, total - side) for side in sides if total != side]
-    votes, for_it = len(sides), sides.count(1)
-    against = votes - for_it
-    same = for_it * (for_it - 1) + against * (against - 1)
+    total, votes, for_it = sum(sides), len(sides), sides.count(1)
+    same = for_it * (for_it - 1) + (votes - for_it) * (votes - for_it - 1)
     return _Asked(
         prompt=record.prompt_id,
         with_majority=_agrees(record.lead, total) if total else None,
         with_annotator=fmean(_agrees(record.lead, side) for side in sides),
         among=same / (votes * (votes - 1)),
-        with_others=fmean(_agrees(record.lead, rest) for _, rest in others) if others else None,
-        one_with_others=fmean(float((side > 0) == (rest > 0)) for side, rest in others) if others else None,
+        with_others=fmean(_agrees(record.lead, total - side) for side in sides),
+        one_with_others=fmean(_agrees(side, total - side) for side in sides),
     )
 
 
 def _annotators(records: Sequence[Judged], *, seed: int, fewest: int) -> tuple[AnnotatorAgreement, ...]:
-    with_model: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    with_others: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    votes: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
     for record in records:
         sides = _sides(record.votes)
         total = sum(side for _, side in sides)
         for annotator, side in sides:
-            with_model[annotator].append((_agrees(record.lead, side), record.prompt_id))
-            if total != side:
-                with_others[annotator].append((float((side > 0) == (total - side > 0)), record.prompt_id))
-
-    def over(known: Sequence[tuple[float, str]]) -> Estimate:
-        return by_prompt([number for number, _ in known], [prompt for _, prompt in known], seed=seed)
-
-    listed = sorted((name for name, own in with_model.items() if len(own) >= fewest), key=lambda name: name)
-    listed.sort(key=lambda name: -len(with_model[name]))
-    return tuple(
-        AnnotatorAgreement(
-            annotator=name,
-            model=over(with_model[name]),
-            others=over(with_others[name]) if with_others[name] else None,
-        )
-        for name in listed
+            votes[annotator].append((_agrees(record.lead, side), _agrees(side, total - side), record.prompt_id))
+    listed = sorted(
+        (name for name, own in votes.items() if len(own) >= fewest), key=lambda name: (-len(votes[name]), name)
     )
+    found = []
+    for name in listed:
+        with_model, with_others, prompts = zip(*votes[name], strict=True)
+        found.append(
+            AnnotatorAgreement(
+                annotator=name,
+                model=by_prompt(with_model, prompts, seed=seed),
+                others=by_prompt(with_others, prompts, seed=seed),
+            )
+        )
+    return tuple(found)

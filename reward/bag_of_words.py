@@ -87,7 +87,7 @@ def fit(
     right = dict.fromkeys(strongest_first, 0.0)
     for fold in sorted(set(fold_of.tolist())) if groups > 1 else []:
         inside, outside = rows.take(fold_of != fold), rows.take(fold_of == fold)
-        weights = np.zeros(rows.width)
+        weights: Numbers = np.zeros(rows.width)
         for penalty in strongest_first:  # each fit begins where the stronger one ended
             weights = minimise(inside, penalty, start=weights)
             leads = outside.times(weights)
@@ -152,11 +152,13 @@ class Rows:
 
     def times(self, weights: Numbers) -> Numbers:
         """X w."""
-        return np.bincount(self.row, weights=self.value * weights[self.column], minlength=self.count)
+        product = np.bincount(self.row, weights=self.value * weights[self.column], minlength=self.count)
+        return product.astype(np.float64)  # without an entry it would count in integers
 
     def transposed_times(self, numbers: Numbers) -> Numbers:
         """X' g."""
-        return np.bincount(self.column, weights=self.value * numbers[self.row], minlength=self.width)
+        product = np.bincount(self.column, weights=self.value * numbers[self.row], minlength=self.width)
+        return product.astype(np.float64)
 
 
 def objective(rows: Rows, weights: Numbers, penalty: float) -> float:

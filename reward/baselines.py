@@ -125,18 +125,18 @@ def verdict(baselines: Sequence[Baseline]) -> str:
     beaten = [one for one in baselines if one.is_beaten]
     others = [one for one in baselines if not one.is_beaten]
     if not others:
-        return f"The reward model beats {_names(beaten)}: {_differences(beaten)}."
+        return f"The reward model beats {_names(beaten, 'and')}: {_differences(beaten)}."
     short = "Its preferences are not shown to hold more than that."
     if beaten:
         return (
-            f"The reward model beats {_names(beaten)} ({_differences(beaten)}), but not {_names(others)}: "
+            f"The reward model beats {_names(beaten, 'and')} ({_differences(beaten)}), but not {_names(others, 'or')}: "
             f"{_differences(others)}. {short}"
         )
-    return f"The reward model does not beat {_names(others)}: {_differences(others)}. {short}"
+    return f"The reward model does not beat {_names(others, 'or')}: {_differences(others)}. {short}"
 
 
-def _names(baselines: Sequence[Baseline]) -> str:
-    return " or ".join(f"the {one.name}" for one in baselines) if baselines else "nothing"
+def _names(baselines: Sequence[Baseline], word: str) -> str:
+    return f" {word} ".join(f"the {one.name}" for one in baselines)
 
 
 def _differences(baselines: Sequence[Baseline]) -> str:
@@ -147,10 +147,10 @@ def _difference(one: Baseline) -> str:
     parts = [f"{span(one.ahead)} over all pairs"]
     if one.ahead_macro.low is not None and one.ahead_macro != one.ahead:
         parts.append(f"{span(one.ahead_macro)} over the sources")
-    return f"{one.name} {' and '.join(parts)}"
+    return f"ahead of the {one.name} by {' and '.join(parts)}"
 
 
 def span(one: Estimate) -> str:
     """Return a difference with its interval, as people read it."""
-    inside = "too few prompts for an interval" if one.low is None else f"{one.low:+.3f} to {one.high:+.3f}"
+    inside = "no interval" if one.low is None else f"{one.low:+.3f} to {one.high:+.3f}"
     return f"{one.mean:+.3f} ({inside})"

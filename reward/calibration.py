@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from reward.intervals import Estimate, by_prompt
 from reward.judged import Judged
 
 BINS = 10
 _CALIBRATED_DRAWS = 400
+
+Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,14 +107,14 @@ def calibration(records: Sequence[Judged], *, seed: int, scale: float = 1.0, bin
     )
 
 
-def _bins(sure: np.ndarray, bins: int) -> np.ndarray:
+def _bins(sure: Numbers, bins: int) -> npt.NDArray[np.int64]:
     """The bin of each pair, by the middle rank of its confidence."""
     _, which, counts = np.unique(sure, return_inverse=True, return_counts=True)
     middle = np.cumsum(counts) - counts / 2
     return np.asarray((middle[which] * bins / len(sure)).astype(np.int64))
 
 
-def _error(sure: np.ndarray, hits: np.ndarray, place: np.ndarray) -> float:
+def _error(sure: Numbers, hits: Numbers | npt.NDArray[np.bool_], place: npt.NDArray[np.int64]) -> float:
     size = int(place.max()) + 1
     gap = np.bincount(place, weights=hits - sure, minlength=size)
     return float(np.abs(gap).sum() / len(sure))

@@ -81,9 +81,15 @@ def findings(
 
 
 def worst(records: Iterable[Judged], count: int = SHOWN_MISTAKES) -> list[Judged]:
-    """Return the decided pairs in which the model prefers the worse answer by most, the largest mistake first."""
+    """Return the decided pairs in which the model prefers the worse answer by most, the largest mistake first.
+
+    Of the pairs that one worse answer is in, only the largest mistake: else one bad answer could fill the list.
+    """
     wrong = [record for record in decided(list(records)) if record.lead < 0]
-    return sorted(wrong, key=lambda record: (record.lead, record.pair_id))[:count]
+    by_answer: dict[tuple[str, float], Judged] = {}
+    for record in sorted(wrong, key=lambda record: (record.lead, record.pair_id)):
+        by_answer.setdefault((record.prompt_id, record.worse), record)
+    return list(by_answer.values())[:count]
 
 
 def write_findings(folder: Path, found: Findings) -> None:

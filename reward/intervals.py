@@ -2,8 +2,8 @@
 
 Pairs of one prompt share its text and often an answer, so a prompt is drawn with all of its pairs or not at all: the
 cluster bootstrap (Davison and Hinkley 1997, section 3.8; percentiles as in Efron 1979). It tells too little where
-there are few prompts: below FEWEST_PROMPTS no interval is given, and below about twenty the true coverage of a 95 %
-interval lies nearer to 85 %.
+there are few prompts: below FEWEST_PROMPTS no interval is given, and one of few more is too narrow. None is given
+either where all numbers are the same: resampling never meets what has not been seen.
 """
 
 from collections import defaultdict
@@ -36,7 +36,7 @@ class Estimate:
 
     mean: float
     low: float | None
-    """None where there are too few prompts to tell."""
+    """None where resampling cannot tell: too few prompts, or all numbers the same."""
     high: float | None
     pairs: int
     prompts: int
@@ -65,7 +65,8 @@ def by_prompt(numbers: Sequence[float], prompts: Sequence[str], *, seed: int, dr
         ValueError: There are no numbers.
     """
     clusters = _clusters(numbers, prompts)
-    means = _resampled(clusters, seed=seed, draws=draws) if len(clusters) >= FEWEST_PROMPTS else None
+    can_tell = len(clusters) >= FEWEST_PROMPTS and min(numbers) < max(numbers)
+    means = _resampled(clusters, seed=seed, draws=draws) if can_tell else None
     total = fsum(own for own, _ in clusters)
     return _estimate(total / len(numbers), means, pairs=len(numbers), prompts=len(clusters))
 

@@ -6,6 +6,7 @@ Pairs of strength 0 have no better answer; they are counted, seen in the table b
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import fsum
 from statistics import fmean, stdev
 
@@ -195,7 +196,7 @@ def length_difference(record: Judged) -> str:
 
 def length_names() -> list[str]:
     """Return the buckets of the mean length, shortest first."""
-    inner = [f"{low} to {high - 1}" for low, high in zip(LENGTHS, LENGTHS[1:], strict=False)]
+    inner = [f"{low} to {high - 1}" for low, high in pairwise(LENGTHS)]
     return [f"under {LENGTHS[0]}", *inner, f"{LENGTHS[-1]} or more"]
 
 

@@ -4,7 +4,8 @@ The page depends on the run's records alone (findings.json, selection.json, judg
 places left out: the same run gives the same bytes.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from finlm import report
@@ -91,20 +92,18 @@ def _headline(found: Findings) -> report.Figures:
         for one in found.baselines
     ]
     figures += [
-        report.Figure("Margin", f"{measures.margin.mean:+.3f}", "score", _within(measures.margin, "+.3f")),
-        report.Figure("Scores", f"{measures.mean:+.2f} ± {measures.std:.2f}", remark="mean ± standard deviation"),
+        report.Figure("Margin", f"{measures.margin.mean:+.3f}", remark=_within(measures.margin, "+.3f")),
+        report.Figure("Deviation of scores", f"{measures.std:.2f}", remark=f"mean {measures.mean:+.2f}"),
         report.Figure(
             "Calibration error",
             f"{measures.calibration.error:.3f}",
             remark=f"{measures.calibration.error_if_calibrated:.3f} by chance alone",
         ),
     ]
-    if found.agreement is not None and found.agreement.annotator_and_others is not None:
-        together = found.agreement
-        assert together.model_and_others is not None  # asked about the same votes
-        assert together.annotator_and_others is not None
-        told = f"an annotator: {together.annotator_and_others.mean:.3f}"
-        figures.append(report.Figure("Agrees with people", f"{together.model_and_others.mean:.3f}", remark=told))
+    if found.agreement is not None:
+        told = f"one annotator: {found.agreement.annotator_and_others.mean:.3f}"
+        together = f"{found.agreement.model_and_others.mean:.3f}"
+        figures.append(report.Figure("Agrees with others' majority", together, remark=told))
     left_out = f" {measures.undecided:,} pairs of strength 0 have no better answer and are left out."
     return report.Figures(
         "In short",
@@ -183,7 +182,7 @@ def _epochs(selection: Selection) -> list[report.Section]:
             f"{one.epoch}{' (chosen)' if one.epoch == selection.epoch else ''}",
             f"{one.accuracy.mean:.3f}",
             _within(one.accuracy),
-            span(one.behind),
+            span(one.behind) if one.behind.mean else None,
             f"{one.mean:+.2f}",
             f"{one.std:.2f}",
             f"{one.margin:+.3f}",
@@ -242,14 +241,14 @@ def _slices(measures: Measures) -> report.Table:
         columns=("by", "part", "accuracy", "95 %", "pairs", "prompts"),
         rows=tuple(
             (
-                part.by,
+                part.by if number == 0 or parts[number - 1].by != part.by else "",
                 visible(part.name),
                 f"{part.accuracy.mean:.3f}",
                 _marked(part.accuracy),
                 part.accuracy.pairs,
                 part.accuracy.prompts,
             )
-            for part in parts
+            for number, part in enumerate(parts)
         ),
         remark="Lengths are tokens, end token included; the length difference is measured on the shorter answer, the "
         "length is the mean of both. At strength 0 neither answer is better, and 0.5 is to be expected."
@@ -292,26 +291,23 @@ def _reliability(found: Calibration) -> list[report.Section]:
 
 
 def _agreement(found: Agreement) -> list[report.Section]:
-    def row(what: str, model: Estimate | None, ceiling: Estimate | None) -> tuple[report.Cell, ...]:
-        return (
-            what,
-            _cell(model) if model else None,
-            _cell(ceiling) if ceiling else None,
-            model.pairs if model else None,
-        )
-
-    below = f" The model is {span(found.below_ceiling)} below one more annotator." if found.below_ceiling else ""
+    asked = (
+        ("each annotator", found.model_and_annotator, found.annotator_and_annotator),
+        ("the majority of the others", found.model_and_others, found.annotator_and_others),
+        ("the majority of all", found.model_and_majority, None),
+    )
     table = report.Table(
         title="Agreement with annotators",
-        columns=("agreement with", "reward model", "ceiling: one annotator", "pairs"),
-        rows=(
-            row("each annotator", found.model_and_annotator, found.annotator_and_annotator),
-            row("the majority of the others", found.model_and_others, found.annotator_and_others),
-            row("the majority of all", found.model_and_majority, None),
+        columns=("agreement with", "reward model", "ceiling: one annotator", "pairs", "prompts"),
+        rows=tuple(
+            (what, *_three(model, ceiling), model.pairs, model.prompts)
+            for what, model, ceiling in asked
+            if model is not None
         ),
-        remark=f"{found.pairs:,} pairs with two decided votes or more, {found.votes:,} votes; {found.undecided_votes:,} "
-        "votes of strength 0 prefer neither answer and are left out, and so are evenly split majorities. Both columns "
-        f"are asked about the same votes.{below}",
+        remark=f"{found.pairs:,} pairs with two decided votes or more, {found.votes:,} votes. "
+        f"{found.undecided_votes:,} votes of strength 0 prefer neither answer and are left out. Both columns are asked "
+        "about the same votes; where the others are evenly split, both agree by half. With the majority of the others, "
+        f"the reward model agrees {span(found.beside_ceiling)} more often than one annotator.",
     )
     listed = found.annotators[:SHOWN_ANNOTATORS]
     if not listed:
@@ -322,8 +318,8 @@ def _agreement(found: Agreement) -> list[report.Section]:
             one.model.pairs,
             f"{one.model.mean:.3f}",
             _marked(one.model),
-            f"{one.others.mean:.3f}" if one.others else None,
-            _marked(one.others) if one.others else None,
+            f"{one.others.mean:.3f}",
+            _marked(one.others),
         )
         for one in listed
     )
@@ -375,43 +371,48 @@ def _consistency(found: Findings) -> report.Table:
     )
 
 
-def _mistakes(pairs: Sequence[PreferencePair], judged: dict[str, Judged], scale: float) -> report.Samples:
+def _mistakes(pairs: Sequence[PreferencePair], judged: Mapping[str, Judged], scale: float) -> report.Samples:
     samples = []
     for pair in pairs:
         record = judged.get(pair.id)
-        sure = f", {confidence(record.lead, scale):.0%} sure" if record else ""
-        votes = ""
+        told = f"{pair.source}, strength {pair.strength}"
         if pair.votes:
             for_it = sum(vote.side == "chosen" and vote.strength > 0 for vote in pair.votes)
             against = sum(vote.side == "rejected" and vote.strength > 0 for vote in pair.votes)
-            votes = f", votes {for_it} to {against}"
-        lead = f"lead {record.lead:+.2f}" if record else "no score"
+            told += f", votes {for_it} to {against}"
+        if record is not None:
+            told += f": lead {record.lead:+.2f}, {confidence(record.lead, scale):.0%} sure"
         samples.append(
             report.Sample(
-                _text("\n\n".join(message.content for message in pair.prompt.messages)),
+                _turns(pair),
                 (
-                    _answer(pair.chosen, pair.chosen_ended, record and record.better, record and record.better_tokens),
+                    _answer(pair.chosen, pair.chosen_ended, *((record.better, record.better_tokens) if record else ())),
                     _answer(
-                        pair.rejected, pair.rejected_ended, record and record.worse, record and record.worse_tokens
+                        pair.rejected, pair.rejected_ended, *((record.worse, record.worse_tokens) if record else ())
                     ),
                 ),
-                label=visible(f"{pair.source}, strength {pair.strength}{votes}: {lead}{sure}"),
+                label=visible(told),
             )
         )
     return report.Samples(
         title="Its largest mistakes",
         models=("people prefer", "the model prefers"),
         samples=tuple(samples),
-        remark=f"The {len(samples)} pairs in which the worse answer leads by most.",
+        remark=f"The {len(samples)} pairs in which the worse answer leads by most, each such answer once.",
     )
 
 
-def _answer(text: str, ended: bool, score: float | None, tokens: int | None) -> report.Answer:
-    return report.Answer(_text(text), score, None, ended, remark=f"{tokens:,} tokens" if tokens else "")
+def _turns(pair: PreferencePair) -> str:
+    messages = pair.prompt.messages
+    return _text("\n\n".join(f"{one.role}: {one.content}" if len(messages) > 1 else one.content for one in messages))
+
+
+def _answer(text: str, ended: bool, score: float | None = None, tokens: int | None = None) -> report.Answer:
+    return report.Answer(_text(text), score, None, ended, remark="" if tokens is None else f"{tokens:,} tokens")
 
 
 def _text(text: str) -> str:
-    shown = visible(text)
+    shown = visible(re.sub(r"\n\s*\n", "\n\n", text))
     return shown if len(shown) <= SHOWN_TEXT else f"{shown[:SHOWN_TEXT]}… ({len(shown):,} characters)"
 
 
