@@ -1,4 +1,4 @@
-"""Honest figures of a reward model: on held-out groups, beside the baseline that always prefers the longer answer."""
+"""The few figures of a reward model that its run's record and closing line hold; `reward.findings` has them all."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -6,46 +6,42 @@ from collections.abc import Sequence
 import torch
 
 from reward.groups import Group
+from reward.judged import Judged
 
 
-def accuracy(chosen_N: torch.Tensor, rejected_N: torch.Tensor) -> float:
-    """Share of pairs in which the chosen answer scores higher; a tie counts half."""
-    wins = (chosen_N > rejected_N).double() + 0.5 * (chosen_N == rejected_N).double()
-    return float(wins.mean())
-
-
-def test_report(groups: Sequence[Group], scores: Sequence[Sequence[float]], *, tested: int) -> dict[str, object]:
-    """Return what scores of all answers say of the comparisons.
+def test_report(
+    groups: Sequence[Group], records: Sequence[Judged], *, tested: int
+) -> dict[str, float | dict[str, float]]:
+    """Return what the scores say of the comparisons.
 
     Args:
         groups: The judged groups.
-        scores: Of each group's answers, in their order.
-        tested: How many of the comparisons were held out.
+        records: Their comparisons with their scores, in the same order.
+        tested: How many of them were held out.
 
     Returns:
         `test_accuracy`, `margin` (mean of chosen minus rejected), `mean` and `std` of all answers' scores (each answer
-        once), `longer_accuracy`,
-        `test_pairs`, and `accuracy_by_fault`.
+        once), `longer_accuracy`, `test_pairs`, and `accuracy_by_fault`.
     """
-    rows = [
-        (its[one.better], its[one.worse], len(group.answers[one.better]), len(group.answers[one.worse]))
-        for group, its in zip(groups, scores, strict=True)
-        for one in group.comparisons
-    ]
-    faults = [one.pair.rejected_fault or "unknown" for group in groups for one in group.comparisons]
-    chosen, rejected, chosen_tokens, rejected_tokens = torch.tensor(rows, dtype=torch.float64).T
-    flat = torch.tensor([score for its in scores for score in its], dtype=torch.float64)
-    by_fault: dict[str, list[int]] = defaultdict(list)
-    for index, fault in enumerate(faults):
-        by_fault[fault].append(index)
+    comparisons = [(group, one) for group in groups for one in group.comparisons]
+    by_answer: dict[tuple[str, int], float] = {}
+    by_fault: dict[str, list[float]] = defaultdict(list)
+    for (_, one), record in zip(comparisons, records, strict=True):
+        by_answer[record.prompt_id, one.better] = record.better
+        by_answer[record.prompt_id, one.worse] = record.worse
+        by_fault[one.pair.rejected_fault or "unknown"].append(record.hit)
+    scores = torch.tensor(list(by_answer.values()), dtype=torch.float64)
+    longer = [record.scored(record.better_tokens, record.worse_tokens).hit for record in records]
     return {
-        "test_accuracy": accuracy(chosen, rejected),
-        "margin": float((chosen - rejected).mean()),
-        "mean": float(flat.mean()),
-        "std": float(flat.std()),
-        "longer_accuracy": accuracy(chosen_tokens, rejected_tokens),
+        "test_accuracy": _mean([record.hit for record in records]),
+        "margin": _mean([record.lead for record in records]),
+        "mean": float(scores.mean()),
+        "std": float(scores.std()),
+        "longer_accuracy": _mean(longer),
         "test_pairs": tested,
-        "accuracy_by_fault": {
-            fault: round(accuracy(chosen[indices], rejected[indices]), 4) for fault, indices in sorted(by_fault.items())
-        },
+        "accuracy_by_fault": {fault: round(_mean(hits), 4) for fault, hits in sorted(by_fault.items())},
     }
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers)

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,55 +17,73 @@ from finlm.model import ADAPTER_CONFIG
 from reward import readings
 
 
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The normalisation that is folded into the head.
+
+    Example:
+        Scale(mean=0.31, std=1.9, normalised_on="256 ended answers of runs/candidates.jsonl")
+    """
+
+    mean: float
+    std: float
+    normalised_on: str
+
+    def __call__(self, raw: float) -> float:
+        """Return a score in exported units."""
+        return (raw - self.mean) / self.std
+
+    @classmethod
+    def of(
+        cls, trained: PeftModel, rows: Sequence[Sequence[int]], normalised_on: str, *, pad: int, batch_size: int
+    ) -> "Scale":
+        """Measure mean and standard deviation of the scores of some answers.
+
+        Args:
+            trained: The model with adapter and head.
+            rows: Prompt and answer each.
+            normalised_on: What the rows are, in words.
+            pad: Padding token.
+            batch_size: Rows of a forward pass.
+
+        Raises:
+            UserError: All rows have the same score, or one that is not finite.
+        """
+        raw_head = scorer.fold(head_of(trained), mean=0.0, std=1.0).to(trained.device)
+        raw = scorer.score_rows(trained, raw_head, [list(row) for row in rows], pad=pad, batch_size=batch_size)
+        mean, std = float(raw.mean()), float(raw.std())
+        if not 0 < std < float("inf"):
+            raise UserError(
+                f"The scores of {normalised_on} have standard deviation {std}, so they cannot be normalised; give more "
+                "answers that differ, or look for damaged weights."
+            )
+        return cls(mean, std, normalised_on)
+
+
 def write(
-    trained: PeftModel,
-    rows: Sequence[Sequence[int]],
-    base: Path,
-    folder: Path,
-    *,
-    normalised_on: str,
-    pad: int,
-    batch_size: int,
-    tokenizer: str,
-    learned_from_cut: bool,
-) -> Callable[[float], float]:
-    """Normalise on rows of prompt and answer, write all files whole or not at all, return the normalisation.
+    trained: PeftModel, scale: Scale, base: Path, folder: Path, *, tokenizer: str, learned_from_cut: bool
+) -> None:
+    """Write all files, whole or not at all.
 
     Args:
         trained: The model with adapter and head.
-        rows: Answers that are to have mean 0 and standard deviation 1.
+        scale: The normalisation.
         base: The base model.
         folder: Where to.
-        normalised_on: What the rows are, in words.
-        pad: Padding token.
-        batch_size: Rows of a forward pass.
         tokenizer: Fingerprint.
         learned_from_cut: True if answers without their end token were learned from.
-
-    Raises:
-        UserError: All rows have the same score, or one that is not finite.
     """
-    weight_D = head_of(trained)
-    raw_head = scorer.fold(weight_D, mean=0.0, std=1.0).to(trained.device)
-    raw = scorer.score_rows(trained, raw_head, [list(row) for row in rows], pad=pad, batch_size=batch_size)
-    mean, std = float(raw.mean()), float(raw.std())
-    if not 0 < std < float("inf"):
-        raise UserError(
-            f"The scores of {normalised_on} have standard deviation {std}, so they cannot be normalised; give more "
-            "answers that differ, or look for damaged weights."
-        )
     description = scorer.RewardDescription(
-        mean=mean,
-        std=std,
-        normalised_on=normalised_on,
+        mean=scale.mean,
+        std=scale.std,
+        normalised_on=scale.normalised_on,
         tokenizer=tokenizer,
         base=runs.fingerprint(base),
         learned_from_cut=learned_from_cut,
     )
     with runs.whole_folder(folder) as aside:
         save_adapter(trained, aside, base=os.path.relpath(base, folder))
-        scorer.save_description(aside, scorer.fold(weight_D, mean=mean, std=std), description)
-    return lambda score: (score - mean) / std
+        scorer.save_description(aside, scorer.fold(head_of(trained), mean=scale.mean, std=scale.std), description)
 
 
 def head_of(trained: Any) -> Tensor:

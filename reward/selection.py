@@ -23,7 +23,7 @@ from reward.measures import accuracy, margin, spread
 SELECTION = "selection.json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ChoiceRule:
     """Bounds of the choice among epochs."""
 

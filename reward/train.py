@@ -29,7 +29,14 @@ from finlm.progress import console
 from finlm.records import Candidates, PreferencePair, Removal
 from finlm.tokenizer import check_vocabulary, load_tokenizer, tokenizer_fingerprint
 from reward import evaluate, export, groups, losses, readings
+from reward.epochs import Epochs, read_epochs, take
+from reward.findings import write_findings, write_mistakes
 from reward.groups import Group
+from reward.judged import write_judged
+from reward.judging import findings_of, records_of
+from reward.measures import spread
+from reward.page import write_reward_page
+from reward.selection import ChoiceRule, select, write_selection
 from reward.trainer import ComparisonTrainer, Objective
 
 MARGINS = {"none": (), "small": losses.SMALL_MARGINS, "large": losses.LARGE_MARGINS}
@@ -84,6 +91,8 @@ class RewardSettings:
     """Peak learning rate of AdamW for LoRA and head; linear warm-up and decay."""
     center_rewards: float = 0.01
     """Weight of the term that keeps scores around 0 (mean of (r_chosen + r_rejected)^2)."""
+    choice: ChoiceRule = field(default_factory=ChoiceRule)
+    """Bounds of the choice among epochs."""
     test_pairs: int = 512
     """Held-out pairs to test on, at most."""
     normalise_on: int = 256
@@ -161,33 +170,56 @@ def main(settings: RewardSettings) -> None:
     if not found.test:
         console.print("[yellow]no pair is held out: what is reported is of the pairs that were learned from")
 
+    judged = found.test or found.train
     trainer = make_trainer(settings, base, tokenizer, found.train)
+    trainer.add_callback(Epochs(trainer, judged, out))
     trainer.go_on()
 
-    judged = found.test or found.train
-    scores = trainer.scores(judged)
+    trainer.accelerator.wait_for_everyone()
+    selection = select(read_epochs(out), settings.choice, seed=settings.seed)
+    take(trainer, out, selection.epoch)
+    trainer.model.eval()
     rows, normalised_on = normalisation_rows(settings, tokenizer, found.train)
+    scale = export.Scale.of(
+        trainer.model, rows, normalised_on, pad=tokenizer.pad_token_id, batch_size=settings.micro_batch
+    )
+
+    def scores(its: Sequence[Group]) -> list[list[float]]:
+        return [[scale(score) for score in one] for one in trainer.scores(its)]
+
+    records = records_of(judged, scores(judged))
+    measured = findings_of(
+        records,
+        judged,
+        found.train,
+        scores,
+        tokenizer,
+        max_length=settings.max_length,
+        std=spread(records)[1],
+        scale=scale.std,
+        seed=settings.seed,
+    )
     if trainer.accelerator.is_main_process:
-        scale = export.write(
-            trainer.model.eval(),
-            rows,
+        export.write(
+            trainer.model,
+            scale,
             base,
             out / "model",
-            normalised_on=normalised_on,
-            pad=tokenizer.pad_token_id,
-            batch_size=settings.micro_batch,
             tokenizer=tokenizer_fingerprint(tokenizer),
             learned_from_cut=any(group.has_cut for group in found.train),
         )
-        report = evaluate.test_report(
-            judged, [[scale(score) for score in its] for its in scores], tested=counts["test"]
-        )
+        write_judged(out, records)
+        write_selection(out, selection)
+        write_findings(out, measured)
+        write_mistakes(out, records, (one.pair for group in judged for one in group.comparisons))
+        report = evaluate.test_report(judged, records, tested=counts["test"])
         runs.write_json(out / "report.json", report)
-        run.finish(pairs=counts["train"], set_aside=len(found.removals), **report)
+        run.finish(pairs=counts["train"], set_aside=len(found.removals), epoch=selection.epoch, **report)
+        page = write_reward_page(out)
         print(
             f"reward model: test accuracy {report['test_accuracy']:.3f} on {counts['test']} held-out pairs "
             f"(longer answer alone: {report['longer_accuracy']:.3f}), margin {report['margin']:.2f}, "
-            f"mean {report['mean']:.2f}, std {report['std']:.2f}"
+            f"mean {report['mean']:.2f}, std {report['std']:.2f}. {measured.verdict} {selection.reason} More in {page}"
         )
 
 
