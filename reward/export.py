@@ -97,7 +97,7 @@ def save_adapter(model: PeftModel, folder: Path, *, base: str) -> None:
     """Write the LoRA weights alone (the head has a file of its own), for use on a causal model of the same base.
 
     Args:
-        model: The trained classifier.
+        model: The trained model.
         folder: Where to write.
         base: Path of the base model relative to the adapter.
     """
@@ -108,10 +108,11 @@ def save_adapter(model: PeftModel, folder: Path, *, base: str) -> None:
     }
     save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     settings: dict[str, Any] = model.peft_config["default"].to_dict()
-    settings |= {"task_type": "CAUSAL_LM", "modules_to_save": None, "base_model_name_or_path": base}
+    settings |= {"task_type": "CAUSAL_LM", "modules_to_save": None, "exclude_modules": None}
+    settings["base_model_name_or_path"] = base
     settings["inference_mode"] = True
     if isinstance(settings.get("target_modules"), set):
-        settings["target_modules"] = sorted(settings["target_modules"])
+        settings["target_modules"] = sorted(settings["target_modules"] - {readings.HEAD})
     (folder / ADAPTER_CONFIG).write_text(
         json.dumps(settings, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8"
     )

@@ -264,8 +264,9 @@ def make_trainer(settings: RewardSettings, base: Path, tokenizer: Any, train: Se
     device = model.device_of_this_process()
     causal = model.load_causal(base, dtype=model.choose_dtype(settings.dtype, device), device=device)
     check_vocabulary(tokenizer, causal.get_input_embeddings().num_embeddings, str(base))
-    # PEFT takes the head for one more linear map
-    fixed = {"task_type": "CAUSAL_LM", "modules_to_save": [readings.HEAD], "exclude_modules": [readings.HEAD]}
+    fixed: dict[str, Any] = {"task_type": "CAUSAL_LM", "modules_to_save": [readings.HEAD]}
+    if settings.lora.get("target_modules") == "all-linear":  # PEFT takes the head for one of them
+        fixed["exclude_modules"] = [readings.HEAD]
     lora = config.section("lora", settings.lora, LoraConfig, fixed)
     adapted = get_peft_model(readings.install(causal), lora)
     fused_lora.install(adapted)
