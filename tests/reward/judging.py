@@ -46,7 +46,9 @@ def judged(
     )
 
 
-def pair(chosen: str, rejected: str, *, language: str = "en", question: str = "Why?", strength: int = 1) -> PreferencePair:
+def pair(
+    chosen: str, rejected: str, *, language: str = "en", question: str = "Why?", strength: int = 1
+) -> PreferencePair:
     return PreferencePair(
         prompt=Prompt(messages=(Message(role="user", content=question),), language=language, group="g"),
         chosen=chosen,

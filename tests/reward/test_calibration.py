@@ -2,6 +2,7 @@
 
 import math
 import random
+from itertools import pairwise
 
 import pytest
 from judging import judged
@@ -28,7 +29,7 @@ def on_turned_pairs(records: list[Judged], edges: list[float]) -> float:
         p = 1 / (1 + math.exp(-record.lead))
         points += [(p, 1.0), (1 - p, 0.0)]
     total = 0.0
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         inside = [point for point in points if low <= point[0] < high]
         if inside:
             total += abs(sum(label for _, label in inside) - sum(p for p, _ in inside))
