@@ -78,6 +78,7 @@ def calibration(records: Sequence[Judged], *, seed: int, scale: float = 1.0, bin
     """
     if not records:
         raise ValueError("no pairs to calibrate on")
+    records = sorted(records, key=lambda record: (abs(record.lead), record.pair_id))  # sums to the last bit
     sure = np.array([confidence(record.lead, scale) for record in records])
     hits = np.array([record.hit for record in records])
     place = _bins(sure, bins)
@@ -96,9 +97,7 @@ def calibration(records: Sequence[Judged], *, seed: int, scale: float = 1.0, bin
             )
         )
     rng = np.random.default_rng(seed)
-    # in ascending order of confidence, so that the draws do not depend on the records' order
-    order = np.argsort(sure, kind="stable")
-    chance = [_error(sure[order], rng.random(len(sure)) < sure[order], place[order]) for _ in range(_CALIBRATED_DRAWS)]
+    chance = [_error(sure, rng.random(len(sure)) < sure, place) for _ in range(_CALIBRATED_DRAWS)]
     return Calibration(
         bins=tuple(parts),
         error=_error(sure, hits, place),

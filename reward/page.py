@@ -12,23 +12,17 @@ from finlm import report
 from finlm.errors import MissingInput
 from finlm.records import PreferencePair
 from finlm.rollout_files import visible
-from reward.agreement import Agreement
-from reward.baselines import span
-from reward.calibration import Calibration, confidence
+from reward import page_parts
+from reward.calibration import confidence
 from reward.findings import FINDINGS, MISTAKES, Findings, read_findings, read_mistakes
-from reward.intervals import Estimate
 from reward.judged import Judged, read_judged
-from reward.measures import Measures, Slice
+from reward.page_parts import FEW_PROMPTS, MARK, within
 from reward.selection import SELECTION, Selection, read_selection
 
 PAGE = "report.html"
 MADE_BY = "python reward/train.py"
-FEW_PROMPTS = 20
-"""Prompts below which an interval is marked: it is too narrow."""
-SHOWN_ANNOTATORS = 12
 SHOWN_TEXT = 4000
 """Characters of an answer or prompt on the page at most."""
-MARK = " *"
 
 
 def write_reward_page(run: Path, target: Path | None = None) -> Path:
@@ -56,14 +50,16 @@ def page_of(run: Path) -> report.Page:
     judged = {record.pair_id: record for record in read_judged(run)}
     sections: list[report.Section] = [_headline(found)]
     if found.baselines:
-        sections += _baselines(found)
+        sections.append(page_parts.baselines(found))
+    if len(found.measures.slices_by("source")) > 1:
+        sections.append(page_parts.sources(found))
     if selection is not None:
-        sections += _epochs(selection)
-    sections += [_slices(found.measures), *_reliability(found.measures.calibration)]
+        sections += page_parts.epochs(selection)
+    sections += [page_parts.slices(found.measures), *page_parts.reliability(found.measures.calibration)]
     if found.agreement is not None:
-        sections += _agreement(found.agreement)
+        sections += page_parts.agreement(found.agreement)
     if found.swapping is not None or found.consistency:
-        sections.append(_consistency(found))
+        sections.append(page_parts.consistency(found))
     if mistakes:
         sections.append(_mistakes(mistakes, judged, found.measures.calibration.scale))
     sections += _absent(found, selection, mistakes)
@@ -79,20 +75,20 @@ def _subtitle(found: Findings, selection: Selection | None) -> str:
 def _headline(found: Findings) -> report.Figures:
     measures = found.measures
     sources = len(measures.slices_by("source"))
-    figures = [report.Figure("Accuracy", f"{measures.accuracy.mean:.3f}", remark=_within(measures.accuracy))]
+    figures = [report.Figure("Accuracy", f"{measures.accuracy.mean:.3f}", remark=within(measures.accuracy))]
     if sources > 1:
         figures.append(
-            report.Figure(f"Mean of {sources} sources", f"{measures.macro.mean:.3f}", remark=_within(measures.macro))
+            report.Figure(f"Mean of {sources} sources", f"{measures.macro.mean:.3f}", remark=within(measures.macro))
         )
     if measures.matched is not None:
-        told = f"{_within(measures.matched)}; {measures.matched.pairs:,} pairs within {measures.matched_share:.0%}"
+        told = f"{within(measures.matched)}; {measures.matched.pairs:,} pairs within {measures.matched_share:.0%}"
         figures.append(report.Figure("Length-matched", f"{measures.matched.mean:.3f}", remark=told))
     figures += [
-        report.Figure(one.name.capitalize(), f"{one.accuracy.mean:.3f}", remark=_within(one.accuracy))
+        report.Figure(one.name.capitalize(), f"{one.accuracy.mean:.3f}", remark=within(one.accuracy))
         for one in found.baselines
     ]
     figures += [
-        report.Figure("Margin", f"{measures.margin.mean:+.3f}", remark=_within(measures.margin, "+.3f")),
+        report.Figure("Margin", f"{measures.margin.mean:+.3f}", remark=within(measures.margin, "+.3f")),
         report.Figure("Deviation of scores", f"{measures.std:.2f}", remark=f"mean {measures.mean:+.2f}"),
         report.Figure(
             "Calibration error",
@@ -109,265 +105,9 @@ def _headline(found: Findings) -> report.Figures:
         "In short",
         tuple(figures),
         remark="Accuracy: share of pairs whose better answer scores higher, a tie counts half. Brackets: 95 % "
-        "intervals; a prompt is drawn with all of its pairs." + (left_out if measures.undecided else ""),
-    )
-
-
-def _baselines(found: Findings) -> list[report.Section]:
-    measures = found.measures
-    rows: list[tuple[report.Cell, ...]] = [
-        ("reward model", *_three(measures.accuracy, measures.macro, measures.matched), None, None),
-    ]
-    rows += [
-        (one.name, *_three(one.accuracy, one.macro, one.matched), span(one.ahead), span(one.ahead_macro))
-        for one in found.baselines
-    ]
-    remarks = [f"{one.name.capitalize()}: {one.remark}." for one in found.baselines if one.remark]
-    table = report.Table(
-        title="Baselines",
-        columns=(
-            "judge",
-            "accuracy",
-            "mean of sources",
-            f"length within {measures.matched_share:.0%}",
-            "model is ahead by",
-            "by the mean of sources",
-        ),
-        rows=tuple(rows),
-        remark=" ".join((found.verdict, *remarks)),
-    )
-    sources = measures.slices_by("source")
-    if len(sources) < 2:
-        return [table]
-    matched = {part.name: part.accuracy for part in measures.slices_by("source, matched length")}
-    by_source = report.Table(
-        title="Source by source",
-        columns=(
-            "source",
-            "pairs",
-            "prompts",
-            "reward model",
-            *(one.name for one in found.baselines),
-            "length-matched",
-        ),
-        rows=tuple(
-            (
-                visible(part.name),
-                part.accuracy.pairs,
-                part.accuracy.prompts,
-                _cell(part.accuracy),
-                *_three(*(one.by_source.get(part.name) for one in found.baselines)),
-                f"{_cell(matched[part.name])}, {matched[part.name].pairs:,} pairs" if part.name in matched else None,
-            )
-            for part in sources
-        ),
-        remark="Length-matched: the reward model on pairs whose longer answer has at most "
-        f"{measures.matched_share:.0%} more tokens.{_few(sources)}",
-    )
-    return [table, by_source]
-
-
-def _few(parts: Sequence[Slice]) -> str:
-    is_marked = any(part.accuracy.prompts < FEW_PROMPTS and part.accuracy.low is not None for part in parts)
-    return f" {MARK.strip()} Fewer than {FEW_PROMPTS} prompts: the interval is too narrow." if is_marked else ""
-
-
-def _three(*estimates: Estimate | None) -> tuple[str, ...]:
-    return tuple("–" if one is None else _cell(one) for one in estimates)
-
-
-def _epochs(selection: Selection) -> list[report.Section]:
-    rows = tuple(
-        (
-            f"{one.epoch}{' (chosen)' if one.epoch == selection.epoch else ''}",
-            f"{one.accuracy.mean:.3f}",
-            _within(one.accuracy),
-            span(one.behind) if one.behind.mean else None,
-            f"{one.mean:+.2f}",
-            f"{one.std:.2f}",
-            f"{one.margin:+.3f}",
-            f"{one.margin_in_std:.3f}",
-            "yes" if one.is_accurate else "no",
-            "yes" if one.is_scaled else "no",
-        )
-        for one in selection.epochs
-    )
-    rule = selection.rule
-    table = report.Table(
-        title="Epochs, and the choice",
-        columns=(
-            "epoch",
-            "accuracy",
-            "95 %",
-            "behind the most accurate",
-            "mean",
-            "std",
-            "margin",
-            "in std",
-            "as accurate",
-            "in scale",
-        ),
-        rows=rows,
-        remark=f"{selection.reason} The rule: not shown to be less accurate than the most accurate epoch; mean within "
-        f"±{rule.mean_limit:g} and standard deviation {rule.least_std:g} to {rule.most_std:g}, in the units of the "
-        "loss; then the widest margin in standard deviations.",
-    )
-    if len(selection.epochs) < 2:
-        return [table]
-    x = tuple(float(one.epoch) for one in selection.epochs)
-    accuracies = [one.accuracy for one in selection.epochs]
-    series = [report.Series("accuracy", x, tuple(one.mean for one in accuracies))]
-    if all(one.low is not None for one in accuracies):
-        series.append(report.Series("95 % low", x, tuple(one.low or 0.0 for one in accuracies)))
-        series.append(report.Series("95 % high", x, tuple(one.high or 0.0 for one in accuracies)))
-    scale = (
-        report.Series("margin", x, tuple(one.margin for one in selection.epochs)),
-        report.Series("standard deviation", x, tuple(one.std for one in selection.epochs)),
-        report.Series("mean", x, tuple(one.mean for one in selection.epochs)),
-    )
-    return [
-        table,
-        report.Curve("Accuracy on held-out pairs", "epoch", "share", tuple(series)),
-        report.Curve("Scores", "epoch", "score units of the loss", scale),
-    ]
-
-
-def _slices(measures: Measures) -> report.Table:
-    # the sources have a table of their own where there are several
-    kinds = [kind for kind in dict.fromkeys(part.by for part in measures.slices) if not kind.startswith("source")]
-    parts = [part for kind in kinds for part in measures.slices_by(kind)]
-    return report.Table(
-        title="Accuracy by part",
-        columns=("by", "part", "accuracy", "95 %", "pairs", "prompts"),
-        rows=tuple(
-            (
-                part.by if number == 0 or parts[number - 1].by != part.by else "",
-                visible(part.name),
-                f"{part.accuracy.mean:.3f}",
-                _marked(part.accuracy),
-                part.accuracy.pairs,
-                part.accuracy.prompts,
-            )
-            for number, part in enumerate(parts)
-        ),
-        remark="Lengths are tokens, end token included; the length difference is measured on the shorter answer, the "
-        "length is the mean of both. At strength 0 neither answer is better, and 0.5 is to be expected."
-        f"{_few(parts)}",
-    )
-
-
-def _reliability(found: Calibration) -> list[report.Section]:
-    x = tuple(one.confidence for one in found.bins)
-    ends = (min(0.5, *x), max(x)) if x else (0.5, 1.0)
-    right = tuple(one.right.mean for one in found.bins)
-    curve = report.Curve(
-        "Reliability",
-        "confidence: sigmoid of the lead",
-        "share right",
-        (report.Series("the model", x, right), report.Series("as sure as it is right", ends, ends)),
-        remark="Below the diagonal the model is surer than it should be.",
-    )
-    rows = tuple(
-        (
-            f"{one.lowest:.3f} to {one.highest:.3f}",
-            f"{one.confidence:.3f}",
-            f"{one.right.mean:.3f}",
-            _marked(one.right),
-            f"{one.right.mean - one.confidence:+.3f}",
-            one.right.pairs,
-        )
-        for one in found.bins
-    )
-    scaled = "" if found.scale == 1 else f" Leads are multiplied by {found.scale:.3g}, the units of the loss."
-    table = report.Table(
-        title="Calibration",
-        columns=("confidence", "mean", "right", "95 %", "right less sure", "pairs"),
-        rows=rows,
-        remark=f"Expected calibration error {found.error:.3f}; a calibrated model of the same confidences would have "
-        f"{found.error_if_calibrated:.3f} by chance. The label of every pair is the same, so what is checked is the "
-        f"answer that the model prefers: how sure it is of it, and whether it is right.{scaled}",
-    )
-    return [curve, table]
-
-
-def _agreement(found: Agreement) -> list[report.Section]:
-    asked = (
-        ("each annotator", found.model_and_annotator, found.annotator_and_annotator),
-        ("the majority of the others", found.model_and_others, found.annotator_and_others),
-        ("the majority of all", found.model_and_majority, None),
-    )
-    table = report.Table(
-        title="Agreement with annotators",
-        columns=("agreement with", "reward model", "ceiling: one annotator", "pairs", "prompts"),
-        rows=tuple(
-            (what, *_three(model, ceiling), model.pairs, model.prompts)
-            for what, model, ceiling in asked
-            if model is not None
-        ),
-        remark=f"{found.pairs:,} pairs with two decided votes or more, {found.votes:,} votes. "
-        f"{found.undecided_votes:,} votes of strength 0 prefer neither answer and are left out. Both columns are asked "
-        "about the same votes; where the others are evenly split, both agree by half. With the majority of the others, "
-        f"the reward model agrees {span(found.beside_ceiling)} more often than one annotator.",
-    )
-    listed = found.annotators[:SHOWN_ANNOTATORS]
-    if not listed:
-        return [table]
-    rows = tuple(
-        (
-            visible(one.annotator),
-            one.model.pairs,
-            f"{one.model.mean:.3f}",
-            _marked(one.model),
-            f"{one.others.mean:.3f}",
-            _marked(one.others),
-        )
-        for one in listed
-    )
-    more = len(found.annotators) - len(listed)
-    return [
-        table,
-        report.Table(
-            title="Annotators",
-            columns=("annotator", "votes", "model agrees", "95 %", "others agree", "95 %"),
-            rows=rows,
-            remark=f"Those with the most votes{f'; {more:,} more are in {FINDINGS}' if more else ''}. Others: the "
-            "majority of the other annotators of the same pair.",
-        ),
-    ]
-
-
-def _consistency(found: Findings) -> report.Table:
-    rows: list[tuple[report.Cell, ...]] = []
-    if found.swapping is not None:
-        stays = 1 - found.swapping.turned / found.swapping.pairs
-        rows.append(("order and batch", f"{stays:.3f}", "", "", "", "", found.swapping.pairs))
-    rows += [
-        (
-            one.change,
-            f"{one.stays.mean:.3f}",
-            _within(one.stays),
-            f"{one.stays_one_sided.mean:.3f}",
-            f"{one.shift:.3f}",
-            f"{one.drift:+.3f}",
-            one.stays.pairs,
-        )
-        for one in found.consistency
-    ]
-    swapped = f" Swapped, scores differ by {found.swapping.largest:.2g} at most." if found.swapping is not None else ""
-    return report.Table(
-        title="Consistency",
-        columns=(
-            "changed",
-            "verdict stays",
-            "95 %",
-            "if one answer is changed",
-            "mean shift",
-            "with its sign",
-            "pairs",
-        ),
-        rows=tuple(rows),
-        remark="Same letters and digits, another look: both answers changed, or one of them. Shifts are in standard "
-        f"deviations of the scores; with its sign: what the change earns.{swapped}",
+        "intervals; a prompt is drawn with all of its pairs;"
+        f"{MARK} fewer than {FEW_PROMPTS} prompts, the interval is too narrow."
+        + (left_out if measures.undecided else ""),
     )
 
 
@@ -429,16 +169,3 @@ def _absent(found: Findings, selection: Selection | None, mistakes: Sequence[Pre
     if not mistakes:
         lines.append(f"There is no {MISTAKES}: no mistakes to read.")
     return [report.Notes("Not there", "\n".join(lines))] if lines else []
-
-
-def _within(one: Estimate, form: str = ".3f") -> str:
-    """The interval as it stands behind a number."""
-    return "–" if one.low is None or one.high is None else f"[{one.low:{form}}, {one.high:{form}}]"
-
-
-def _marked(one: Estimate) -> str:
-    return _within(one) + (MARK if one.prompts < FEW_PROMPTS and one.low is not None else "")
-
-
-def _cell(one: Estimate) -> str:
-    return f"{one.mean:.3f} {_marked(one)}"

@@ -129,6 +129,8 @@ def _epochs(judged: Mapping[int, Sequence[Judged]], rule: ChoiceRule, *, seed: i
     first = min(pairs)
     if different := [epoch for epoch in pairs if pairs[epoch].keys() != pairs[first].keys()]:
         raise ValueError(f"epochs {first} and {min(different)} were not asked about the same pairs")
+    if not pairs[first]:
+        raise ValueError("no pair is decided: there is nothing to choose by")
     hits = {epoch: sum(record.hit for record in its.values()) for epoch, its in pairs.items()}
     best = max(sorted(hits), key=lambda epoch: hits[epoch])
     epochs = []
