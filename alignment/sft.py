@@ -189,6 +189,7 @@ def main(settings: SFTSettings) -> None:
         best = best_of(trainer.history)
         exported = best if settings.export == "best" and best is not None else trainer.history[-1]
         export(trainer, base, out, model.choose_dtype("bfloat16", torch.device("cpu")), best=exported is best)
+        write_sft_page(out, out / PAGE)  # before the end: a finished run writes nothing more
         drawn = plan.totals()
         run.finish(
             samples=counts,
@@ -202,7 +203,6 @@ def main(settings: SFTSettings) -> None:
             test_loss=answer_loss(exported),
             exported_step=exported.step,
         )
-        write_sft_page(out, out / PAGE)
         after = answer_loss(exported)
         said = f"SFT: held-out loss of answers {after:.3f}, " if after is not None else "SFT: "
         print(f"{said}model in {out / 'model'}; curves, mixture and forgetting in {out / PAGE}")
