@@ -209,6 +209,7 @@ def main(settings: SFTSettings) -> None:
         best = best_of(trainer.history)
         exported = best if settings.export == "best" and best is not None else trainer.history[-1]
         tuning.export(trainer.model, weights, base, out, of=out / BEST if exported is best else None)
+        write_sft_page(out, out / PAGE)  # before the end: a finished run writes nothing more
         drawn = plan.totals()
         run.finish(
             samples=counts,
@@ -222,7 +223,6 @@ def main(settings: SFTSettings) -> None:
             test_loss=answer_loss(exported),
             exported_step=exported.step,
         )
-        write_sft_page(out, out / PAGE)
         after = answer_loss(exported)
         said = f"SFT: held-out loss of answers {after:.3f}, " if after is not None else "SFT: "
         print(f"{said}model in {out / 'model'}; curves, mixture and forgetting in {out / PAGE}")
