@@ -214,8 +214,8 @@ def main(settings: RewardSettings) -> None:
         write_mistakes(out, records, (one.pair for group in judged for one in group.comparisons))
         report = evaluate.test_report(judged, records, tested=counts["test"])
         runs.write_json(out / "report.json", report)
+        page = write_reward_page(out)  # before the end: a finished run writes nothing more
         run.finish(pairs=counts["train"], set_aside=len(found.removals), epoch=selection.epoch, **report)
-        page = write_reward_page(out)
         print(
             f"reward model: test accuracy {report['test_accuracy']:.3f} on {counts['test']} held-out pairs "
             f"(longer answer alone: {report['longer_accuracy']:.3f}), margin {report['margin']:.2f}, "
