@@ -208,7 +208,9 @@ def main(settings: SFTSettings) -> None:
     if trainer.accelerator.is_main_process:
         best = best_of(trainer.history)
         exported = best if settings.export == "best" and best is not None else trainer.history[-1]
-        tuning.export(trainer.model, weights, base, out, of=out / BEST if exported is best else None)
+        kept = out / BEST
+        tuning.export(trainer.model, weights, base, out, of=kept if exported is best and kept.is_dir() else None)
+        write_sft_page(out, out / PAGE)  # before the end: a finished run writes nothing more
         drawn = plan.totals()
         run.finish(
             samples=counts,
@@ -222,7 +224,6 @@ def main(settings: SFTSettings) -> None:
             test_loss=answer_loss(exported),
             exported_step=exported.step,
         )
-        write_sft_page(out, out / PAGE)
         after = answer_loss(exported)
         said = f"SFT: held-out loss of answers {after:.3f}, " if after is not None else "SFT: "
         print(f"{said}model in {out / 'model'}; curves, mixture and forgetting in {out / PAGE}")

@@ -59,7 +59,7 @@ def decide(
         return -1, f"converged: {before:.3f} to {now:.3f}"
     if now / start >= others_left:
         return 1, f"high: {now / start:.0%} of its first loss is left, {others_left:.0%} on average"
-    return 0, f"falls: {before:.3f} to {now:.3f}"
+    return 0, f"kept: its loss falls, {before:.3f} to {now:.3f}"
 
 
 def moved(

@@ -62,8 +62,14 @@ def moves(mixed: Mixed, streams: Sequence[str]) -> report.Table:
         title="How the shares moved",
         columns=("round", "from step", "stream", "share", "moved", "why"),
         rows=tuple(rows),
-        remark="Shares of all tokens, prompts included; moved by percentage points.",
+        remark="Shares of all tokens, prompts included; moved by percentage points. What is kept moves all the same "
+        "where others do: together they are 1.",
     )
+
+
+def _times(passes: float) -> str:
+    """A large stream's few samples are no 0.00."""
+    return f"{passes:.2f}" if passes >= 0.1 else f"{passes:.2g}"
 
 
 def drawn(mixed: Mixed, streams: Sequence[str]) -> report.Table:
@@ -105,7 +111,7 @@ def _drawn(name: str, rounds: Sequence[MixtureRound], streams: Sequence[str]) ->
                 sum(one.samples for one in own),
                 tokens,
                 sum(one.learned for one in own),
-                f"{own[-1].passes:.2f}" if own else None,
+                _times(own[-1].passes) if own else None,
             )
         )
     return rows

@@ -116,7 +116,7 @@ def load(
                 (tested if data.is_test_group(note.group, test_share=test_share) else learned).append((store, place))
         chosen = evenly(len(tested), test_samples)
         rule = "over-limit" if test_samples else "held-out"
-        reason = f"{test_samples or 'no'} held-out samples of {stream} are tested on"
+        reason = f"held out, and {test_samples or 'no'} held-out samples of {stream} are tested on"
         removals += [
             Removal(record_id=store.notes[place].record_id, rule=rule, reason=reason)
             for number, (store, place) in enumerate(tested)

@@ -32,7 +32,7 @@ def _name(text: str) -> StreamName:
     ("stream", "its", "passes", "left", "wanted"),
     [
         ("instructions-general", [2.0, 1.5, 1.4], 0.5, 0.6, (1, "high")),  # 70 % is left of it, 60 % on average
-        ("instructions-general", [2.0, 1.5, 1.1], 0.5, 0.6, (0, "falls")),
+        ("instructions-general", [2.0, 1.5, 1.1], 0.5, 0.6, (0, "kept")),
         ("instructions-general", [2.0, 1.5, 1.499], 0.5, 0.6, (-1, "converged")),
         ("instructions-general", [2.0, 1.5, 1.6], 2.5, 0.6, (-1, "overfits")),
         ("instructions-general", [2.0, 1.5, 1.6], 0.5, 0.6, (-1, "overfits")),

@@ -10,7 +10,10 @@ from tiny import Tiny
 from warm import Done, Warm
 
 POINTS = {
-    "sft": [("optimizer step", 2), ("optimizer step", 3), ("rename .staging/checkpoint-4", 1)],
+    "sft": [
+        ("optimizer step", 2), ("optimizer step", 3), ("rename .staging/checkpoint-4", 1),
+        ("replace sft/.run.json.tmp", 2),
+    ],
     "respond": [
         ("replace candidates/.answered.jsonl.tmp", 2), ("replace runs/.candidates.jsonl.tmp", 1),
         ("replace candidates/.run.json.tmp", 2),
