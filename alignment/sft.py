@@ -208,7 +208,8 @@ def main(settings: SFTSettings) -> None:
     if trainer.accelerator.is_main_process:
         best = best_of(trainer.history)
         exported = best if settings.export == "best" and best is not None else trainer.history[-1]
-        tuning.export(trainer.model, weights, base, out, of=out / BEST if exported is best else None)
+        kept = out / BEST
+        tuning.export(trainer.model, weights, base, out, of=kept if exported is best and kept.is_dir() else None)
         write_sft_page(out, out / PAGE)  # before the end: a finished run writes nothing more
         drawn = plan.totals()
         run.finish(
