@@ -283,4 +283,4 @@ def within(one: Estimate, form: str = ".3f") -> str:
 
 
 def _cell(one: Estimate) -> str:
-    return f"{one.mean:.3f} {within(one)}"
+    return f"{one.mean:.3f}" if one.low is None else f"{one.mean:.3f} {within(one)}"
