@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel, get_peft_model_state_dict
+import torch
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import load_peft_weights
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -86,11 +88,42 @@ def write(
         scorer.save_description(aside, scorer.fold(head_of(trained), mean=scale.mean, std=scale.std), description)
 
 
+@torch.no_grad()
+def go_on_from(trained: PeftModel, folder: str | Path) -> None:
+    """Give a model that is to be trained the adapter and the head of an exported reward model, its scale undone.
+
+    Args:
+        trained: The model with adapter and head.
+        folder: The reward model, or the run that exported it.
+
+    Raises:
+        MissingInput: There is no reward model.
+        UserError: Its adapter has other weights than this one, or its head another width.
+    """
+    found = set_peft_model_state_dict(trained, load_peft_weights(str(scorer.reward_folder(folder)), device="cpu"))
+    missing = [name for name in found.missing_keys if "lora_" in name and ".default." in name]
+    if found.unexpected_keys or missing:
+        raise UserError(
+            f"The reward model in {folder} has another adapter: {len(missing)} weights are missing there and "
+            f"{len(found.unexpected_keys)} unknown here; set lora as its run's config.yaml has it."
+        )
+    head, weight = scorer.load_head(folder), _trained_head(trained)
+    if head.in_features != weight.shape[1]:
+        raise UserError(
+            f"The head of the reward model in {folder} reads states {head.in_features} wide, this base's are "
+            f"{weight.shape[1]} wide; begin from a model of the same base."
+        )
+    weight.copy_(head.weight * scorer.load_description(folder).std)
+
+
 def head_of(trained: Any) -> Tensor:
     """Return the trained head's weight, (D,), float32, in main memory."""
-    head = getattr(trained.get_base_model(), readings.HEAD)
-    weight: Tensor = head.modules_to_save["default"].weight
-    return weight.detach().float().cpu().reshape(-1)
+    return _trained_head(trained).detach().float().cpu().reshape(-1)
+
+
+def _trained_head(trained: Any) -> Tensor:
+    weight: Tensor = getattr(trained.get_base_model(), readings.HEAD).modules_to_save["default"].weight
+    return weight
 
 
 def save_adapter(model: PeftModel, folder: Path, *, base: str) -> None:

@@ -118,15 +118,3 @@ def certainty(for_it: int, against: int, *, smoothing: float) -> float:
     if not for_it + against:
         for_it = 1
     return (for_it + smoothing) / (for_it + against + 2 * smoothing)
-
-
-def weights(prompt_B: Tensor) -> Tensor:
-    """Return weights (B,) with which every prompt counts once, whatever its comparisons; they sum to the prompts.
-
-    Ouyang et al. 2022 (arXiv 2203.02155), section 3.5: all comparisons of one ranking are one element of a batch.
-
-    Args:
-        prompt_B: Number of each comparison's prompt.
-    """
-    is_same_BB = prompt_B.unsqueeze(1) == prompt_B.unsqueeze(0)
-    return 1 / is_same_BB.sum(dim=1).float()

@@ -22,7 +22,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import TrainingArguments, set_seed
 
-from finlm import config, fused_lora, jsonl, model, runs, trainers
+from finlm import config, fused_lora, jsonl, model, runs, scorer, trainers
 from finlm.data import is_held_out
 from finlm.errors import UserError
 from finlm.progress import console
@@ -52,6 +52,9 @@ class RewardSettings:
     """Folder of this run and of the exported reward model."""
     model: str = "{runs}/sft"
     """Fine-tuned model: the frozen base, the same that PPO will stand on."""
+    start: str = ""
+    """Reward model to go on from, of the same base and with the same lora: a second phase on other preferences. Empty:
+    a new adapter and head."""
     preferences: str = "{runs}/preferences.jsonl"
     """File of PreferencePair records."""
     candidates: str = "{runs}/candidates.jsonl"
@@ -140,6 +143,8 @@ def main(settings: RewardSettings) -> None:
     )
     base, _ = model.base_of(settings.model)
     inputs = {"model": base, "preferences": Path(settings.preferences)}
+    if settings.start:
+        inputs["start"] = scorer.reward_folder(settings.start)
     if Path(settings.candidates).is_file():
         inputs["candidates"] = Path(settings.candidates)
     with trainers.processes().main_process_first():
@@ -269,6 +274,10 @@ def make_trainer(settings: RewardSettings, base: Path, tokenizer: Any, train: Se
         fixed["exclude_modules"] = [readings.HEAD]
     lora = config.section("lora", settings.lora, LoraConfig, fixed)
     adapted = get_peft_model(readings.install(causal), lora)
+    if settings.start:
+        scorer.check_same_tokenizer(settings.start, tokenizer)
+        scorer.check_same_base(settings.start, base)
+        export.go_on_from(adapted, settings.start)
     fused_lora.install(adapted)
     steps = settings.steps or settings.epochs * -(-len(train) // settings.batch_size)
     arguments = trainers.arguments(

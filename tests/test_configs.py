@@ -16,7 +16,6 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from peft import LoraConfig, get_peft_model
 from torch.distributed.fsdp import StateDictType
 from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
-from trl import RewardConfig
 
 from alignment.make_roles import check_fsdp
 from finlm import config
@@ -40,8 +39,9 @@ MODULES = {
 }
 SIZES = ("demo", "6b")
 MORE = [("ppo", "6b_full"), ("sft", "6b_full"), ("sft", "6b_stage1"), ("sft", "6b_stage2")]
+MORE += [("reward", "6b_general"), ("reward", "6b_finance")]
 FILES = [(stage, size) for stage in MODULES for size in SIZES] + MORE
-TRAINERS = {"sft": TrainingArguments, "reward": RewardConfig}
+TRAINERS = {"sft": TrainingArguments, "reward": TrainingArguments}
 SMOLLM2_LAYERS = 30
 """Layers of SmolLM2-135M, which the demo trains (its model card)."""
 STAGE_FILES = sorted(path for path in CONFIGS.glob("*.yaml"))

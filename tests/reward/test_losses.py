@@ -141,11 +141,6 @@ def test_certainty_by_hand(votes: tuple[int, int], smoothing: float, wanted: flo
     assert losses.certainty(*votes, smoothing=smoothing) == pytest.approx(wanted)
 
 
-def test_a_prompt_counts_once() -> None:
-    found = losses.weights(torch.tensor([4, 4, 9, 4, 4, 4, 4]))
-    torch.testing.assert_close(found, torch.tensor([1 / 6, 1 / 6, 1.0, 1 / 6, 1 / 6, 1 / 6, 1 / 6]))
-
-
 def test_equal_answers_are_refused() -> None:
     same = torch.tensor([3])
     first = torch.tensor([losses.first_difference((1, 2, 3), (1, 2, 3))])
