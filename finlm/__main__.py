@@ -1,6 +1,6 @@
 """The command `finlm`: every stage by its name.
 
-finlm selfqa --corpus filings/      finlm sft      finlm ppo --config ppo_6b      finlm annotate serve
+finlm selfqa --corpus filings/      finlm sft      finlm ppo --config ppo_6b      finlm reward serve
 """
 
 import runpy
@@ -20,6 +20,8 @@ COMMANDS = {
     "annotate import": ("annotation.importing", "published data sets of people's preferences -> preferences"),
     "annotate by-figures": ("annotation.by_figures", "preferences by rule, without people (demo)"),
     "reward": ("reward.train", "preferences -> reward model"),
+    "reward score": ("reward.score", "a file of answers or pairs -> the same with scores"),
+    "reward serve": ("reward.serve", "a reward model over HTTP, for other trainers"),
     "prompts": ("finlm.prompts", "preferences and instructions -> prompts for PPO"),
     "ppo": ("alignment.ppo", "fine-tuned model + reward model + prompts -> policy"),
     "rollouts": ("finlm.rollouts", "what PPO sampled, in the terminal or as a page"),
