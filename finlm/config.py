@@ -176,7 +176,11 @@ POSITIONAL = "positional"
 
 
 def _with_named_file(arguments: list[str], settings: type[Any]) -> list[str]:
-    """Put the flag before a word that stands alone, for the field that takes one."""
+    """Put the flag before a word that stands alone, for the field that takes one.
+
+    Raises:
+        UserError: There are two such words.
+    """
     names = [field.name for field in dataclasses.fields(settings) if field.metadata.get(POSITIONAL)]
     if not names:
         return arguments
@@ -184,7 +188,11 @@ def _with_named_file(arguments: list[str], settings: type[Any]) -> list[str]:
     is_value = False
     for argument in arguments:
         is_flag = argument.startswith("-") and not is_value
-        if not (is_flag or is_value) and f"--{names[0]}" not in found:
+        if not (is_flag or is_value):
+            if f"--{names[0]}" in found:
+                raise UserError(
+                    f"{argument!r} stands there beside {found[found.index(f'--{names[0]}') + 1]!r}; one file is taken."
+                )
             found.append(f"--{names[0]}")
         found.append(argument)
         is_value = is_flag and "=" not in argument and argument not in ("-h", "--help", "--print_config")
