@@ -9,6 +9,7 @@ exported units. Members with the same adapter, k heads on one adapter, share its
 """
 
 import json
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,10 +86,11 @@ def check_one_base(folders: Sequence[Path]) -> Path:
         own_base, _ = base_of(folder)
         own = prints[folder] or (here if own_base.resolve() == base.resolve() else runs.fingerprint(own_base))
         if own != here:
+            whose = "as it lies there now" if folder == first else f"on which {first} stands"
             raise UserError(
                 f"The reward model in {folder} was trained on another base (fingerprint {own[:16]}) than {base} "
-                f"({here[:16]}), on which {first} stands: its adapter says nothing of that one's states. Take reward "
-                "models that were trained on one base."
+                f"({here[:16]}), {whose}: its adapter says nothing of that one's states. Take reward models that were "
+                "trained on one base."
             )
         tokenizer = scorer.load_description(folder).tokenizer
         if tokenizer != described.tokenizer:
@@ -139,7 +141,7 @@ class EncodedAnswer:
 
 
 class Ensemble:
-    """Reward models ready to score answers; one alone is an ensemble too.
+    """Reward models ready to score answers; one alone is an ensemble too. Any thread may ask; one is served at a time.
 
     Args:
         model: The base with all adapters.
@@ -161,6 +163,8 @@ class Ensemble:
         self._model = model
         self._trunk = Trunk(model)
         self._switch = AdapterSwitch(model)
+        # an adapter is on for all threads, and a tokenizer serves one
+        self._model_lock, self._tokenizer_lock = threading.Lock(), threading.Lock()
 
     @classmethod
     def load(cls, names: str | Path | Sequence[str | Path], *, dtype: torch.dtype, device: torch.device) -> "Ensemble":
@@ -204,8 +208,9 @@ class Ensemble:
 
     def encode(self, prompt: Sequence[Message], answer: str, *, ended: bool = True) -> EncodedAnswer:
         """Encode an answer behind its prompt; `ended`: the model that wrote it ended it by itself."""
-        ids = chat_format.encode(self.tokenizer, prompt).ids
-        return EncodedAnswer((*ids, *chat_format.encode_answer(self.tokenizer, answer, ended=ended)), ended)
+        with self._tokenizer_lock:
+            ids = chat_format.encode(self.tokenizer, prompt).ids
+            return EncodedAnswer((*ids, *chat_format.encode_answer(self.tokenizer, answer, ended=ended)), ended)
 
     @torch.inference_mode()
     def score(
@@ -227,7 +232,8 @@ class Ensemble:
         """
         score_KN = torch.empty(len(self.members), len(answers))
         for places in grouped([len(answer) for answer in answers], size=len(answers), tokens=batch_tokens):
-            score_KN[:, places] = self._read([answers[place] for place in places])
+            with self._model_lock:
+                score_KN[:, places] = self._read([answers[place] for place in places])
             on_batch(len(places))
         return score_KN
 

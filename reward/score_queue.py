@@ -73,7 +73,7 @@ class ScoreQueue:
         self._jobs: Queue[Job | None] = Queue()
         self._lock = threading.Lock()
         self._is_closed = False
-        self._thread = threading.Thread(target=self._work, name="scores")
+        self._thread = threading.Thread(target=self._work, name="scores", daemon=True)
         self._thread.start()
 
     def submit(self, answers: Sequence[EncodedAnswer]) -> "Future[Tensor]":

@@ -67,7 +67,6 @@ class ScoreServer(http.server.ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.connections: set[Handler] = set()
         self._judge, self._token = judge, token
-        self._tokenizer_lock = threading.Lock()
         self._described = {
             "models": [str(member.folder) for member in judge.members],
             "reduce": reduce,
@@ -128,8 +127,7 @@ class ScoreServer(http.server.ThreadingHTTPServer):
             Refused: It cannot be scored.
         """
         field, asked = parse_body(content, max_answers=self.limits.max_answers)
-        with self._tokenizer_lock:  # a tokenizer serves one thread at a time
-            encoded = [self._judge.encode(one.prompt, one.answer, ended=one.ended) for one in asked]
+        encoded = [self._judge.encode(one.prompt, one.answer, ended=one.ended) for one in asked]
         for place, answer in enumerate(encoded):
             if len(answer) > self.limits.max_length:
                 said = f"{field}[{place}] has {len(answer)} tokens with its prompt, the limit is"

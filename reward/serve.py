@@ -102,7 +102,7 @@ def main(settings: ServeSettings) -> None:
     if not is_loopback(settings.host):
         who = "who has its token" if token else f"anybody who reaches it; set {TOKEN} to change that"
         console.print(f"[yellow]listening on {settings.host}: not only this machine can ask, but {who}.")
-    thread = threading.Thread(target=server.serve_forever, name="connections")
+    thread = threading.Thread(target=server.serve_forever, name="connections", daemon=True)
     thread.start()
     print(f"reward model on {device}: {server.url} (POST /score, GET /health)", flush=True)
     asked_to_stop.wait()

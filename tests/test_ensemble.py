@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,14 @@ def test_scores_depend_on_neither_batches_nor_order(folder: Path) -> None:
         judge.score([answers[place] for place in order], batch_tokens=120), whole[:, order], atol=1e-5, rtol=0
     )
     assert judge.score([], batch_tokens=9).shape == (2, 0)
+
+
+def test_threads_do_not_see_each_others_adapters(folder: Path) -> None:
+    judge = load(folder / "a", folder / "b")
+    wanted = judge.score(encoded(judge), batch_tokens=100)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: judge.score(encoded(judge), batch_tokens=100), range(8)))
+    assert all(torch.equal(one, wanted) for one in found)
 
 
 def test_one_alone_is_its_scorer_to_the_bit(folder: Path) -> None:
