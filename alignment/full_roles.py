@@ -14,7 +14,7 @@ One process that was started alone shards nothing; it must compute in float32, a
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,10 +27,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from alignment.layouts import Role
-from alignment.roles import AdapterSwitch
+from alignment.layouts import Role, reward_adapter
 from alignment.sharding import Shard, gradients, whole
 from finlm import likelihood, scorer
+from finlm.adapters import AdapterSwitch
 from finlm.errors import UserError
 
 
@@ -56,6 +56,7 @@ class FullRoles:
     Args:
         base: The fine-tuned model; it becomes the frozen one.
         reward: Folder of the reward model.
+        more_rewards: Folders of further reward models on that base.
         sharder: What cuts policy and critic; None leaves both whole.
         gradient_checkpointing: Recompute activations in the backward pass.
 
@@ -76,6 +77,7 @@ class FullRoles:
         base: LlamaForCausalLM,
         reward: str | Path,
         *,
+        more_rewards: Sequence[str | Path] = (),
         sharder: Sharder | None = None,
         gradient_checkpointing: bool = False,
     ) -> None:
@@ -99,8 +101,12 @@ class FullRoles:
         tied = "model.embed_tokens.weight" if base.config.tie_word_embeddings else "lm_head.weight"
         self._head_VD = policy[tied]
         self.sampled = self._policy if sharder is None else copy.deepcopy(base).requires_grad_(False).eval()
-        self._frozen = PeftModel(base, scorer.lora_of(reward), adapter_name="reward").requires_grad_(False).eval()
-        scorer.load_adapter_weights(self._frozen, reward, "reward")
+        self._frozen = PeftModel(base, scorer.lora_of(reward), adapter_name=reward_adapter(0))
+        for member, folder in enumerate(more_rewards, 1):
+            self._frozen.add_adapter(reward_adapter(member), scorer.lora_of(folder))
+        self._frozen.requires_grad_(False).eval()
+        for member, folder in enumerate((reward, *more_rewards)):
+            scorer.load_adapter_weights(self._frozen, folder, reward_adapter(member))
         self._switch = AdapterSwitch(self._frozen)
         self._frozen_head_VD = likelihood.output_head(base)
         self._role: Role = "policy"
@@ -143,12 +149,12 @@ class FullRoles:
         return head_VD if self.device.type == "cuda" else head_VD.float()
 
     @contextmanager
-    def __call__(self, role: Role) -> Iterator[None]:
-        """Put a role on for the `with` block."""
+    def __call__(self, role: Role, member: int = 0) -> Iterator[None]:
+        """Put a role on for the `with` block; `member` tells which reward model."""
         before, self._role = (self._role, self._is_sampling), role
         self._is_sampling = False
         try:
-            with self._switch("reward" if role == "reward" else None):
+            with self._switch(reward_adapter(member) if role == "reward" else None):
                 yield
         finally:
             self._role, self._is_sampling = before

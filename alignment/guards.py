@@ -1,9 +1,9 @@
 """Guards: decisions about a run from what it has written down, so that it ends before it is ruined.
 
 PPO finds what its reward model has never seen; the reward then rises while the answers get worse. What gives it away
-are KL, length, entropy, ended answers, and a measure that does not train. Each guard looks at one of them and returns
-a `GuardVerdict`: it warns when the last update lies beyond a limit and acts when several in a row do. Pure functions of
-records: a resumed run decides as an unbroken one.
+are KL, length, entropy, ended answers, reward models that disagree, and a measure that does not train. Each guard looks
+at one of them and returns a `GuardVerdict`: it warns when the last update lies beyond a limit and acts when several in
+a row do. Pure functions of records: a resumed run decides as an unbroken one.
 """
 
 import math
@@ -46,6 +46,9 @@ class GuardConfig:
     """Share of the start's entropy per token that must remain. Below it the guard stops."""
     ended_fall: float = 0.25
     """How far the share of ended answers may fall below the start's. Beyond it the guard stops."""
+    disagreement_multiple: float = 2.0
+    """With several reward models: their disagreement about the answers may reach this many times the start's. Beyond it
+    the guard rolls back."""
     anchor_evaluations: int = 5
     """Held-out evaluations over which a falling anchor is looked for, 3 or more. Found, the guard rolls back."""
     anchor_z: float = 3.0
@@ -66,8 +69,9 @@ class GuardConfig:
         for name in ("kl_target", "kl_multiple"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 (off) or more.")
-        if self.length_ratio and self.length_ratio <= 1:
-            raise ValueError(f"length_ratio is {self.length_ratio}; it must be 0 (off) or more than 1.")
+        for name in ("length_ratio", "disagreement_multiple"):
+            if getattr(self, name) and getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 (off) or more than 1.")
         for name in ("entropy_share", "ended_fall"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 (off) or a share below 1.")
@@ -96,6 +100,8 @@ class Observed:
     """Nats per token."""
     ended: float
     """Share of answers with an end token."""
+    disagreement: float | None = None
+    """Standard deviation of the reward models' scores of an answer, mean over answers; None where there is one."""
 
     @classmethod
     def of(cls, metrics: Mapping[str, float]) -> "Observed":
@@ -107,6 +113,7 @@ class Observed:
             tokens=metrics["rollout/answer_tokens"],
             entropy=metrics["objective/entropy"] / max(metrics["rollout/answer_tokens"], 1.0),
             ended=metrics["rollout/ended_share"],
+            disagreement=metrics.get("rollout/disagreement"),
         )
 
 
@@ -129,7 +136,7 @@ def judge(
     """
     if not observed:
         return []
-    guards = (kl, length, entropy, ended)
+    guards = (kl, length, entropy, ended, disagreement)
     found = [guard(config, observed) for guard in guards]
     return [verdict for verdict in (*found, anchor(config, observed, evaluations)) if verdict is not None]
 
@@ -226,6 +233,32 @@ def ended(config: GuardConfig, observed: Sequence[Observed]) -> GuardVerdict | N
         f"the limit is {limit:.2f} (ended_fall {config.ended_fall:g})",
         "raise missing_eos_penalty or response_length",
     )
+
+
+def disagreement(config: GuardConfig, observed: Sequence[Observed]) -> GuardVerdict | None:
+    """Roll back where the policy writes what the reward models do not agree about: none of them has seen the like."""
+    if not config.disagreement_multiple or any(one.disagreement is None for one in observed):
+        return None
+    begun = _start(config, observed, _disagreement)
+    if not begun:
+        return None
+    limit = begun * config.disagreement_multiple
+    return _patient(
+        config,
+        observed,
+        "disagreement",
+        lambda one: _disagreement(one) > limit,
+        "roll back",
+        f"The reward models' scores of an answer differ by {_last(observed, _disagreement, config, 2)} (standard "
+        f"deviation), at the start {begun:.2f}; the limit is {limit:.2f} (disagreement_multiple "
+        f"{config.disagreement_multiple:g})",
+        "go back to the best checkpoint and raise kl_coef, set reward_reduce to min, or train the reward models on "
+        "answers like the last rollouts'",
+    )
+
+
+def _disagreement(one: Observed) -> float:
+    return one.disagreement or 0.0
 
 
 def anchor(

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from alignment import rollout
 from alignment.best import HeldOutConfig
+from alignment.judges import Judges
 from alignment.layouts import Layout
 from alignment.processes import Processes
 from alignment.sampling import Sampler
@@ -27,7 +28,6 @@ from finlm.errors import UserError
 from finlm.evaluation import AnswerRecord, is_right
 from finlm.ppo_records import HELD_OUT, HeldOutRecord, read_held_out
 from finlm.records import Message, Prompt, Removal, content_id
-from finlm.scorer import Head
 
 ANSWERS = "held_out"
 
@@ -48,8 +48,7 @@ class Learner(Protocol):
     device: torch.device
     tokenizer: PreTrainedTokenizerBase
     roles: Layout
-    reward_head: Head
-    closing: int | None
+    judges: Judges
     sampler: Sampler
     processes: Processes
     stop: StopSignal
@@ -250,7 +249,7 @@ def _scores_and_kl(
         size=trainer.args.per_device_train_batch_size,
         tokens=trainer.args.micro_batch_tokens,
         pad=trainer.tokenizer.pad_token_id,
-        closing=trainer.closing,
+        closing=trainer.judges.closing,
         device=trainer.device,
     ):
         trainer.stop.poll()
@@ -259,7 +258,7 @@ def _scores_and_kl(
         with roles("reference"):
             ref_BA, _ = rollout.log_probs(roles, batch, roles.head_VD, temperature=temperature)
         kl_B = ((logp_BA - ref_BA) * batch.is_answer_BA).double().sum(dim=1)
-        score_B = rollout.scores(trainer.roles, batch, trainer.reward_head)
+        score_B, _ = trainer.judges.scores(roles, batch)
         for row, index in enumerate(batch.index):
             scores[index], kl[index] = float(score_B[row]), float(kl_B[row])
     return scores, kl

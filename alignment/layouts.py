@@ -17,6 +17,11 @@ from finlm.trunk import Trunk
 Role = Literal["policy", "critic", "reward", "reference"]
 
 
+def reward_adapter(member: int) -> str:
+    """Return the name of the adapter of a run's first reward model (0), or of a further one."""
+    return f"reward_{member}" if member else "reward"
+
+
 class Layout(Protocol):
     """Policy, critic, reward model and reference."""
 
@@ -51,8 +56,8 @@ class Layout(Protocol):
         """The model that answers, while `sampling` is on; always the same object."""
         ...
 
-    def __call__(self, role: Role) -> AbstractContextManager[None]:
-        """Put a role on for the `with` block."""
+    def __call__(self, role: Role, member: int = 0) -> AbstractContextManager[None]:
+        """Put a role on for the `with` block; of several reward models, the one with number `member`."""
         ...
 
     def refresh(self) -> None:

@@ -1,5 +1,6 @@
 """The four roles in the layout that the settings name, cut as accelerate's configuration says."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 
 from alignment.fsdp import FSDP
 from alignment.full_roles import FullRoles, Sharder
-from alignment.layouts import Layout
+from alignment.layouts import Layout, reward_adapter
 from alignment.ppo_config import PPOConfig
 from alignment.roles import Roles, copy_adapter
 from finlm import scorer, unpadded
@@ -22,13 +23,17 @@ from finlm.errors import UserError
 
 
 def roles_of(
-    model: LlamaForCausalLM, reward: str | Path, lora: LoraConfig | None, args: PPOConfig, accelerator: Accelerator
+    model: LlamaForCausalLM,
+    rewards: Sequence[str | Path],
+    lora: LoraConfig | None,
+    args: PPOConfig,
+    accelerator: Accelerator,
 ) -> Layout:
-    """Make policy, critic, reward model and reference.
+    """Make policy, critic, reward models and reference.
 
     Args:
         model: The fine-tuned model; it becomes part of what is made.
-        reward: Folder of the reward model.
+        rewards: Folders of the reward models; the critic begins as the first.
         lora: The policy's adapter; not used where the layout is full.
         args: PPO's settings.
         accelerator: The processes, and how a full layout is cut over them.
@@ -38,16 +43,24 @@ def roles_of(
     """
     if args.ptx_coef:  # what is mixed in comes packed
         unpadded.install(model, for_packed=True)
+    reward, *more = rewards
     if args.layout == "full":
-        checkpoints = args.gradient_checkpointing
-        return FullRoles(model, reward, sharder=sharder_of(accelerator, args), gradient_checkpointing=checkpoints)
+        return FullRoles(
+            model,
+            reward,
+            more_rewards=more,
+            sharder=sharder_of(accelerator, args),
+            gradient_checkpointing=args.gradient_checkpointing,
+        )
     if lora is None:
         raise UserError(
             "layout is 'adapters', but there is no peft_config for the policy; give one, or set it to full."
         )
     critic = scorer.lora_of(reward)
-    roles = Roles(model, policy=lora, critic=critic, reward=critic)
-    scorer.load_adapter_weights(roles.model, reward, "reward")
+    further = [scorer.lora_of(folder) for folder in more]
+    roles = Roles(model, policy=lora, critic=critic, reward=critic, more_rewards=further)
+    for member, folder in enumerate(rewards):
+        scorer.load_adapter_weights(roles.model, folder, reward_adapter(member))
     copy_adapter(roles, "reward", "critic")
     if args.gradient_checkpointing:
         roles.checkpoint_gradients()

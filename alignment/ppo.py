@@ -31,7 +31,7 @@ from alignment.policies import copy_policy
 from alignment.ppo_trainer import PPOConfig, PPOTrainer
 from alignment.stopping import EXIT_CODE, Stopped
 from alignment.watch import GuardStop
-from finlm import config, jsonl, model, ppo_records, runs, scorer
+from finlm import config, ensemble, jsonl, model, ppo_records, runs, scorer
 from finlm.errors import UserError
 from finlm.progress import console
 from finlm.records import Prompt
@@ -52,6 +52,10 @@ class PPOSettings(PPOConfig):
     """Fine-tuned model: start of the policy, reference, and base of all adapters."""
     reward_model: str = "{runs}/reward"
     """Reward model trained on that base; also the critic's start."""
+    reward_models: list[str] = field(default_factory=list)
+    """Further reward models on that base, such as others of the same pairs with other seeds: what is paid is then the
+    mean or minimum of all (reward_reduce), `reward_model` included, and a guard watches how far they disagree. Each
+    adds a pass through the base to a rollout."""
     prompts: str = "{runs}/prompts.jsonl"
     """File of Prompt records."""
     held_out: str = "{runs}/prompts/held_out.jsonl"
@@ -94,6 +98,8 @@ def main(settings: PPOSettings) -> None:
     base, _ = model.base_of(settings.model)
     reward = Path(settings.reward_model) / "model"
     inputs: dict[str, str | Path] = {"model": base, "reward_model": reward, "prompts": settings.prompts}
+    rewards = ensemble.members_of([reward, *settings.reward_models]) if settings.reward_models else [reward]
+    inputs |= {f"reward_models.{number}": folder for number, folder in enumerate(rewards[1:], 1)}
     if settings.anchor:
         inputs["anchor"] = scorer.reward_folder(settings.anchor)
     processes = Accelerator()  # a PartialState made before it would take several processes on CPUs for one
@@ -115,7 +121,8 @@ def main(settings: PPOSettings) -> None:
             "on, --overwrite true begins afresh."
         )
         return
-    scorer.check_same_base(reward, base)
+    for folder in rewards:
+        scorer.check_same_base(folder, base)
     if settings.export == "best" and not (held_out and settings.policy_steps):
         reason = "policy_steps is 0: no policy is kept" if held_out else why_no_evaluation(settings)
         raise UserError(f"export is 'best', but {reason}. Mend that, or set export to last.")
@@ -132,7 +139,7 @@ def main(settings: PPOSettings) -> None:
         processing_class=tokenizer,
         model=policy,
         ref_model=None,
-        reward_model=reward,
+        reward_model=rewards,
         train_dataset=list(jsonl.read(settings.prompts, Prompt)),
         eval_dataset=[prompt for path in held_out for prompt in jsonl.read(path, Prompt)],
         anchor=anchor_of(settings, device) if held_out else None,

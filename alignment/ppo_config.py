@@ -7,6 +7,7 @@ from alignment.guards import GuardConfig
 from alignment.reward_shaping import NORMALISATIONS, Shaping
 from alignment.schedule import SHAPES
 from finlm.engines import ENGINES
+from finlm.ensemble import REDUCTIONS
 from finlm.sft_records import StreamName
 
 CRITIC_STARTS = ("fitted", "reward")
@@ -87,6 +88,8 @@ class PPOConfig:
     bootstrap_truncated: bool = False
     """Take the critic's value after its last token for the future of a cut-off answer, in place of its score; false
     takes the cut for an end. Penalties stay; missing_eos_penalty 0 makes a cut neutral."""
+    reward_reduce: str = "mean"
+    """What is paid where there are several reward models: the mean or the min of their scores."""
     learning_rate: float = 2e-5
     """Learning rate of the policy's LoRA weights; with layout full set the recipe's 5e-7, of which this default is
     forty times as much."""
@@ -196,6 +199,7 @@ class PPOConfig:
             ("anneal", SHAPES),
             ("critic_start", CRITIC_STARTS),
             ("engine", ENGINES),
+            ("reward_reduce", REDUCTIONS),
             ("release_cache", ("auto", "always", "never")),
         ):
             if getattr(self, name) not in known:

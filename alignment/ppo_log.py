@@ -44,9 +44,13 @@ def summary(
         "tokens": float(sum(len(answer.ids) for answer in answers)),
         "repetition": sum(repetition(answer.ids) for answer in answers),
     }
+    about = [item.disagreement_B for item in measured if item.disagreement_B is not None]
+    if about:
+        local["disagreement"] = sum(float(disagreement_B.sum()) for disagreement_B in about)
     total = dict(zip(local, processes.sum_all(list(local.values())), strict=True))
     mean = {name: number / total["answers"] for name, number in total.items()}
-    return {
+    several = {"rollout/disagreement": mean["disagreement"]} if about else {}
+    return several | {
         "objective/kl": mean["kl"],
         "objective/entropy": mean["entropy"],
         "objective/non_score_reward": -kl_coef * mean["penalty"],

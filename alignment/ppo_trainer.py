@@ -35,6 +35,7 @@ from alignment.credits import Credits
 from alignment.gradients import Gradients, norm
 from alignment.heartbeat import Heartbeat
 from alignment.held_out import Anchor
+from alignment.judges import Judges
 from alignment.kl_control import next_coefficient
 from alignment.lessons import Lesson
 from alignment.make_roles import roles_of
@@ -62,7 +63,8 @@ class PPOTrainer:
         processing_class: The tokenizer.
         model: The frozen base, which is also the reference.
         ref_model: Must be None: the reference is the base.
-        reward_model: Folder of the reward model (runs/reward).
+        reward_model: Folder of the reward model (runs/reward), or several: the critic begins as the first, and the
+            mean or minimum of all is paid (`reward_reduce`).
         train_dataset: Prompts to answer, as records or as rows with `input_ids`.
         value_model: Must be None: the critic begins as a copy of the reward model.
         eval_dataset: Held-out prompts that the policy answers every few updates; without any there is no evaluation.
@@ -79,7 +81,7 @@ class PPOTrainer:
         processing_class: PreTrainedTokenizerBase,
         model: LlamaForCausalLM,
         ref_model: None,
-        reward_model: str | Path,
+        reward_model: str | Path | Sequence[str | Path],
         train_dataset: Sequence[Prompt | dict[str, Any]],
         value_model: None = None,
         *,
@@ -98,17 +100,15 @@ class PPOTrainer:
         self.processes = Processes(self.accelerator)
         self.device = self.accelerator.device
         self.folder, self.base = Path(args.output_dir), model.name_or_path
-        scorer.check_same_tokenizer(reward_model, processing_class)
+        rewards = [reward_model] if isinstance(reward_model, str | Path) else list(reward_model)
+        self.judges = Judges.load(rewards, processing_class, self.device, reduce=args.reward_reduce)
 
-        self.roles = roles_of(model.to(self.device), reward_model, peft_config, args, self.accelerator)
-        self.reward_head = scorer.load_head(reward_model).to(self.device).requires_grad_(False)
-        self.critic_head = scorer.load_head(reward_model).to(self.device)
+        self.roles = roles_of(model.to(self.device), rewards, peft_config, args, self.accelerator)
+        self.reward_head = self.judges.heads[0]
+        self.critic_head = scorer.load_head(rewards[0]).to(self.device)
         pad = processing_class.pad_token_id
-        learned_from_cut = scorer.load_description(reward_model).learned_from_cut
-        self.closing = None if learned_from_cut else processing_class.eos_token_id
-        heads = {"critic_head": self.critic_head, "reward_head": self.reward_head}
         self.sampler = Sampler(self.roles.sampled, processing_class, args)
-        self.reader = Reader(self.roles, args, **heads, pad=pad, closing=self.closing)
+        self.reader = Reader(self.roles, args, critic_head=self.critic_head, judges=self.judges, pad=pad)
         self.credits = Credits(args, self.processes)
         self.gradients = Gradients(self.roles, args, critic_head=self.critic_head)
         self.optimizers = {

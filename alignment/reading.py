@@ -10,6 +10,7 @@ from torch import Tensor
 from alignment import rollout
 from alignment.critic_start import Moments
 from alignment.halving import Halving
+from alignment.judges import Judges
 from alignment.layouts import Layout
 from alignment.ppo_config import PPOConfig
 from finlm.generation import Answer
@@ -17,15 +18,14 @@ from finlm.scorer import Head
 
 
 class Reader:
-    """Policy, reference, critic and reward model with their heads.
+    """Policy, reference, critic and reward models with their heads.
 
     Args:
         roles: The models.
         args: PPO's settings.
         critic_head: Reads values.
-        reward_head: Reads scores.
+        judges: The reward models' heads.
         pad: Padding token.
-        closing: End token that the reward model wants behind cut answers, see `rollout.micro_batches`.
 
     Attributes:
         splits: Micro-batches that found too little memory and were halved.
@@ -37,16 +37,14 @@ class Reader:
         args: PPOConfig,
         *,
         critic_head: Head,
-        reward_head: Head,
+        judges: Judges,
         pad: int,
-        closing: int | None,
     ) -> None:
         self._roles = roles
         self._args = args
         self._critic_head = critic_head
-        self._reward_head = reward_head
+        self._judges = judges
         self._pad = pad
-        self._closing = closing
         self._halving = Halving(is_allowed=not roles.is_sharded)
 
     @property
@@ -66,7 +64,7 @@ class Reader:
             size=self._args.per_device_train_batch_size,
             tokens=self._args.micro_batch_tokens,
             pad=self._pad,
-            closing=self._closing,
+            closing=self._judges.closing,
             device=self._roles.device,
             halving=self._halving,
             poll=poll,
@@ -138,10 +136,20 @@ class Reader:
             value_BA, after_B = rollout.values_and_after(roles, batch, self._critic_head)
         else:
             value_BA = rollout.values(roles, batch, self._critic_head)
-        raw_B = rollout.scores(roles, batch, self._reward_head)
+        raw_B, disagreement_B = self._judges.scores(roles, batch)
         was_cut_B = torch.tensor([not answers[index].ended for index in batch.index], device=roles.device)
         if after_B is not None:
             after_B = after_B * was_cut_B
         return rollout.Measured(
-            batch, old_BA, ref_BA, value_BA, entropy_BA, raw_B, raw_B, was_cut_B, after_B=after_B, kept_NU=kept_NU
+            batch,
+            old_BA,
+            ref_BA,
+            value_BA,
+            entropy_BA,
+            raw_B,
+            raw_B,
+            was_cut_B,
+            after_B=after_B,
+            kept_NU=kept_NU,
+            disagreement_B=disagreement_B,
         )

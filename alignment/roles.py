@@ -1,75 +1,38 @@
 """Four roles on one frozen base: policy, critic and reward are LoRA adapters, the reference is the base alone.
 
-PEFT's own switches (`set_adapter`, `disable_adapter`) also switch `requires_grad`, so that a trained adapter silently
-stops training. Here a role is put on and taken off by two attributes of each LoRA layer and nothing else. With gradient
-checkpointing the recomputation must run in the role of its forward pass, not in whatever role is on when the backward
-pass comes by: `Roles` replays it.
+A role is put on and taken off without touching what trains (finlm/adapters.py). With gradient checkpointing the
+recomputation must run in the role of its forward pass, not in whatever role is on when the backward pass comes by:
+`Roles` replays it.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from alignment.layouts import Role
+from alignment.layouts import Role, reward_adapter
 from finlm import fused_lora
+from finlm.adapters import AdapterSwitch
 from finlm.likelihood import output_head
 from finlm.model import order_targets
 from finlm.trunk import Trunk
 
-__all__ = ["AdapterSwitch", "Role", "Roles", "copy_adapter"]
-_State = list[tuple[list[str], bool]]
-
-
-class AdapterSwitch:
-    """Puts an adapter of a model on and takes it off, and touches nothing else."""
-
-    def __init__(self, model: PeftModel) -> None:
-        self._layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
-
-    @contextmanager
-    def __call__(self, adapter: str | None) -> Iterator[None]:
-        """Put an adapter on for the `with` block; None: none."""
-        if adapter is None:
-            state: _State = [(layer._active_adapter, True) for layer in self._layers]
-        else:
-            state = [([adapter], False) for _ in self._layers]
-        with self.wearing(state):
-            yield
-
-    @contextmanager
-    def wearing(self, state: _State) -> Iterator[None]:
-        """Go back to a `state` for the `with` block."""
-        before = self.state()
-        self._put(state)
-        try:
-            yield
-        finally:
-            self._put(before)
-
-    def state(self) -> _State:
-        """Return what is on."""
-        return [(layer._active_adapter, layer._disable_adapters) for layer in self._layers]
-
-    def _put(self, state: _State) -> None:
-        for layer, (active, is_off) in zip(self._layers, state, strict=True):
-            layer._active_adapter, layer._disable_adapters = active, is_off
+__all__ = ["Role", "Roles", "copy_adapter"]
 
 
 class Roles:
     """A model that takes the role asked for.
 
     Attributes:
-        model: The PEFT model with the adapters `policy`, `critic` and `reward`.
+        model: The PEFT model with the adapters `policy`, `critic` and `reward`, and one for each further reward model.
         trunk: The layers below all three, which every role shares.
         head_VD: The output embedding, the same in every role.
         device: Where the model is.
@@ -78,7 +41,14 @@ class Roles:
 
     is_sharded = False
 
-    def __init__(self, base: nn.Module, policy: LoraConfig, critic: LoraConfig, reward: LoraConfig) -> None:
+    def __init__(
+        self,
+        base: nn.Module,
+        policy: LoraConfig,
+        critic: LoraConfig,
+        reward: LoraConfig,
+        more_rewards: Sequence[LoraConfig] = (),
+    ) -> None:
         for name, lora in (("policy", policy), ("critic", critic)):
             if lora.lora_dropout:
                 raise ValueError(
@@ -86,7 +56,8 @@ class Roles:
                 )
         self.model = PeftModel(base, policy, adapter_name="policy")
         self.model.add_adapter("critic", critic)
-        self.model.add_adapter("reward", reward)
+        for member, lora in enumerate((reward, *more_rewards)):
+            self.model.add_adapter(reward_adapter(member), lora)
         self.model.requires_grad_(False)
         for name in ("policy", "critic"):
             for parameter in self.adapter(name).values():
@@ -103,9 +74,10 @@ class Roles:
         return {key: value for key, value in self.model.named_parameters() if f".{name}." in key}
 
     @contextmanager
-    def __call__(self, role: Role) -> Iterator[None]:
-        """Put a role on for the `with` block."""
-        with self._switch(None if role == "reference" else role):
+    def __call__(self, role: Role, member: int = 0) -> Iterator[None]:
+        """Put a role on for the `with` block; `member` tells which reward model."""
+        adapter = {"reference": None, "reward": reward_adapter(member)}.get(role, role)
+        with self._switch(adapter):
             yield
 
     def checkpoint_gradients(self) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from alignment.halving import Halving
 from alignment.layouts import Layout
 from finlm.generation import Answer, pad_right
+from finlm.grouping import grouped
 from finlm.likelihood import kept_tokens, token_log_probs
 from finlm.scorer import Head, last_hidden
 from finlm.trunk import Trunk
@@ -67,12 +68,14 @@ class Measured:
     score_B: Tensor
     """Score as it is paid: normalised, clipped, penalties taken off, (B,)."""
     raw_B: Tensor
-    """The reward model's own score, (B,)."""
+    """The reward model's own score, (B,); of several, their mean or minimum."""
     was_cut_B: Tensor
     after_B: Tensor | None = None
     """The critic's value after the last token, (B,); None where no answer's end is bootstrapped."""
     kept_NU: Tensor | None = None
     """Tokens that top-p and top-k left to the policy that sampled, as `finlm.kept` packs them; None where all are."""
+    disagreement_B: Tensor | None = None
+    """Standard deviation of the reward models' own scores, (B,); None where there is one."""
 
     def __len__(self) -> int:
         """Number of answers."""
@@ -178,17 +181,6 @@ def _lower(trunk: Trunk, batch: MicroBatch) -> Tensor:
     return trunk.states(batch.ids_BT, batch.is_token_BT)
 
 
-def grouped(lengths: Sequence[int], *, size: int, tokens: int = 0) -> list[list[int]]:
-    """Return places of similar lengths together: at most `size`, and at most `tokens` once padded to the longest."""
-    groups: list[list[int]] = []
-    for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
-        is_full = not groups or len(groups[-1]) == size
-        if is_full or 0 < tokens < (len(groups[-1]) + 1) * lengths[place]:
-            groups.append([])
-        groups[-1].append(place)
-    return groups
-
-
 def _hidden(roles: Layout, batch: MicroBatch) -> Tensor:
     """Hidden states (B, T, D) in the role that is on."""
     if batch.lower_BTD is None or roles.trunk is None:
@@ -265,9 +257,12 @@ def critic_states(roles: Layout, batch: MicroBatch) -> Tensor:
         return _before(_hidden(roles, batch), batch)
 
 
-def scores(roles: Layout, batch: MicroBatch, head: Head) -> Tensor:
-    """Return the reward model's score at each row's last token, (B,), float32: the answer's, or the one closing it."""
-    with roles("reward"):
+def scores(roles: Layout, batch: MicroBatch, head: Head, *, member: int = 0) -> Tensor:
+    """Return the reward model's score at each row's last token, (B,), float32: the answer's, or the one closing it.
+
+    `member` is the reward model's number, `head` its head.
+    """
+    with roles("reward", member):
         hidden_BTD = _hidden(roles, batch)
     score_B: Tensor = head(_at(hidden_BTD, batch.is_token_BT.sum(dim=1) - 1))
     return score_B

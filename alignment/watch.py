@@ -114,7 +114,9 @@ class Watch:
         there = [update for update, _ in self._checkpoints]
         # a streak is noticed `patience` updates after the policy that began it, and is older than that by one
         count = 1 + -(-(args.guards.patience + 1) // args.save_steps)
-        within_patience = there[-count:] if args.guards.kl_target * args.guards.kl_multiple else []
+        by_disagreement = args.guards.disagreement_multiple if len(self._trainer.judges.heads) > 1 else 0.0
+        is_rolled_back = args.guards.kl_target * args.guards.kl_multiple or by_disagreement
+        within_patience = there[-count:] if is_rolled_back else []
         return {*within_patience, *[update for update in there if peak is not None and update <= peak][-1:]}
 
     @property

@@ -1,12 +1,12 @@
 """The command `finlm`: every stage by its name.
 
-finlm selfqa --corpus filings/      finlm sft      finlm ppo --config ppo_6b      finlm annotate serve
+finlm selfqa --corpus filings/      finlm sft      finlm ppo --config ppo_6b      finlm reward serve
 """
 
-import runpy
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 COMMANDS = {
     "selfqa": ("selfqa.generate", "filings -> grounded instructions"),
@@ -19,6 +19,8 @@ COMMANDS = {
     "annotate import": ("annotation.importing", "published data sets of people's preferences -> preferences"),
     "annotate by-figures": ("annotation.by_figures", "preferences by rule, without people (demo)"),
     "reward": ("reward.train", "preferences -> reward model"),
+    "reward score": ("reward.score", "a file of answers or pairs -> the same with scores"),
+    "reward serve": ("reward.serve", "a reward model over HTTP, for other trainers"),
     "prompts": ("finlm.prompts", "preferences and instructions -> prompts for PPO"),
     "ppo": ("alignment.ppo", "fine-tuned model + reward model + prompts -> policy"),
     "rollouts": ("finlm.rollouts", "what PPO sampled, in the terminal or as a page"),
@@ -73,7 +75,22 @@ def main() -> None:
         print(f"error: {fault}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"finlm {name}", *words[len(name.split()) :]]
-    runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=False)
+    become(COMMANDS[name][0])
+
+
+def become(entry: str) -> None:
+    """Run an entry as this process's main module.
+
+    As runpy would, but `sys.argv` keeps the command's name, and the entry is found in `sys.modules`: jsonargparse looks
+    there for the source in which the settings' texts stand.
+    """
+    spec = find_spec(entry)
+    assert spec is not None
+    module = ModuleType("__main__")
+    vars(module).update(__spec__=spec, __file__=spec.origin, __package__=spec.parent, __loader__=spec.loader)
+    sys.modules["__main__"] = module
+    code = spec.loader.get_code(entry)  # type: ignore[union-attr]
+    exec(code, vars(module))
 
 
 if __name__ == "__main__":

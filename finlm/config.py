@@ -147,6 +147,7 @@ def parse(
         UserError: An unknown key, a value of the wrong type, or one that the dataclass refuses.
     """
     arguments = _with_short_names(list(sys.argv[1:] if argv is None else argv), settings)
+    arguments = _with_named_file(arguments, settings)
     for position, argument in enumerate(arguments):
         if argument == "--config" and position + 1 < len(arguments):
             arguments[position + 1] = find_config(arguments[position + 1])
@@ -168,6 +169,34 @@ def _with_short_names(arguments: list[str], settings: type[Any]) -> list[str]:
     if long is None:
         return arguments
     return [re.sub(r"^--out(?==|$)", f"--{long}", argument) for argument in arguments]
+
+
+POSITIONAL = "positional"
+"""Key in the metadata of a field whose value may stand on the command line without its flag."""
+
+
+def _with_named_file(arguments: list[str], settings: type[Any]) -> list[str]:
+    """Put the flag before a word that stands alone, for the field that takes one.
+
+    Raises:
+        UserError: There are two such words.
+    """
+    names = [field.name for field in dataclasses.fields(settings) if field.metadata.get(POSITIONAL)]
+    if not names:
+        return arguments
+    found: list[str] = []
+    is_value = False
+    for argument in arguments:
+        is_flag = argument.startswith("-") and not is_value
+        if not (is_flag or is_value):
+            if f"--{names[0]}" in found:
+                raise UserError(
+                    f"{argument!r} stands there beside {found[found.index(f'--{names[0]}') + 1]!r}; one file is taken."
+                )
+            found.append(f"--{names[0]}")
+        found.append(argument)
+        is_value = is_flag and "=" not in argument and argument not in ("-h", "--help", "--print_config")
+    return found
 
 
 def _parsed(parser: ArgumentParser, settings: type[C], arguments: list[str]) -> C:

@@ -86,12 +86,7 @@ def read(
                 is_any_used = True
                 yield Found(made, f"{path.name}:{where}")
                 continue
-            removal = Removal(
-                record_id=f"{path.name}:{where}",
-                rule=made.rule,
-                reason=f"{path}:{where}: {made.reason}",
-                text=_shown(source),
-            )
+            removal = set_aside(f"{path.name}:{where}", made.rule, f"{path}:{where}: {made.reason}", source)
             first = first or removal
             is_any_decoded = is_any_decoded or made.rule != "not-utf8"
             yield removal
@@ -104,6 +99,11 @@ def read(
             f"{first.reason}, and no other row is UTF-8; convert the file, for example with iconv -f GB18030 -t UTF-8."
         )
     raise UserError(f"{path}: no row can be used, the first because of this: {first.reason}; known are {formats}.")
+
+
+def set_aside(place: str, rule: str, reason: str, source: bytes | Row) -> Removal:
+    """Return the Removal of a row that stands at `place`, with the beginning of its content."""
+    return Removal(record_id=place, rule=rule, reason=reason, text=_shown(source))
 
 
 def _shown(source: bytes | Row) -> str:

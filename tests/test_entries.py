@@ -62,7 +62,7 @@ def real(*command: str | Path, cwd: Path, **environment: str) -> subprocess.Comp
 
 def test_commands_are_the_entries() -> None:
     assert {module for module, _ in COMMANDS.values()} == {module_of(path) for path in ENTRIES}
-    assert len(ENTRIES) == 16
+    assert len(ENTRIES) == 18
 
 
 @pytest.mark.parametrize("path", ENTRIES, ids=name_of)
@@ -96,7 +96,9 @@ def test_help_shows_every_setting_with_its_text_and_default(path: Path, warm: Wa
         entry = re.search(rf" --{name}[ ,].*?\((required, )?type: .*?\)", shown)
         assert entry, f"--{name} is not shown"
         assert " ".join(text.split())[:40] in shown, f"--{name} is not explained"
-    required = {"selfqa/generate": {"corpus"}, "annotation/importing": {"input"}}.get(name_of(path), set())
+    required = {"selfqa/generate": {"corpus"}, "annotation/importing": {"input"}, "reward/score": {"input"}}.get(
+        name_of(path), set()
+    )
     sections = {"evaluation", "guards"}  # their fields have defaults
     assert shown.count(" default: ") >= len(fields.keys() - required - sections)
     assert shown.count("(required, type:") == len(required)
@@ -127,6 +129,9 @@ def test_finlm_lists_its_commands(tmp_path: Path) -> None:
     unknown = real(sys.executable, "-m", "finlm", "sftt", cwd=tmp_path)
     assert unknown.returncode == 2
     assert "no command 'sftt'" in unknown.stderr
+    told = real(sys.executable, "-m", "finlm", "rollouts", "--help", cwd=tmp_path, COLUMNS="200")
+    assert told.stdout.startswith("usage: finlm rollouts ")
+    assert "Which update to show; 0 shows the newest. (type: int, default: 0)" in told.stdout
     version = real(sys.executable, "-m", "finlm", "--version", cwd=tmp_path)
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", version.stdout)
 

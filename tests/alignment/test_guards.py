@@ -43,6 +43,7 @@ CROSSING: dict[str, tuple[Callable[[int], float], str]] = {
     "tokens": (lambda update: 81.0 if update >= 26 else 40.0, "stop"),  # 2 x 40
     "entropy": (lambda update: 0.07 if update >= 26 else 0.8, "stop"),  # 0.1 x 0.8
     "ended": (lambda update: 0.64 if update >= 26 else 0.9, "stop"),  # 0.9 - 0.25
+    "disagreement": (lambda update: 0.61 if update >= 26 else 0.3, "roll back"),  # 2 x 0.3
 }
 
 
@@ -68,7 +69,7 @@ def test_one_good_update_begins_the_count_anew(field: str) -> None:
     assert [update for update, said in found.items() if said == action] == [34, 35, 36]
 
 
-@pytest.mark.parametrize("field", ["tokens", "entropy", "ended"])
+@pytest.mark.parametrize("field", ["tokens", "entropy", "ended", "disagreement"])
 def test_nothing_is_measured_against_a_start_that_is_not_over(field: str) -> None:
     wild = series(3, **{field: lambda update: 100.0 / update})
     assert {verdict.guard for verdict in judge(GuardConfig(), wild)} == {"kl"}
@@ -102,7 +103,8 @@ def test_the_worst_verdict_is_acted_on() -> None:
 
 def test_zero_switches_a_guard_off() -> None:
     ruined = series(40, **{field: of for field, (of, _) in CROSSING.items()})
-    config = GuardConfig(kl_target=0, length_ratio=0, entropy_share=0, ended_fall=0, anchor_evaluations=0)
+    off = dict.fromkeys(("kl_target", "length_ratio", "entropy_share", "ended_fall", "disagreement_multiple"), 0.0)
+    config = GuardConfig(**off, anchor_evaluations=0)  # type: ignore[arg-type]
     assert judge(config, ruined, evaluations(9, anchor=-0.1)) == []
 
 
@@ -110,6 +112,7 @@ def test_zero_switches_a_guard_off() -> None:
     ("field", "value"),
     [
         ("patience", 0), ("start_updates", 0), ("kl_target", -1.0), ("kl_multiple", -1.0), ("length_ratio", 0.5),
+        ("disagreement_multiple", 0.5),
         ("entropy_share", 1.0), ("ended_fall", -0.1), ("anchor_evaluations", 2), ("anchor_z", 0.0),
         ("roll_backs", -1), ("kl_coef_factor", 0.5), ("learning_rate_factor", 0.0), ("learning_rate_factor", 1.5),
     ],

@@ -14,6 +14,7 @@ from answers import ANSWERS, CPU, PROMPTS, Maker
 from alignment import rollout
 from alignment.ppo_trainer import PPOTrainer
 from finlm import likelihood, scorer
+from finlm.grouping import grouped
 
 
 def spread_out(numbers: Sequence[Any], batches: Sequence[rollout.MicroBatch]) -> dict[int, torch.Tensor]:
@@ -273,7 +274,7 @@ def test_ppo_learns_to_write_what_is_paid_for(make: Maker, monkeypatch: pytest.M
 
 def test_micro_batches_hold_so_many_answers_and_so_many_tokens() -> None:
     lengths = [5, 3, 9, 3, 4, 20]
-    assert rollout.grouped(lengths, size=2) == [[1, 3], [4, 0], [2, 5]]
-    assert rollout.grouped(lengths, size=9, tokens=12) == [[1, 3, 4], [0], [2], [5]]  # 20 tokens have no room anywhere
-    assert rollout.grouped(lengths, size=2, tokens=18) == [[1, 3], [4, 0], [2], [5]]
-    assert rollout.grouped([], size=2, tokens=3) == []
+    assert grouped(lengths, size=2) == [[1, 3], [4, 0], [2, 5]]
+    assert grouped(lengths, size=9, tokens=12) == [[1, 3, 4], [0], [2], [5]]  # 20 tokens have no room anywhere
+    assert grouped(lengths, size=2, tokens=18) == [[1, 3], [4, 0], [2], [5]]
+    assert grouped([], size=2, tokens=3) == []
