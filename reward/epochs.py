@@ -47,6 +47,7 @@ class Epochs(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """See the class."""
         step, size = state.global_step, self._trainer.steps_per_epoch
+        state.epoch = step / size  # a Trainer counts from where it was started
         if step % size and step < args.max_steps:
             return
         records = records_of(self._held_out, self._trainer.scores(self._held_out))

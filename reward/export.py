@@ -144,8 +144,9 @@ def save_adapter(model: PeftModel, folder: Path, *, base: str) -> None:
     settings |= {"task_type": "CAUSAL_LM", "modules_to_save": None, "exclude_modules": None}
     settings["base_model_name_or_path"] = base
     settings["inference_mode"] = True
-    if isinstance(settings.get("target_modules"), set):
-        settings["target_modules"] = sorted(settings["target_modules"] - {readings.HEAD})
+    targets = settings.get("target_modules")
+    if not isinstance(targets, str) and targets is not None:
+        settings["target_modules"] = sorted(set(targets) - {readings.HEAD})
     (folder / ADAPTER_CONFIG).write_text(
         json.dumps(settings, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8"
     )

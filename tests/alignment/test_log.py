@@ -78,7 +78,7 @@ def test_a_run_logs_what_the_notation_promises(make: Maker, tmp_path: Path, root
     named = set(re.findall(r"`((?:objective|rollout|loss|policy|val|perf)/\w+|lr|episode|eps)`", told))
     assert len(lines) == 2
     for line in lines:
-        assert set(line) - {"step"} == named - {"rollout/ptx_loss"}
+        assert set(line) - {"step"} == named - {"rollout/ptx_loss", "rollout/disagreement"}
         assert set(line) >= TRL
         assert all(math.isfinite(number) for number in line.values())
         assert line["perf/peak_memory_gib"] > 0.01
