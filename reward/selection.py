@@ -25,7 +25,7 @@ SELECTION = "selection.json"
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceRule:
-    """Bounds of the choice among epochs."""
+    """Bounds of the choice among epochs: where mean and deviation of the scores may lie, units of the loss."""
 
     mean_limit: float = 1.0
     """Farthest that the mean score may lie from 0, in the units of the loss."""

@@ -95,7 +95,7 @@ class RewardSettings:
     center_rewards: float = 0.01
     """Weight of the term that keeps scores around 0 (mean of (r_chosen + r_rejected)^2)."""
     choice: ChoiceRule = field(default_factory=ChoiceRule)
-    """Bounds of the choice among epochs."""
+    """Bounds of the choice among epochs: where mean and deviation of the scores may lie, units of the loss."""
     test_pairs: int = 512
     """Held-out pairs to test on, at most."""
     normalise_on: int = 256

@@ -70,7 +70,7 @@ def test_every_file_below_configs_is_known_here() -> None:
     expected = {f"{stage}_{size}.yaml" for stage, size in FILES} | {"model/6b.json"}
     accelerate = ("fsdp2", "multi_gpu", "one_process", "sft_fsdp2", "sft_zero3", "zero3")
     assert found == expected | {f"accelerate/{name}.yaml" for name in accelerate}
-    assert len(STAGE_FILES) == 26
+    assert len(STAGE_FILES) == 28
 
 
 def test_every_command_with_settings_has_both_sizes() -> None:

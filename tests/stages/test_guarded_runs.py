@@ -22,8 +22,8 @@ from finlm.ppo_records import GuardVerdict, read_best, read_guards, read_held_ou
 from finlm.records import Prompt
 
 OFF = {"length_ratio": 0.0, "entropy_share": 0.0, "ended_fall": 0.0, "anchor_evaluations": 0}
-BLOWN_UP = {**OFF, "patience": 2, "kl_target": 0.6, "kl_multiple": 1.0}
-"""At this learning rate KL is beyond 0.6 nats in updates 3 and 4: the run goes back to the policy of update 1."""
+BLOWN_UP = {**OFF, "patience": 2, "kl_target": 0.9, "kl_multiple": 1.0}
+"""At this learning rate KL is beyond 0.9 nats in updates 3 and 4: the run goes back to the policy of update 1."""
 # critic_start reward: a critic that is far off is what blows the policy up
 HOT = ("--learning_rate", "1e-2", "--critic_start", "reward", "--total_episodes", "40")  # five updates
 LONGER = (*HOT[:-1], "56")
