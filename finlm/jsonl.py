@@ -90,3 +90,15 @@ def write(path: str | os.PathLike[str], records: Iterable[Any]) -> int:
     finally:
         aside.unlink(missing_ok=True)
     return count
+
+
+def read_whole(path: Path, kind: type[T]) -> T | None:
+    """Return the one record that a JSON file is; None where there is no such file.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind) if path.is_file() else None
+    except (msgspec.DecodeError, ValueError) as error:
+        raise UserError(f"{path}: not a valid {kind.__name__}: {error}.") from error

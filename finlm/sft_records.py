@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
 from finlm import jsonl
-from finlm.errors import UserError
 
 StreamName = Literal["text-general", "text-finance", "instructions-general", "instructions-finance"]
 STREAMS: tuple[StreamName, ...] = ("text-general", "text-finance", "instructions-general", "instructions-finance")
@@ -137,8 +134,4 @@ def read_mixture(folder: Path) -> Mixed | None:
     Raises:
         UserError: The file is damaged.
     """
-    path = folder / MIXTURE
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Mixed) if path.is_file() else None
-    except (msgspec.DecodeError, ValueError) as error:
-        raise UserError(f"{path}: not a valid Mixed: {error}.") from error
+    return jsonl.read_whole(folder / MIXTURE, Mixed)

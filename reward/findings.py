@@ -8,10 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import msgspec
-
 from finlm import jsonl, runs
-from finlm.errors import UserError
 from finlm.records import PreferencePair
 from reward.agreement import Agreement, agreement
 from reward.baselines import Baseline, verdict
@@ -103,11 +100,7 @@ def read_findings(folder: Path) -> Findings | None:
     Raises:
         UserError: The file is damaged.
     """
-    path = folder / FINDINGS
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Findings) if path.is_file() else None
-    except (msgspec.DecodeError, ValueError) as error:
-        raise UserError(f"{path}: not a valid Findings: {error}.") from error
+    return jsonl.read_whole(folder / FINDINGS, Findings)
 
 
 def write_mistakes(folder: Path, records: Iterable[Judged], pairs: Iterable[PreferencePair]) -> None:

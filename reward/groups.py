@@ -114,7 +114,7 @@ def certainty_of(pair: PreferencePair, *, smoothing: float) -> float:
     if not pair.votes:
         return losses.certainty(1, 0, smoothing=smoothing) if pair.strength else 0.5
     for_it = sum(0.5 if vote.strength == 0 else float(vote.side == "chosen") for vote in pair.votes)
-    return (for_it + smoothing) / (len(pair.votes) + 2 * smoothing)
+    return losses.certainty(for_it, len(pair.votes) - for_it, smoothing=smoothing)
 
 
 def require_apart(train: Iterable[Prompt], test: Iterable[Prompt]) -> None:

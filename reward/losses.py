@@ -105,7 +105,7 @@ def centring(better_B: Tensor, worse_B: Tensor) -> Tensor:
     return (better_B + worse_B).square()
 
 
-def certainty(for_it: int, against: int, *, smoothing: float) -> float:
+def certainty(for_it: float, against: float, *, smoothing: float) -> float:
     """Return the probability that the preferred answer is better, from votes: (k + s) / (n + 2 s).
 
     The mean of a Beta posterior with prior Beta(s, s); without votes one vote for it is taken as cast.

@@ -12,10 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import msgspec
-
-from finlm import runs
-from finlm.errors import UserError
+from finlm import jsonl, runs
 from reward.intervals import Estimate, by_prompt
 from reward.judged import Judged, decided
 from reward.measures import accuracy, margin, spread
@@ -209,8 +206,4 @@ def read_selection(folder: Path) -> Selection | None:
     Raises:
         UserError: The file is damaged.
     """
-    path = folder / SELECTION
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Selection) if path.is_file() else None
-    except (msgspec.DecodeError, ValueError) as error:
-        raise UserError(f"{path}: not a valid Selection: {error}.") from error
+    return jsonl.read_whole(folder / SELECTION, Selection)

@@ -162,7 +162,8 @@ def main(settings: RewardSettings) -> None:
 
     tokenizer = load_tokenizer(base)
     found = read(settings, tokenizer)
-    jsonl.write(out / "rejected.jsonl", found.removals)
+    if trainers.processes().is_main_process:
+        jsonl.write(out / "rejected.jsonl", found.removals)
     counts = {name: sum(len(group.comparisons) for group in its) for name, its in found.by_split.items()}
     if not found.train:
         raise UserError(
