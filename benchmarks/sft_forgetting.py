@@ -11,12 +11,14 @@ see about the same instruction tokens, a step each of the same rows:
 
 Held-out losses are of the same samples in every arm, by stream and language, before the first step and after the last.
 They are printed, and written as JSON, as a page and as curves; the page of a run with the others beside it lies in
-`--runs`. `--set ARM.NAME=VALUE` changes a setting of one arm, `--set all.NAME=VALUE` of every arm.
+`--runs`. `--set ARM.NAME=VALUE` changes a setting of one arm, `--set all.NAME=VALUE` of every arm. Each arm is a
+process of its own with a log in `--runs`; `--parallel` runs them at once, spread over the GPUs.
 """
 
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,9 +27,13 @@ from typing import Any
 if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+import torch
+
 from benchmarks import forgetting_page
 from benchmarks.six_billion import describe
 from benchmarks.stages import changes_for, run_stage
+from finlm.embedded import EMBEDDED
+from finlm.model import resolve_model
 from finlm.sft_page import write_sft_page
 from finlm.sft_records import HeldOutLoss, is_text, read_held_out, read_mixture
 
@@ -70,6 +76,48 @@ def flags(arm: str, streams: dict[str, list[str]], steps: int) -> list[str]:
     found += [f"--shares.{names[name]}={share}" for name, share in shares_of(arm).items()]
     found += [f"--steps={steps_of(arm, steps)}", f"--held_out.every={every}", f"--save_steps={steps}"]
     return [*found, f"--mixture.every={every if arm == 'moving' else 0}"]
+
+
+def settings_of(given: argparse.Namespace, arm: str) -> list[str]:
+    """Return the flags of `finlm sft` for an arm."""
+    common = [
+        "--lora", '{"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}', "--max_length=2048", '--forms=[""]',
+        f"--batch_size={given.rows}", f"--micro_batch={min(given.rows, 8)}", "--learning_rate=1e-3",
+        "--test_share=0.1", f"--held_out.samples={given.samples}", f"--cache={given.runs}/cache",
+        "--trainer", '{"report_to": "none", "gradient_checkpointing": false}',
+    ]  # fmt: skip
+    changes = [*common, *flags(arm, files(given.data), given.steps), f"--output={given.runs}/{arm}"]
+    return [*changes, *changes_for("all", given.set), *changes_for(arm, given.set)]
+
+
+def in_a_process(arm: str, place: int, runs: Path) -> "subprocess.Popen[bytes]":
+    """Start an arm on one of the GPUs; what it prints goes to its log.
+
+    Args:
+        arm: Its name.
+        place: Its number, which chooses the GPU.
+        runs: Folder of the log.
+    """
+    gpu = {"CUDA_VISIBLE_DEVICES": str(place % torch.cuda.device_count())} if torch.cuda.is_available() else {}
+    runs.mkdir(parents=True, exist_ok=True)
+    with (runs / f"{arm}.log").open("wb") as log:
+        command = [sys.executable, *sys.argv, "--arm", arm]
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | gpu)
+
+
+def run_arms(given: argparse.Namespace) -> None:
+    """Run all arms to their ends; one that fails ends the benchmark with the end of its log."""
+    resolve_model(EMBEDDED, str(given.runs))  # made once, before three of them would make it at once
+    started: dict[str, subprocess.Popen[bytes]] = {}
+    for place, arm in enumerate(ARMS):
+        started[arm] = in_a_process(arm, place, given.runs)
+        if not given.parallel:
+            started[arm].wait()
+    for arm, process in started.items():
+        if process.wait():
+            log = (given.runs / f"{arm}.log").read_text(encoding="utf-8", errors="replace")
+            sys.exit(f"arm {arm} ended with code {process.returncode}; its log ends:\n{log[-3000:]}")
+        print(f"arm {arm} is done", flush=True)
 
 
 # ---------------------------------------------------------------------------------------------- what came of it
@@ -148,23 +196,18 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=128, help="held-out samples a stream (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="ARM.NAME=VALUE", help="change a setting")
     parser.add_argument("--out", type=Path, help="JSON file to write; .md and .svg go beside it")
+    parser.add_argument("--parallel", action="store_true", help="all arms at once")
+    parser.add_argument("--arm", choices=ARMS, help="run this one alone and write no result")
     given = parser.parse_args()
-    streams = files(given.data)
-    common = [
-        "--lora", '{"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}', "--max_length=2048", '--forms=[""]',
-        f"--batch_size={given.rows}", f"--micro_batch={min(given.rows, 8)}", "--learning_rate=1e-3",
-        "--test_share=0.1", f"--held_out.samples={given.samples}", f"--cache={given.runs}/cache",
-        "--trainer", '{"report_to": "none", "gradient_checkpointing": false}',
-    ]  # fmt: skip
-    seconds, arms = {}, {}
-    for arm in ARMS:
-        changes = [*common, *flags(arm, streams, given.steps), f"--output={given.runs}/{arm}"]
-        changes += [*changes_for("all", given.set), *changes_for(arm, given.set)]
+    if given.arm:
         began = time.perf_counter()
-        run_stage("sft", given.runs, given.seed, changes)
-        seconds[arm] = round(time.perf_counter() - began, 1)
-        arms[arm] = figures_of_arm(given.runs / arm, given.rows)
-    figures = {"seconds": seconds, **verdicts(arms), "arms": arms}
+        run_stage("sft", given.runs, given.seed, settings_of(given, given.arm))
+        (given.runs / f"{given.arm}.seconds").write_text(f"{time.perf_counter() - began:.1f}")
+        return
+    run_arms(given)
+    seconds = {arm: float((given.runs / f"{arm}.seconds").read_text()) for arm in ARMS}
+    arms = {arm: figures_of_arm(given.runs / arm, given.rows) for arm in ARMS}
+    figures = {"seconds": seconds, "parallel": given.parallel, **verdicts(arms), "arms": arms}
     write_sft_page(
         given.runs / "mixed", given.runs / "report.html", [given.runs / arm for arm in ARMS if arm != "mixed"]
     )
