@@ -2,10 +2,15 @@
 
 3-70B's report: the loss is watched by category, and each round's mixture shrinks what has converged or overfits and
 grows what still has high loss. Thresholds and steps are not published; these are ours.
+
+By default shares move among texts and among instructions, and how much text there is beside instructions stays as set:
+the two losses have different floors. Of an answer nearly all can be learned, of plain text little, so that what is left
+of its loss always looks high, and text would take the place of the instructions that a run is made for.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from finlm.bounded import scaled_to_one
 from finlm.sft_records import HeldOutLoss, is_text
@@ -25,6 +30,8 @@ class MixtureMoves:
     """No share falls below this multiple of the one it began with."""
     most: float = 2.0
     """No share rises above this multiple of the one it began with."""
+    among: Literal["kind", "all"] = "kind"
+    """`kind`: the shares of texts move among themselves, and those of instructions. `all`: among all streams."""
 
     def __post_init__(self) -> None:
         if self.every < 0:
@@ -46,7 +53,7 @@ def decide(
         stream: Its name.
         losses: Its held-out loss at every evaluation, the first before training, nats per token.
         passes: How often it was gone through.
-        others_left: Mean over all streams of loss now / loss before training.
+        others_left: Mean of loss now / loss before training over the streams that it moves among.
         tolerance: Share of a loss that counts as no change.
     """
     start, before, now = losses[0], losses[-2], losses[-1]
@@ -78,14 +85,26 @@ def moved(
         passes: How often each stream was gone through.
         moves: Step, tolerance and bounds.
     """
-    active = {name: share for name, share in shares.items() if share > 0}
-    losses = {name: [loss for one in history if (loss := one.of(name)) is not None] for name in active}
-    judged = {name: its for name, its in losses.items() if len(its) >= 2}
-    left = sum(its[-1] / its[0] for its in judged.values()) / max(len(judged), 1)
-    wanted, reasons = dict(active), dict.fromkeys(active, "no held-out rows: its share is kept")
-    for name, its in judged.items():
-        direction, reasons[name] = decide(name, its, passes.get(name, 0.0), left, moves.tolerance)
-        wanted[name] = active[name] * moves.step**direction
-    lowest = {name: first[name] * moves.least for name in active}
-    highest = {name: min(1.0, first[name] * moves.most) for name in active}
-    return dict.fromkeys(shares, 0.0) | scaled_to_one(wanted, lowest, highest), reasons
+    found, reasons = dict.fromkeys(shares, 0.0), {}
+    for names in _moving_together(shares, moves.among):
+        total = sum(first[name] for name in names)
+        active = {name: shares[name] for name in names}
+        losses = {name: [loss for one in history if (loss := one.of(name)) is not None] for name in names}
+        judged = {name: its for name, its in losses.items() if len(its) >= 2}
+        left = sum(its[-1] / its[0] for its in judged.values()) / max(len(judged), 1)
+        wanted, reasons_of_its = dict(active), dict.fromkeys(active, "no held-out rows: its share is kept")
+        for name, its in judged.items():
+            direction, reasons_of_its[name] = decide(name, its, passes.get(name, 0.0), left, moves.tolerance)
+            wanted[name] = active[name] * moves.step**direction
+        lowest = {name: first[name] / total * moves.least for name in names}
+        highest = {name: min(1.0, first[name] / total * moves.most) for name in names}
+        found |= {name: round(share * total, 12) for name, share in scaled_to_one(wanted, lowest, highest).items()}
+        reasons |= reasons_of_its
+    return found, reasons
+
+
+def _moving_together(shares: Mapping[str, float], among: str) -> list[list[str]]:
+    """Return the streams that have a share, in the groups within which it moves."""
+    drawn = [name for name, share in shares.items() if share > 0]
+    kinds = [drawn] if among == "all" else [[name for name in drawn if is_text(name) == kind] for kind in (True, False)]
+    return [names for names in kinds if names]

@@ -26,6 +26,8 @@ from transformers.models.llama.modeling_llama import LlamaModel
 NAME = "finlm_unpadded"
 HALF = (torch.bfloat16, torch.float16)
 """What the kernels for rows of several lengths take."""
+WIDTHS = 8
+"""Their heads are this many numbers wide, or a multiple; others go row by row."""
 
 
 class Rows(NamedTuple):
@@ -168,7 +170,7 @@ def attend(
         )
         return padded
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast the rotation leaves them in float32
-    if query.device.type != "cuda" or query.dtype not in HALF:
+    if query.device.type != "cuda" or query.dtype not in HALF or query.shape[-1] % WIDTHS:
         return _row_by_row(query, key, value, cu_seq_lens_q, scaling), None
     flash = flash_attn()
     if flash is not None:  # it takes shared heads and a scale of its own

@@ -62,8 +62,8 @@ def test_loss_and_gradients_are_the_token_weighted_mean_of_the_samples(kernel: s
     exact.set_attn_implementation("eager")
     packed = losses(model, ids_N, bounds)
     apart = [losses(model, *one) for one in alone(ids_N) if len(one[0]) > 1]
-    mean = sum(float(each.double().sum()) for each in apart) / sum(map(len, apart))
-    assert float(packed.double().mean()) == pytest.approx(mean, abs=2e-3)
+    mean = sum(each.double().sum().item() for each in apart) / sum(map(len, apart))
+    assert packed.double().mean().item() == pytest.approx(mean, abs=2e-3)
 
     packed.mean().backward()
     ours = gradients(model)
@@ -73,7 +73,7 @@ def test_loss_and_gradients_are_the_token_weighted_mean_of_the_samples(kernel: s
     wanted_loss = torch.cat([by_hand(exact, its) for its, _ in alone(ids_N) if len(its) > 1])
     wanted_loss.mean().backward()
     wanted = gradients(exact)
-    assert float(packed.double().mean()) == pytest.approx(float(wanted_loss.mean()), abs=2e-3)
+    assert packed.double().mean().item() == pytest.approx(wanted_loss.mean().item(), abs=2e-3)
     assert off(ours, wanted) < 2 * off(theirs, wanted) < 0.05
 
 
