@@ -13,6 +13,7 @@ import sys
 if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +23,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments, set_seed
 
-from finlm import config, fused_lora, jsonl, model, runs, scorer, trainers
+from finlm import activations, config, fused_lora, jsonl, model, runs, scorer, trainers
 from finlm.data import is_held_out
 from finlm.errors import UserError
 from finlm.progress import console
 from finlm.records import Candidates, PreferencePair, Removal
 from finlm.tokenizer import check_vocabulary, load_tokenizer, tokenizer_fingerprint
-from reward import evaluate, export, groups, losses, readings
+from reward import batches, evaluate, export, groups, losses, readings
 from reward.epochs import Epochs, read_epochs, take
 from reward.findings import write_findings, write_mistakes
 from reward.groups import Group
@@ -86,7 +87,7 @@ class RewardSettings:
     """Prompts per optimizer step, with all their comparisons, over all processes."""
     micro_batch: int = 8
     """Prompts per forward pass and process, at most."""
-    micro_batch_tokens: int = 16_384
+    micro_batch_tokens: int = 8192
     """Tokens per forward pass and process, at most, unless one prompt has more; there is no padding. 0 is no limit."""
     max_length: int = 2048
     """Tokens of prompt and answer; longer pairs are set aside and counted."""
@@ -111,7 +112,8 @@ class RewardSettings:
     lora: dict[str, Any] = field(default_factory=lambda: {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"})
     """Fields of peft.LoraConfig."""
     trainer: dict[str, Any] = field(default_factory=dict)
-    """Further fields of transformers.TrainingArguments."""
+    """Further fields of transformers.TrainingArguments; `gradient_checkpointing` (default: where the GPU's memory does
+    not hold a pass) for one: without it the activations of the 6B take 3.9 MB a token."""
     overwrite: bool = False
     """Delete what lies in the output folder and begin afresh."""
 
@@ -302,9 +304,11 @@ def make_trainer(
         export.go_on_from(adapted, settings.start)
     fused_lora.install(adapted)
     steps = settings.steps or settings.epochs * -(-len(train) // settings.batch_size)
+    tokens = batches.most_tokens(train, settings.micro_batch, settings.micro_batch_tokens)
+    found = {"gradient_checkpointing": not activations.fit(causal, tokens)}
     arguments = trainers.arguments(
         TrainingArguments,
-        settings,
+        dataclasses.replace(settings, trainer=found | settings.trainer),
         causal.device,
         max_steps=steps,
         warmup_steps=steps // 20,
