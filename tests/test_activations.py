@@ -1,4 +1,4 @@
-"""What a training pass keeps: the formula against the shape of the 6B, and against what autograd keeps of a small one."""
+"""What a training pass keeps: the formula against the 6B's shape, and against what autograd keeps of a small one."""
 
 from typing import Any
 

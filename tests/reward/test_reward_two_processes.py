@@ -76,7 +76,7 @@ def child(base: str, out: str, loss: str, micro_batch: str, *also: str) -> None:
 
 
 def rankings() -> list[Any]:
-    """Thirteen prompts, which six do not divide, with two to four answers of unequal lengths; one of them alone long."""
+    """Thirteen prompts, which six do not divide, with two to four answers of unequal lengths."""
     from finlm.records import Message, PreferencePair, Prompt, Provenance
 
     found = []
