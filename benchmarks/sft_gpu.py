@@ -24,9 +24,7 @@ and where two files hold the same side, the faster one is the figure.
 
 import argparse
 import dataclasses
-import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,22 +37,18 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "CI": "1"
 import torch
 
 from benchmarks import sft_sides, six_billion
-from benchmarks.sft_sides import Document, Run, Step
+from benchmarks.sft_sides import Document
 from benchmarks.six_billion import Ceilings, Work
+from benchmarks.trained_sides import PROCESSES, Run, best, described, measure_apart, middle, write_merged
 
-HEAD = ("command", "commit", "hardware", "versions")
-"""What a results file says of how it was measured."""
-
-
-def speed(step: Step) -> float:
-    """Tokens per second of a step."""
-    return step.tokens / step.seconds
+HANDED_ON = ("shape", "tune", "optimizer", "documents", "steps", "accumulate", "sharder", "micro_batch")
+"""Options that each side's own process is given."""
 
 
 def result(given: argparse.Namespace, run: Run, found: list[Document], card: Ceilings) -> dict[str, Any]:
     """Return the figures of one side."""
-    later = sorted(run.steps[1:] or run.steps, key=speed)
-    middle = later[(len(later) - 1) // 2]
+    later = run.steps[1:] or run.steps
+    typical = middle(later)
     lengths = [len(document) for document in found]
     work = Work.of(six_billion.shape(given.shape)).tuning_flop(lengths, full=given.tune == "full") / sum(lengths)
     ceiling = card.flops / work
@@ -62,20 +56,19 @@ def result(given: argparse.Namespace, run: Run, found: list[Document], card: Cei
     return {
         "side": given.side[0],
         "tune": given.tune,
-        "processes": sft_sides.PROCESSES,
-        "sharder": given.sharder if sft_sides.PROCESSES > 1 else None,
+        "processes": PROCESSES,
+        "sharder": given.sharder if PROCESSES > 1 else None,
         "accumulate": given.accumulate,
         "set": given.set,
         **run.conditions,
-        "seconds": middle.seconds,
-        "tokens": middle.tokens,
-        "tokens_per_second": speed(middle),
+        **described(later, typical),
+        "seconds": typical.seconds,
+        "tokens": typical.tokens,
+        "tokens_per_second": typical.speed,
         "all_tokens_per_second": sum(step.tokens for step in later) / seconds,
-        "token_share": sum(step.tokens for step in later) / sum(step.places for step in later),
         "flop_per_token": work,
         "ceiling_tokens_per_second": ceiling,
-        "ceiling_share": speed(middle) / ceiling,
-        "phases": middle.phases | {"rest": middle.seconds - sum(middle.phases.values())},
+        "ceiling_share": typical.speed / ceiling,
         "peak_gib": max(step.peak_gib for step in run.steps),
         "documents": {"count": len(lengths), "mean_tokens": sum(lengths) / len(lengths), "longest": max(lengths)},
         "first_seconds": run.steps[0].seconds,
@@ -103,46 +96,18 @@ def launcher(given: argparse.Namespace) -> list[str]:
     return [*launch, "--num_processes", str(given.processes)]
 
 
-def measure_apart(given: argparse.Namespace) -> list[Path]:
-    """Measure each side in a process of its own, for memory and patches of one are the other's; return their files.
-
-    A side that fails leaves no file, and the others go on.
-    """
-    files = []
-    for side in given.side:
-        out = given.out.with_suffix(f".{side}.json")
-        out.unlink(missing_ok=True)
-        command = [sys.executable, *launcher(given), __file__, "--side", side, "--out", str(out)]
-        for name in ("shape", "tune", "optimizer", "documents", "steps", "accumulate", "sharder", "micro_batch"):
-            if getattr(given, name) is not None:
-                command += [f"--{name.replace('_', '-')}", str(getattr(given, name))]
-        print(" ".join(command), flush=True)
-        # a launcher puts neither this checkout nor what the caller named on the path of its processes
-        paths = os.pathsep.join(filter(None, (str(six_billion.CHECKOUT), os.environ.get("PYTHONPATH"))))
-        on_cpu = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}
-        subprocess.run(command, check=False, env=os.environ | {"PYTHONPATH": paths} | on_cpu)
-        files += [out] if out.exists() else []
-    return files
-
-
 # ------------------------------------------------------------------------------------------- several files in one
-
-
-def best(sides: list[dict[str, Any]], **wanted: Any) -> dict[str, Any] | None:
-    """Return the fastest side of those that have these conditions, if any."""
-    fitting = [side for side in sides if all(side[name] == value for name, value in wanted.items())]
-    return max(fitting, key=lambda side: side["tokens_per_second"], default=None)
 
 
 def headline(sides: list[dict[str, Any]]) -> dict[str, float]:
     """Return the figures that were measured, by the names that they are asked for."""
-    one = best(sides, side="ours", tune="lora", processes=1)
-    several = best(sides, side="ours", tune="lora", processes=2)
+    one = best(sides, "tokens_per_second", side="ours", tune="lora", processes=1)
+    several = best(sides, "tokens_per_second", side="ours", tune="lora", processes=2)
     found = {
         "tokens_per_second": one,
-        "trl_tokens_per_second": best(sides, side="trl-best"),
-        "trl_default_tokens_per_second": best(sides, side="trl-default", set=[]),
-        "full_ft_tokens_per_second": best(sides, side="ours", tune="full", processes=1),
+        "trl_tokens_per_second": best(sides, "tokens_per_second", side="trl-best"),
+        "trl_default_tokens_per_second": best(sides, "tokens_per_second", side="trl-default", set=[]),
+        "full_ft_tokens_per_second": best(sides, "tokens_per_second", side="ours", tune="full", processes=1),
     }
     figures = {name: side["tokens_per_second"] for name, side in found.items() if side}
     if one:
@@ -150,18 +115,6 @@ def headline(sides: list[dict[str, Any]]) -> dict[str, float]:
     if one and several:
         figures["two_gpu_speedup"] = several["tokens_per_second"] / one["tokens_per_second"]
     return figures
-
-
-def merge(files: list[Path]) -> dict[str, Any]:
-    """Return one result of several files: headline figures, how each file was measured, every side in full."""
-    read = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-    runs, sides = [], []
-    for one in read:
-        runs += one.get("runs") or [{name: one[name] for name in HEAD}]
-        sides += one["figures"]["sides"] if "sides" in one["figures"] else one["sides"]
-    rates = {name: read[0]["figures"][name] for name in ("matrix_rate", "bandwidth")}
-    head = {name: read[0][name] for name in HEAD}
-    return head | {"figures": headline(sides) | rates, "runs": runs, "sides": sides}
 
 
 def table(sides: list[dict[str, Any]]) -> str:
@@ -213,14 +166,9 @@ def main() -> None:
         parser.error("--micro-batch needs one --side")
     failed = 0
     if given.merge or len(given.side) > 1 or given.processes > 1:
-        files = given.merge or measure_apart(given)
+        files = given.merge or measure_apart(given, __file__, HANDED_ON, launcher(given))
         failed = 0 if given.merge else len(given.side) - len(files)
-        if not files:
-            sys.exit("no side ran to its end")
-        found = merge(files)
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-        sides = found["sides"]
+        sides = write_merged(given, files, headline)
     else:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

@@ -6,20 +6,13 @@ A document is a list of token ids; every token of it is learned but the first, w
 import argparse
 import importlib.util
 import math
-import os
-import tempfile
-import time
-from collections import defaultdict
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import torch
-import yaml
-from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
+from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.training_args import OptimizerNames
 
 from alignment import sft_tuning
@@ -27,8 +20,7 @@ from alignment.sft import SFTSettings, make_trainer
 from alignment.sft_plan import Plan
 from alignment.sft_trainer import PackedTrainer
 from benchmarks import six_billion
-from benchmarks.clock import Clock
-from benchmarks.six_billion import PAD
+from benchmarks.trained_sides import PROCESSES, Counter, Run, Timer, common, counted, fields
 from finlm import fused_layers, unpadded
 from finlm.batches import IGNORE, packed
 from finlm.samples import Row, Sample
@@ -38,72 +30,8 @@ ROW = 2048
 """Tokens of a packed row, and of the longest document."""
 MEAN, SPREAD, SHORTEST = 400, 0.8, 8
 """Of the documents' tokens: the mean before they are cut at `ROW`, the deviation of the logarithm, the least."""
-PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
 LEARNING_RATE = {"lora": 2e-4, "full": 1e-5}
 Document = list[int]
-
-
-@dataclass(frozen=True)
-class Step:
-    """What was measured of one optimizer step."""
-
-    seconds: float
-    """From the end of the step before, waiting for data included."""
-    tokens: int
-    """Tokens that are no padding, of all processes."""
-    places: int
-    """The same, padding included."""
-    loss: float
-    """Nats per learned token, as the trainer's losses give it."""
-    phases: dict[str, float]
-    """Seconds of forward, backward and optimizer; what they leave of `seconds` is the rest."""
-    peak_gib: float
-    """Largest memory that tensors took since the start, GiB."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A side's steps in order, and under which conditions it took them."""
-
-    steps: list[Step]
-    conditions: dict[str, Any]
-
-
-@dataclass
-class Counter:
-    """Gathers what is measured inside of a step."""
-
-    clock: Clock = field(default_factory=Clock)
-    steps: list[Step] = field(default_factory=list)
-    _began: float = 0.0
-    _sums: dict[str, Any] = field(default_factory=lambda: defaultdict(int))
-
-    def begin(self) -> None:
-        """Start the clock before the first step."""
-        six_billion.synchronize()
-        self._began = time.perf_counter()
-
-    def add(self, ids: Tensor, loss: Tensor) -> None:
-        """Count one forward pass; the GPU is not waited for."""
-        self._sums["tokens"] += (ids != PAD).sum()
-        self._sums["places"] += ids.numel()
-        self._sums["loss"] += loss.detach()
-
-    def end(self) -> None:
-        """Close a step; the next one begins."""
-        phases = self.clock.take()  # waits for the GPU
-        now = time.perf_counter()
-        peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
-        sums = torch.tensor([float(self._sums[name]) for name in ("tokens", "places", "loss")], dtype=torch.float64)
-        if PROCESSES > 1:
-            sums = sums.to(six_billion.device())
-            torch.distributed.all_reduce(sums)
-        tokens, places, loss = sums.tolist()
-        seconds = now - self._began
-        self.steps.append(Step(seconds, int(tokens), int(places), loss / PROCESSES, phases, peak))
-        print(f"step {len(self.steps) - 1}: {self.steps[-1]}", flush=True)
-        self._sums.clear()
-        self._began = time.perf_counter()
 
 
 def documents(config: LlamaConfig, count: int, seed: int = 1) -> list[Document]:
@@ -119,53 +47,6 @@ def three(config: LlamaConfig) -> tuple[Document, Document, Document]:
     """Return a document, another that may stand in its place, and one that follows in the same row."""
     first, other, second = six_billion.prompts(config, 3, 24, seed=7)
     return first, other, second
-
-
-# ---------------------------------------------------------------------------------------------------- both trainers
-
-
-def counted(kind: type[Any], counter: Counter) -> type[Any]:
-    """Return a class of trainer that counts its passes."""
-
-    class Counted(kind):  # type: ignore[misc]
-        def compute_loss(self, model: Any, inputs: Any, *more: Any, **named: Any) -> Any:
-            ids = inputs["input_ids"]
-            with counter.clock("forward"):
-                loss = super().compute_loss(model, inputs, *more, **named)
-            counter.add(ids, loss)
-            return loss
-
-    return Counted
-
-
-class Timer(TrainerCallback):  # type: ignore[misc]
-    """Times a trainer's optimizer and its steps."""
-
-    def __init__(self, counter: Counter) -> None:
-        self._counter = counter
-
-    def on_train_begin(self, *_: Any, optimizer: Any, **__: Any) -> None:
-        """Start."""
-        self._counter.clock.around(optimizer, "step", lambda *_: "optimizer")
-        self._counter.begin()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Close a step."""
-        self._counter.end()
-
-
-def common(given: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields of TrainingArguments that all sides share."""
-    return {
-        "output_dir": tempfile.mkdtemp(),
-        "max_steps": 1 + given.steps,
-        "gradient_accumulation_steps": given.accumulate,
-        "use_cpu": not torch.cuda.is_available(),
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "report_to": [],
-        "save_strategy": "no",
-        "disable_tqdm": True,
-    }
 
 
 # ---------------------------------------------------------------------------------------------------------- ours
@@ -188,7 +69,7 @@ def ours(given: argparse.Namespace, found: list[Document]) -> Run:
     """Run our trainer as `finlm sft` assembles it: packed rows, variable-length attention, fused parts."""
     config, counter = six_billion.shape(given.shape), Counter()
     micro_batch = given.micro_batch or 4
-    shared = common(given)
+    shared = common(given.steps, given.accumulate)
     folder = Path(shared["output_dir"])
     rows = micro_batch * given.accumulate * PROCESSES
     settings = SFTSettings(
@@ -272,10 +153,10 @@ def trl(given: argparse.Namespace, found: list[Document], chosen: dict[str, Any]
     model = six_billion.random_model(config)
     model.set_attn_implementation(given.attention or attention)
     chosen |= {"per_device_train_batch_size": given.micro_batch} if given.micro_batch else {}
-    chosen |= {name: yaml.safe_load(value) for name, value in (item.split("=", 1) for item in given.set)}
+    chosen |= fields(given.set)
     counter = Counter()
     settings = SFTConfig(
-        **common(given) | {"max_length": ROW} | chosen,
+        **common(given.steps, given.accumulate) | {"max_length": ROW} | chosen,
     )
     trainer = counted(SFTTrainer, counter)(
         model=model,

@@ -163,13 +163,18 @@ class Work:
             "critic update": 2 * body,
         }
 
-    def tuning_flop(self, lengths: Sequence[int], *, full: bool = False) -> float:
-        """FLOP of learning every token of texts of these lengths, each seeing itself alone, nothing recomputed.
+    def tuning_flop(self, lengths: Sequence[int], *, full: bool = False, head: bool = True) -> float:
+        """FLOP of learning from texts of these lengths, each seeing itself alone, nothing recomputed.
 
         4N a token where the weights are frozen (forward, gradients of the inputs), 6N where they learn too; attention
         costs 2.5 times as much backward as forward. LoRA's own products are not counted.
+
+        Args:
+            lengths: Tokens of each text.
+            full: True if all weights learn.
+            head: True if every token is predicted; a reward model has no output head over the vocabulary.
         """
-        weights = (6 if full else 4) * (self.layers + self.head)
+        weights = (6 if full else 4) * (self.layers + (self.head if head else 0))
         return sum(lengths) * weights + 3.5 * self.attention * sum(length**2 for length in lengths)
 
 

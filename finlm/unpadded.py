@@ -10,7 +10,7 @@ attention function here is our own: with the rows' bounds it attends within rows
 sdpa, which sampling and libraries go on using.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -95,12 +95,12 @@ def hidden_states(llama: LlamaModel, is_token_BT: Tensor, **inputs: Tensor) -> T
         return padded
     rows = Rows.of(is_token_BT)
     flat = {name: given.flatten(0, 1)[rows.place_N] for name, given in inputs.items()}
-    hidden_ND = _flat_states(llama, rows.position_N, rows.bounds, rows.longest, **flat)
+    hidden_ND = _flat_states(llama, rows.position_N, rows.bounds, rows.longest, flat)
     hidden = hidden_ND.new_zeros(is_token_BT.numel(), hidden_ND.shape[1]).index_copy(0, rows.place_N, hidden_ND)
     return hidden.view(*is_token_BT.shape, -1)
 
 
-def packed_states(llama: LlamaModel, ids_N: Tensor, bounds: Tensor, longest: int) -> Tensor:
+def packed_states(llama: LlamaModel, ids_N: Tensor, bounds: Tensor, longest: int, **named: Any) -> Tensor:
     """Return the last hidden states (N, D) of samples that lie one behind the other, none seeing another.
 
     Args:
@@ -108,6 +108,7 @@ def packed_states(llama: LlamaModel, ids_N: Tensor, bounds: Tensor, longest: int
         ids_N: Token ids of all samples.
         bounds: Where each sample begins, and the end of the last, (S + 1,), int32.
         longest: Tokens of the longest sample.
+        named: What the model hands on to its layers besides.
 
     Raises:
         ValueError: The model attends in another way, in which the samples would see each other without a word.
@@ -117,10 +118,12 @@ def packed_states(llama: LlamaModel, ids_N: Tensor, bounds: Tensor, longest: int
     length_S = (bounds[1:] - bounds[:-1]).long()
     start_N = torch.repeat_interleave(bounds[:-1].long(), length_S, output_size=len(ids_N))
     position_N = torch.arange(len(ids_N), device=ids_N.device) - start_N
-    return _flat_states(llama, position_N, bounds, longest, input_ids=ids_N)
+    return _flat_states(llama, position_N, bounds, longest, {"input_ids": ids_N}, **named)
 
 
-def _flat_states(llama: LlamaModel, position_N: Tensor, bounds: Tensor, longest: int, **flat: Tensor) -> Tensor:
+def _flat_states(
+    llama: LlamaModel, position_N: Tensor, bounds: Tensor, longest: int, flat: Mapping[str, Tensor], **named: Any
+) -> Tensor:
     """Run tokens without padding; `flat` has `input_ids` (N,) or `inputs_embeds` (N, D)."""
     hidden_1ND: Tensor = llama(
         # a mask of four axes is handed on as it is: transformers would build one of N x N from the positions
@@ -132,6 +135,7 @@ def _flat_states(llama: LlamaModel, position_N: Tensor, bounds: Tensor, longest:
         max_length_q=longest,
         max_length_k=longest,
         **{name: given.unsqueeze(0) for name, given in flat.items()},
+        **named,
     ).last_hidden_state
     return hidden_1ND.squeeze(0)
 

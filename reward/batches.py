@@ -39,6 +39,8 @@ class Comparisons(TypedDict):
     """Where in R each sample's readings begin."""
     length_S: Tensor
     """How many they are; with the end rule `pads` pads are among them."""
+    width: int
+    """The most that they are."""
     score_S: Tensor
     """Where in R each sample's score is: at its true last token."""
     better_B: Tensor
@@ -104,6 +106,7 @@ def laid_out(
         compared=Comparisons(
             start_S=torch.tensor(start),
             length_S=torch.tensor(count),
+            width=max(count),
             score_S=torch.tensor(score),
             better_B=torch.tensor(better),
             worse_B=torch.tensor(worse),
@@ -144,7 +147,7 @@ def comparison_losses(reading_R: Tensor, compared: Comparisons, *, loss: str, en
         score_S = reading_R[compared["score_S"]]
         return losses.pairwise(score_S[better_B], score_S[worse_B], **named)
     length_S = compared["length_S"]
-    width = int(length_S.max())
+    width = compared["width"]
     is_compared_BA = losses.is_compared(compared["first_B"], length_S[better_B], length_S[worse_B], width, end)
     better_BA, worse_BA = (
         by_answer(reading_R, compared["start_S"][sample_B], length_S[sample_B], width)
@@ -170,3 +173,15 @@ def micro_batches(groups: Sequence[Group], tokens: int) -> list[list[Group]]:
         found[-1].append(group)
         size += group.tokens
     return found
+
+
+def most_tokens(groups: Sequence[Group], most_groups: int, tokens: int) -> int:
+    """Return how many tokens a pass has at most, whatever groups come together.
+
+    Args:
+        groups: All groups.
+        most_groups: Groups of a pass, at most.
+        tokens: As `micro_batches` takes them; 0 is no limit.
+    """
+    longest = sorted((group.tokens for group in groups), reverse=True)[:most_groups]
+    return min(sum(longest), max(tokens, longest[0])) if tokens else sum(longest)

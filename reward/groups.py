@@ -45,6 +45,11 @@ class Group:
     """Ids, end tokens included where the answer ended."""
     comparisons: tuple[Comparison, ...]
 
+    def __post_init__(self) -> None:
+        for one in self.comparisons:
+            if one.first >= max(len(self.answers[one.better]), len(self.answers[one.worse])):
+                raise ValueError("two answers of one comparison are the same")
+
     @property
     def tokens(self) -> int:
         """Tokens that reading it takes: the prompt before each answer."""

@@ -75,13 +75,8 @@ def is_compared(first_B: Tensor, better_length_B: Tensor, worse_length_B: Tensor
         worse_length_B: Tokens of the others.
         width: A.
         end: One of END_RULES.
-
-    Raises:
-        ValueError: Two answers of equal length are the same.
     """
     last_B = torch.maximum(better_length_B, worse_length_B)
-    if bool((first_B >= last_B).any()):
-        raise ValueError("two answers of one comparison are the same")
     if end == "shorter":
         # where one answer begins with the whole of the other, the shorter one's end token is the last to compare
         last_B = torch.maximum(torch.minimum(better_length_B, worse_length_B), first_B + 1)

@@ -2,6 +2,9 @@
 
 The readings are the model's own forward, so that what wraps or cuts the model sees its pass (finlm/packed_loss.py says
 why). The head is a module of its own, `score`, in float32 whatever the model's dtype.
+
+Behind its last attention a model goes on with the tokens that are read alone: nobody looks at the others' states. Where
+that is one token of an answer, it saves two thirds of the last layer.
 """
 
 from types import MethodType
@@ -10,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from finlm import unpadded
 
@@ -33,6 +37,8 @@ class ScoreHead(nn.Linear):
 def install(model: LlamaForCausalLM) -> LlamaForCausalLM:
     """Give a model a head, and let it answer a `reward.batches.ComparisonBatch` with its readings, (R,), float32."""
     unpadded.install(model, for_packed=True)
+    last = model.model.layers[-1]
+    last.forward = MethodType(_last_layer, last)
     model.score = ScoreHead(model.config.hidden_size).to(model.device)
     model.forward = MethodType(_forward, model)
     return model
@@ -49,6 +55,15 @@ def _forward(
 ) -> Any:
     if bounds is None or read is None or input_ids is None:
         return type(model).forward(model, input_ids=input_ids, **named)
-    hidden_ND = unpadded.packed_states(model.model, input_ids, bounds, longest)
-    reading: Tensor = model.score(hidden_ND.index_select(0, read)).squeeze(-1)
+    hidden_RD = unpadded.packed_states(model.model, input_ids, bounds, longest, read=read)
+    reading: Tensor = model.score(hidden_RD).squeeze(-1)
     return reading
+
+
+def _last_layer(layer: LlamaDecoderLayer, hidden_states: Tensor, *, read: Tensor | None = None, **named: Any) -> Any:
+    """Return the states of the tokens that are read, (1, R, D); of all where it is not said which are."""
+    if read is None:
+        return type(layer).forward(layer, hidden_states, **named)
+    attended_1ND, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden_states), **named)
+    hidden_1RD = hidden_states.index_select(1, read) + attended_1ND.index_select(1, read)
+    return hidden_1RD + layer.mlp(layer.post_attention_layernorm(hidden_1RD))

@@ -13,6 +13,7 @@ import sys
 if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,15 +21,15 @@ from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import TrainingArguments, set_seed
+from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments, set_seed
 
-from finlm import config, fused_lora, jsonl, model, runs, scorer, trainers
+from finlm import activations, config, fused_lora, jsonl, model, runs, scorer, trainers
 from finlm.data import is_held_out
 from finlm.errors import UserError
 from finlm.progress import console
 from finlm.records import Candidates, PreferencePair, Removal
 from finlm.tokenizer import check_vocabulary, load_tokenizer, tokenizer_fingerprint
-from reward import evaluate, export, groups, losses, readings
+from reward import batches, evaluate, export, groups, losses, readings
 from reward.epochs import Epochs, read_epochs, take
 from reward.findings import write_findings, write_mistakes
 from reward.groups import Group
@@ -86,7 +87,7 @@ class RewardSettings:
     """Prompts per optimizer step, with all their comparisons, over all processes."""
     micro_batch: int = 8
     """Prompts per forward pass and process, at most."""
-    micro_batch_tokens: int = 16_384
+    micro_batch_tokens: int = 8192
     """Tokens per forward pass and process, at most, unless one prompt has more; there is no padding. 0 is no limit."""
     max_length: int = 2048
     """Tokens of prompt and answer; longer pairs are set aside and counted."""
@@ -111,7 +112,8 @@ class RewardSettings:
     lora: dict[str, Any] = field(default_factory=lambda: {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"})
     """Fields of peft.LoraConfig."""
     trainer: dict[str, Any] = field(default_factory=dict)
-    """Further fields of transformers.TrainingArguments."""
+    """Further fields of transformers.TrainingArguments; `gradient_checkpointing` (default: where the GPU's memory does
+    not hold a pass) for one: without it the activations of the 6B take 3.9 MB a token."""
     overwrite: bool = False
     """Delete what lies in the output folder and begin afresh."""
 
@@ -177,7 +179,14 @@ def main(settings: RewardSettings) -> None:
         console.print("[yellow]no pair is held out: what is reported is of the pairs that were learned from")
 
     judged = found.test or found.train
-    trainer = make_trainer(settings, base, tokenizer, found.train)
+    device = model.device_of_this_process()
+    causal = model.load_causal(base, dtype=model.choose_dtype(settings.dtype, device), device=device)
+    check_vocabulary(tokenizer, causal.get_input_embeddings().num_embeddings, str(base))
+    if settings.start:
+        scorer.check_same_tokenizer(settings.start, tokenizer)
+        scorer.check_same_base(settings.start, base)
+    trainer = make_trainer(settings, causal, found.train, pad=tokenizer.pad_token_id)
+    trainers.watch(trainer, "reward model", out)
     trainer.add_callback(Epochs(trainer, judged, out))
     trainer.go_on()
 
@@ -265,48 +274,67 @@ def read(settings: RewardSettings, tokenizer: Any) -> Found:
     return Found(train, kept, [*removals, *more, *further, *beyond])
 
 
-def make_trainer(settings: RewardSettings, base: Path, tokenizer: Any, train: Sequence[Group]) -> ComparisonTrainer:
-    """Assemble the trainer on the frozen base with a float32 head."""
-    device = model.device_of_this_process()
-    causal = model.load_causal(base, dtype=model.choose_dtype(settings.dtype, device), device=device)
-    check_vocabulary(tokenizer, causal.get_input_embeddings().num_embeddings, str(base))
-    fixed: dict[str, Any] = {"task_type": "CAUSAL_LM", "modules_to_save": [readings.HEAD]}
+def make_trainer(
+    settings: RewardSettings,
+    causal: LlamaForCausalLM,
+    train: Sequence[Group],
+    *,
+    pad: int,
+    kind: type[ComparisonTrainer] = ComparisonTrainer,
+    callbacks: Sequence[TrainerCallback] = (),
+    **fixed: Any,
+) -> ComparisonTrainer:
+    """Assemble the trainer on a frozen base with a float32 head.
+
+    Args:
+        settings: What is learned by and how.
+        causal: The base, as `finlm.model.load_causal` gives it; it is changed.
+        train: What to learn from.
+        pad: Padding token, for the end rule `pads`.
+        kind: The trainer's class.
+        callbacks: Further callbacks.
+        fixed: Fields of TrainingArguments that the caller decides.
+    """
+    named: dict[str, Any] = {"task_type": "CAUSAL_LM", "modules_to_save": [readings.HEAD]}
     if settings.lora.get("target_modules") == "all-linear":  # PEFT takes the head for one of them
-        fixed["exclude_modules"] = [readings.HEAD]
-    lora = config.section("lora", settings.lora, LoraConfig, fixed)
+        named["exclude_modules"] = [readings.HEAD]
+    lora = config.section("lora", settings.lora, LoraConfig, named)
     adapted = get_peft_model(readings.install(causal), lora)
     if settings.start:
-        scorer.check_same_tokenizer(settings.start, tokenizer)
-        scorer.check_same_base(settings.start, base)
         export.go_on_from(adapted, settings.start)
     fused_lora.install(adapted)
     steps = settings.steps or settings.epochs * -(-len(train) // settings.batch_size)
+    tokens = batches.most_tokens(train, settings.micro_batch, settings.micro_batch_tokens)
+    found = {"gradient_checkpointing": not activations.fit(causal, tokens)}
     arguments = trainers.arguments(
         TrainingArguments,
-        settings,
-        device,
+        dataclasses.replace(settings, trainer=found | settings.trainer),
+        causal.device,
         max_steps=steps,
         warmup_steps=steps // 20,
         per_device_train_batch_size=1,
         gradient_accumulation_steps=1,
+        logging_nan_inf_filter=False,  # it waits for the GPU after each pass; such gradients end the run anyway
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
+        **fixed,
     )
-    trainer = ComparisonTrainer(
+    return kind(
         groups=train,
         objective=Objective(
             loss=settings.loss,
             end=settings.end_rule,
             margins=MARGINS[settings.margin],
             centring=settings.center_rewards,
-            pad=tokenizer.pad_token_id,
+            pad=pad,
         ),
         batch_size=settings.batch_size,
         micro_batch=settings.micro_batch,
         micro_batch_tokens=settings.micro_batch_tokens,
         model=adapted,
         args=arguments,
+        callbacks=list(callbacks),
     )
-    trainers.watch(trainer, "reward model", Path(settings.output))
-    return trainer
 
 
 def normalisation_rows(settings: RewardSettings, tokenizer: Any, train: Sequence[Group]) -> tuple[list[list[int]], str]:

@@ -42,6 +42,7 @@ def test_places_by_hand() -> None:
     assert passed["read"].tolist() == [3, 4, 5, 9, 10, 13, 14, 17, 18, 19, 20, 23, 24]
     assert compared["start_S"].tolist() == [0, 3, 5, 7, 11]
     assert compared["length_S"].tolist() == [3, 2, 2, 4, 2]
+    assert compared["width"] == 4
     assert compared["score_S"].tolist() == [2, 4, 6, 10, 12]
     assert compared["better_B"].tolist() == [0, 3, 3]
     assert compared["worse_B"].tolist() == [1, 2, 4]
@@ -133,3 +134,36 @@ def test_micro_batches_hold_their_tokens() -> None:
     assert [len(one) for one in found] == [2, 2, 2]
     assert [group for one in found for group in one] == its
     assert [len(one) for one in batches.micro_batches(its, 5)] == [1] * 6
+
+
+def test_the_most_tokens_of_a_pass() -> None:
+    """Of groups of 11 and 14 tokens."""
+    its = groups() * 3
+    assert batches.most_tokens(its, 2, 0) == 28
+    assert batches.most_tokens(its, 4, 0) == 14 * 3 + 11
+    assert batches.most_tokens(its, 4, 26) == 26
+    assert batches.most_tokens(its, 4, 5) == 14
+    assert batches.most_tokens(its, 1, 26) == 14
+
+
+@pytest.mark.parametrize("every_token", [True, False])
+def test_gradients_are_those_of_a_pass_that_goes_on_with_every_token(
+    model: LlamaForCausalLM, *, every_token: bool
+) -> None:
+    """Each row by itself through transformers' own layers, and the head at what is read."""
+    batch = batches.laid_out(groups(), every_token=every_token)
+    weights_R = torch.randn(len(batch["passed"]["read"]), generator=torch.Generator().manual_seed(1))
+    found = gradients(model, (model(**batch["passed"]) * weights_R).sum())
+    values = []
+    for group in groups():
+        for answer in group.answers:
+            row = torch.tensor([[*group.prompt, *answer]])
+            hidden = hidden_states(model.model, torch.ones_like(row).bool(), input_ids=row)[0]
+            values.append(model.score(hidden[len(group.prompt) if every_token else -1 :]).squeeze(-1))
+    wanted = gradients(model, (torch.cat(values) * weights_R).sum())
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+def gradients(model: LlamaForCausalLM, loss: Tensor) -> Tensor:
+    trained = [one for name, one in model.named_parameters() if "lm_head" not in name]
+    return torch.cat([one.flatten() for one in torch.autograd.grad(loss, trained)])

@@ -107,3 +107,9 @@ def test_a_prompt_or_group_in_both_splits_is_refused() -> None:
         groups.require_apart([one], [one])
     with pytest.raises(UserError, match="group Acme"):
         groups.require_apart([one], [other])
+
+
+def test_equal_answers_are_no_comparison() -> None:
+    one = groups.Comparison(pair("yes", "no"), better=0, worse=1, first=3, certainty=1.0)
+    with pytest.raises(ValueError, match="the same"):
+        groups.Group((5, 6), ((7, 8, 1), (7, 8, 1)), (one,))

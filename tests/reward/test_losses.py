@@ -141,12 +141,5 @@ def test_certainty_by_hand(votes: tuple[int, int], smoothing: float, wanted: flo
     assert losses.certainty(*votes, smoothing=smoothing) == pytest.approx(wanted)
 
 
-def test_equal_answers_are_refused() -> None:
-    same = torch.tensor([3])
-    first = torch.tensor([losses.first_difference((1, 2, 3), (1, 2, 3))])
-    with pytest.raises(ValueError, match="the same"):
-        losses.is_compared(first, same, same, 3, "held")
-
-
 def test_centring_by_hand() -> None:
     assert losses.centring(torch.tensor([1.0, 2.0]), torch.tensor([-1.0, 1.0])).tolist() == [0.0, 9.0]

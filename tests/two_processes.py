@@ -5,12 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent
 
 
 def search_path() -> str:
     """Return the modules' path of a process that runs a test's file: this checkout, the tests, and the parent's own."""
-    folders = [ROOT, ROOT / "tests", ROOT / "tests" / "alignment", *filter(None, [os.environ.get("PYTHONPATH")])]
+    tests = ROOT / "tests"
+    folders = [ROOT, tests, tests / "alignment", tests / "reward", *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.pathsep.join(map(str, folders))
 
 
