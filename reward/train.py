@@ -145,6 +145,8 @@ def main(settings: RewardSettings) -> None:
     inputs = {"model": base, "preferences": Path(settings.preferences)}
     if settings.start:
         inputs["start"] = scorer.reward_folder(settings.start)
+    if settings.test_preferences:
+        inputs["test_preferences"] = Path(settings.test_preferences)
     if Path(settings.candidates).is_file():
         inputs["candidates"] = Path(settings.candidates)
     with trainers.processes().main_process_first():
