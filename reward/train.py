@@ -98,6 +98,9 @@ class RewardSettings:
     """Bounds of the choice among epochs: where mean and deviation of the scores may lie, units of the loss."""
     test_pairs: int = 512
     """Held-out pairs to test on, at most."""
+    consistency_pairs: int = 512
+    """Held-out pairs that are scored again, the other way round and in other formats, at most; drawn by the seed. It
+    takes several times as long as scoring them once. 0: none."""
     normalise_on: int = 256
     """Ended candidate answers that the normalisation is taken on, at most."""
     save_steps: int = 50
@@ -120,7 +123,7 @@ class RewardSettings:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batch {self.micro_batch}.")
         if not 0 <= self.min_strength <= 3:
             raise ValueError(f"min_strength is {self.min_strength}; it must be 0 to 3.")
-        for name in ("steps", "epochs", "micro_batch_tokens", "label_smoothing", "center_rewards"):
+        for name in ("steps", "epochs", "micro_batch_tokens", "label_smoothing", "center_rewards", "consistency_pairs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more.")
         if not self.steps and not self.epochs:
@@ -205,6 +208,7 @@ def main(settings: RewardSettings) -> None:
         max_length=settings.max_length,
         std=spread(records)[1],
         scale=scale.std,
+        again=settings.consistency_pairs,
         seed=settings.seed,
     )
     if trainer.accelerator.is_main_process:

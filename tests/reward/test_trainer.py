@@ -182,6 +182,16 @@ def test_scores_come_in_the_order_of_the_groups(make: Maker, groups: list[Group]
         assert one == pytest.approx(other, abs=1e-5)
 
 
+def test_what_is_scored_again_is_bounded_and_drawn_by_the_seed(groups: list[Group]) -> None:
+    """Twelve prompts, every third with three comparisons: twenty in all."""
+    assert judging.drawn(groups, 20, seed=0) == groups
+    assert judging.drawn(groups, 0, seed=0) == []
+    some = judging.drawn(groups, 7, seed=0)
+    assert 5 <= sum(len(group.comparisons) for group in some) <= 7
+    assert [groups.index(group) for group in some] == sorted(groups.index(group) for group in some)
+    assert any(judging.drawn(groups, 7, seed=seed) != some for seed in (1, 2))
+
+
 def test_an_unknown_loss_is_named() -> None:
     with pytest.raises(ValueError, match="loss is 'rank'; it must be one of pairwise, token"):
         Objective(loss="rank")
