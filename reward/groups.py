@@ -44,6 +44,16 @@ class Group:
     answers: tuple[tuple[int, ...], ...]
     """Ids, end tokens included where the answer ended."""
     comparisons: tuple[Comparison, ...]
+    weight: float = 1.0
+    """What its comparisons count for together in the mean over a step's prompts."""
+
+    @property
+    def independent(self) -> int:
+        """Comparisons that do not follow from others: the answers, less the parts that no comparison joins."""
+        part = list(range(len(self.answers)))
+        for one in self.comparisons:
+            part = [part[one.better] if its == part[one.worse] else its for its in part]
+        return len(self.answers) - len(set(part))
 
     @property
     def tokens(self) -> int:
@@ -203,6 +213,11 @@ def unusable(
     if not better or not worse:
         return "missing-side", "an answer has no tokens"
     return None
+
+
+def weighed(found: Sequence[Group]) -> list[Group]:
+    """Return the groups, each counting for its independent comparisons: n answers that were all compared for n - 1."""
+    return [replace(group, weight=float(group.independent)) for group in found]
 
 
 def at_most(found: Sequence[Group], comparisons: int) -> tuple[list[Group], list[Removal]]:

@@ -82,6 +82,10 @@ class RewardSettings:
     """Optimizer steps; 0: `epochs`."""
     epochs: int = 1
     """Times that every prompt is learned from."""
+    prompt_weight: Literal["one", "answers"] = "one"
+    """What a prompt counts for: `one`, or as many as its comparisons that do not follow from others (n answers that
+    were all compared: n - 1). Where some prompts have dozens of answers and most have two, `one` hardly learns from
+    the former."""
     batch_size: int = 64
     """Prompts per optimizer step, with all their comparisons, over all processes."""
     micro_batch: int = 8
@@ -268,6 +272,8 @@ def read(settings: RewardSettings, tokenizer: Any) -> Found:
         for its in (learned, tested)
     )
     kept, beyond = groups.at_most(test, settings.test_pairs)
+    if settings.prompt_weight == "answers":
+        train = groups.weighed(train)
     return Found(train, kept, [*removals, *more, *further, *beyond])
 
 
