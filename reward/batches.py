@@ -51,7 +51,7 @@ class Comparisons(TypedDict):
     margin_B: Tensor
     certainty_B: Tensor
     weight_B: Tensor
-    """Every prompt's sum to 1."""
+    """Every prompt's sum to the weight of its group."""
 
 
 class ComparisonBatch(TypedDict):
@@ -95,7 +95,7 @@ def laid_out(
             first.append(one.first)
             margin.append(margins[one.pair.strength] if margins else 0.0)
             certainty.append(one.certainty)
-            weight.append(1 / len(group.comparisons))
+            weight.append(group.weight / len(group.comparisons))
     return ComparisonBatch(
         passed=Pass(
             input_ids=torch.tensor(ids),

@@ -44,6 +44,16 @@ class Group:
     answers: tuple[tuple[int, ...], ...]
     """Ids, end tokens included where the answer ended."""
     comparisons: tuple[Comparison, ...]
+    weight: float = 1.0
+    """What its comparisons count for together in the mean over a step's prompts."""
+
+    @property
+    def independent(self) -> int:
+        """Comparisons that do not follow from others: the answers, less the parts that no comparison joins."""
+        part = list(range(len(self.answers)))
+        for one in self.comparisons:
+            part = [part[one.better] if its == part[one.worse] else its for its in part]
+        return len(self.answers) - len(set(part))
 
     def __post_init__(self) -> None:
         for one in self.comparisons:
@@ -73,8 +83,7 @@ def settled(pairs: Iterable[PreferencePair]) -> tuple[list[PreferencePair], list
     """
     by_answers: dict[tuple[str, frozenset[tuple[str, bool]]], list[PreferencePair]] = defaultdict(list)
     for pair in pairs:
-        sides = frozenset({(pair.chosen, pair.chosen_ended), (pair.rejected, pair.rejected_ended)})
-        by_answers[pair.prompt.id, sides].append(pair)
+        by_answers[pair.prompt.id, frozenset(_sides(pair))].append(pair)
     kept, removals = [], []
     for same in by_answers.values():
         pair = same[0] if len(same) == 1 else _joined(same)
@@ -85,6 +94,11 @@ def settled(pairs: Iterable[PreferencePair]) -> tuple[list[PreferencePair], list
         others.remove(next(one for one in same if one.id == pair.id))
         removals += [Removal(record_id=one.id, rule=rule, reason=reason) for one in others]
     return kept, removals
+
+
+def _sides(pair: PreferencePair) -> tuple[tuple[str, bool], tuple[str, bool]]:
+    """Chosen and rejected answer, each with whether it ended."""
+    return (pair.chosen, pair.chosen_ended), (pair.rejected, pair.rejected_ended)
 
 
 def _joined(same: Sequence[PreferencePair]) -> PreferencePair:
@@ -173,11 +187,12 @@ def encoded(
     groups = []
     for its in by_prompt.values():
         prompt = tuple(chat_format.encode(tokenizer, its[0].prompt.messages).ids)
+        said = {side for pair in its for side in _sides(pair)}  # a text is in many pairs, and encoding takes its time
+        ids = {side: tuple(chat_format.encode_answer(tokenizer, side[0], ended=side[1])) for side in said}
         answers: dict[tuple[int, ...], int] = {}
         comparisons = []
         for pair in its:
-            better = tuple(chat_format.encode_answer(tokenizer, pair.chosen, ended=pair.chosen_ended))
-            worse = tuple(chat_format.encode_answer(tokenizer, pair.rejected, ended=pair.rejected_ended))
+            better, worse = (ids[side] for side in _sides(pair))
             problem = unusable(len(prompt), better, worse, max_length=max_length)
             if problem is not None:
                 removals.append(Removal(record_id=pair.id, rule=problem[0], reason=problem[1]))
@@ -203,6 +218,11 @@ def unusable(
     if not better or not worse:
         return "missing-side", "an answer has no tokens"
     return None
+
+
+def weighed(found: Sequence[Group]) -> list[Group]:
+    """Return the groups, each counting for its independent comparisons: n answers that were all compared for n - 1."""
+    return [replace(group, weight=float(group.independent)) for group in found]
 
 
 def at_most(found: Sequence[Group], comparisons: int) -> tuple[list[Group], list[Removal]]:

@@ -1,5 +1,6 @@
 """A trained reward model asked about held-out comparisons: as they are, the other way round, reformatted."""
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from reward.baselines import Baseline
 from reward.consistency import Consistency, Swapping
 from reward.findings import Findings
 from reward.formatting import CHANGES
-from reward.groups import Group, encoded
+from reward.groups import Group, at_most, encoded
 from reward.judged import Judged, judged
 
 Scores = Callable[[Sequence[Group]], list[list[float]]]
@@ -47,6 +48,16 @@ def turned(groups: Sequence[Group]) -> list[Group]:
         )
         for group in reversed(groups)
     ]
+
+
+def drawn(groups: Sequence[Group], comparisons: int, *, seed: int) -> list[Group]:
+    """Return the groups if they have at most so many comparisons, else some, drawn by the seed, in their order."""
+    if sum(len(group.comparisons) for group in groups) <= comparisons:
+        return list(groups)
+    order = random.Random(seed).sample(range(len(groups)), len(groups))
+    kept, _ = at_most([groups[place] for place in order], comparisons)
+    taken = {id(group) for group in kept}
+    return [group for group in groups if id(group) in taken]
 
 
 def swapped(records: Sequence[Judged], groups: Sequence[Group], scores: Scores) -> Swapping:
@@ -130,6 +141,7 @@ def findings_of(
     max_length: int,
     std: float,
     scale: float,
+    again: int,
     seed: int,
 ) -> Findings:
     """Measure all that the page tells.
@@ -143,15 +155,19 @@ def findings_of(
         max_length: Tokens of prompt and answer at most.
         std: Standard deviation of the scores of `records`.
         scale: Exported scores times this are in the units of the loss.
-        seed: Of the intervals.
+        again: Comparisons that are scored again, swapped and reformatted, at most.
+        seed: Of the intervals, and of what is scored again.
     """
+    some = drawn(groups, again, seed=seed)
+    names = {one.pair.id for group in some for one in group.comparisons}
+    its = [record for record in records if record.pair_id in names]
     return findings.findings(
         records,
         seed=seed,
         scale=scale,
         baselines=simpler_judges(records, groups, train, seed=seed),
-        swapping=swapped(records, groups, scores),
-        consistency=reformatted(records, groups, scores, tokenizer, max_length=max_length, std=std, seed=seed)
-        if std > 0
+        swapping=swapped(its, some, scores) if some else None,
+        consistency=reformatted(its, some, scores, tokenizer, max_length=max_length, std=std, seed=seed)
+        if some and std > 0
         else [],
     )

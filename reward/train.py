@@ -83,6 +83,10 @@ class RewardSettings:
     """Optimizer steps; 0: `epochs`."""
     epochs: int = 1
     """Times that every prompt is learned from."""
+    prompt_weight: Literal["one", "answers"] = "one"
+    """What a prompt counts for: `one`, or as many as its comparisons that do not follow from others (n answers that
+    were all compared: n - 1). Where some prompts have dozens of answers and most have two, `one` hardly learns from
+    the former."""
     batch_size: int = 64
     """Prompts per optimizer step, with all their comparisons, over all processes."""
     micro_batch: int = 8
@@ -99,6 +103,9 @@ class RewardSettings:
     """Bounds of the choice among epochs: where mean and deviation of the scores may lie, units of the loss."""
     test_pairs: int = 512
     """Held-out pairs to test on, at most."""
+    consistency_pairs: int = 512
+    """Held-out pairs that are scored again, the other way round and in other formats, at most; drawn by the seed. It
+    takes several times as long as scoring them once. 0: none."""
     normalise_on: int = 256
     """Ended candidate answers that the normalisation is taken on, at most."""
     save_steps: int = 50
@@ -122,7 +129,7 @@ class RewardSettings:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batch {self.micro_batch}.")
         if not 0 <= self.min_strength <= 3:
             raise ValueError(f"min_strength is {self.min_strength}; it must be 0 to 3.")
-        for name in ("steps", "epochs", "micro_batch_tokens", "label_smoothing", "center_rewards"):
+        for name in ("steps", "epochs", "micro_batch_tokens", "label_smoothing", "center_rewards", "consistency_pairs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more.")
         if not self.steps and not self.epochs:
@@ -147,6 +154,8 @@ def main(settings: RewardSettings) -> None:
     inputs = {"model": base, "preferences": Path(settings.preferences)}
     if settings.start:
         inputs["start"] = scorer.reward_folder(settings.start)
+    if settings.test_preferences:
+        inputs["test_preferences"] = Path(settings.test_preferences)
     if Path(settings.candidates).is_file():
         inputs["candidates"] = Path(settings.candidates)
     with trainers.processes().main_process_first():
@@ -212,6 +221,7 @@ def main(settings: RewardSettings) -> None:
         max_length=settings.max_length,
         std=spread(records)[1],
         scale=scale.std,
+        again=settings.consistency_pairs,
         seed=settings.seed,
     )
     if trainer.accelerator.is_main_process:
@@ -271,6 +281,8 @@ def read(settings: RewardSettings, tokenizer: Any) -> Found:
         for its in (learned, tested)
     )
     kept, beyond = groups.at_most(test, settings.test_pairs)
+    if settings.prompt_weight == "answers":
+        train = groups.weighed(train)
     return Found(train, kept, [*removals, *more, *further, *beyond])
 
 

@@ -64,7 +64,7 @@ class Step(TypedDict):
 
     micro_batches: list[ComparisonBatch]
     prompts: Tensor
-    """Prompts of the step, over all processes, ()."""
+    """Weight of the step's prompts, over all processes, (): their number where each counts as one."""
 
 
 class StepLoader:
@@ -128,7 +128,7 @@ class ComparisonTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
             spare = self.objective.lay_out(whole[:1])
             spare["compared"]["weight_B"].zero_()
             mine.append(spare)
-        return Step(micro_batches=mine, prompts=torch.tensor(float(len(whole))))
+        return Step(micro_batches=mine, prompts=torch.tensor(sum(group.weight for group in whole)))
 
     def passes(self, groups: Sequence[Group]) -> list[list[Group]]:
         """Return groups as forward passes, in order."""
@@ -147,7 +147,7 @@ class ComparisonTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
-        """Return a step and the number of its prompts."""
+        """Return a step and the weight of its prompts."""
         found = [step for _, step in zip(range(num_batches), epoch_iterator, strict=False)]
         return found, sum((step["prompts"] for step in found), torch.zeros(())).to(device)
 

@@ -1,5 +1,6 @@
 """Groups laid out for a pass: where readings lie, and losses that do not depend on how they are laid out."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,6 +49,8 @@ def test_places_by_hand() -> None:
     assert compared["worse_B"].tolist() == [1, 2, 4]
     assert compared["margin_B"].tolist() == [2.0, 1.0, 3.0]
     assert compared["weight_B"].tolist() == [1.0, 0.5, 0.5]
+    heavy = batches.laid_out([replace(one, weight=3.0) for one in groups()], every_token=False)
+    assert heavy["compared"]["weight_B"].tolist() == [3.0, 1.5, 1.5]
     scores = batches.laid_out(groups(), every_token=False)
     assert scores["passed"]["read"].tolist() == [5, 10, 14, 20, 24]
     assert scores["compared"]["score_S"].tolist() == [0, 1, 2, 3, 4]

@@ -40,6 +40,17 @@ def test_a_ranking_of_four_is_one_group_that_reads_each_answer_once(tokenizer: P
     assert not group.has_cut
 
 
+def test_a_prompt_counts_for_the_comparisons_that_do_not_follow_from_others(tokenizer: PreTrainedTokenizerBase) -> None:
+    """A ranking of four holds three, a pair one, two pairs without a common answer two."""
+    ranked = ["best", "good", "fair", "bad"]
+    whole = [pair(ranked[i], ranked[j]) for i in range(4) for j in range(i + 1, 4)]
+    found, _ = groups.encoded(
+        [*whole, pair("a", "b", "One?"), pair("a", "b", "Two?"), pair("c", "d", "Two?")], tokenizer, max_length=100
+    )
+    assert [group.weight for group in found] == [1, 1, 1]
+    assert [group.weight for group in groups.weighed(found)] == [3, 1, 2]
+
+
 def test_what_cannot_be_learned_from_is_set_aside_with_its_reason(tokenizer: PreTrainedTokenizerBase) -> None:
     weak, long, fine = pair("a", "b", strength=0), pair("word " * 90, "c"), pair("d", "e")
     found, removals = groups.encoded([weak, long, fine], tokenizer, max_length=60)

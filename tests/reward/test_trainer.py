@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from trl import RewardConfig, RewardTrainer
 
 from finlm.model import load_causal
 from finlm.records import Message, PreferencePair, Prompt, Provenance
-from reward import readings
-from reward.groups import Comparison, Group, encoded
+from reward import judging, readings
+from reward.groups import Comparison, Group, encoded, weighed
 from reward.trainer import ComparisonTrainer, Objective
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -159,6 +160,27 @@ def test_every_epoch_goes_through_all_groups_in_a_new_order(make: Maker, groups:
     assert orders[0] != orders[1]
 
 
+def test_a_steps_mean_is_over_the_weights_of_its_prompts(make: Maker, groups: list[Group]) -> None:
+    """Twice every weight is the same step; a prompt of weight 2 is that prompt twice."""
+    first, second = groups[:2]
+    trainer = make()
+    trainer.model.eval()
+
+    @torch.no_grad()
+    def loss(*its: Group) -> float:
+        trainer.groups, trainer.batch_size = list(its), len(its)
+        step = trainer.step_of(0)
+        batches = step["micro_batches"]
+        return sum(
+            float(trainer.compute_loss(trainer.model, one, num_items_in_batch=step["prompts"])) for one in batches
+        )
+
+    once = loss(first, second)
+    assert loss(*weighed([first, second])) != pytest.approx(once)
+    assert loss(*(replace(group, weight=2.0) for group in (first, second))) == pytest.approx(once)
+    assert loss(replace(first, weight=2.0), second) == pytest.approx(loss(first, first, second))
+
+
 def test_it_learns_which_answer_is_better(make: Maker, groups: list[Group]) -> None:
     trainer = make(steps=30, micro_batch_tokens=400)
 
@@ -180,6 +202,16 @@ def test_scores_come_in_the_order_of_the_groups(make: Maker, groups: list[Group]
     assert [len(its) for its in together] == [len(group.answers) for group in groups]
     for one, other in zip(together, alone, strict=True):
         assert one == pytest.approx(other, abs=1e-5)
+
+
+def test_what_is_scored_again_is_bounded_and_drawn_by_the_seed(groups: list[Group]) -> None:
+    """Twelve prompts, every third with three comparisons: twenty in all."""
+    assert judging.drawn(groups, 20, seed=0) == groups
+    assert judging.drawn(groups, 0, seed=0) == []
+    some = judging.drawn(groups, 7, seed=0)
+    assert 5 <= sum(len(group.comparisons) for group in some) <= 7
+    assert [groups.index(group) for group in some] == sorted(groups.index(group) for group in some)
+    assert any(judging.drawn(groups, 7, seed=seed) != some for seed in (1, 2))
 
 
 def test_an_unknown_loss_is_named() -> None:
