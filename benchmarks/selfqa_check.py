@@ -55,7 +55,8 @@ class Trial:
 def main() -> None:
     """Make pairs, alter them, check, count, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the real data")
+    shared = Path(os.environ.get("FINLM_SHARED_DATA", "../shared/data"))
+    parser.add_argument("--data", type=Path, default=shared, help="folder of the real data")
     parser.add_argument("--out", type=Path, help="the .json to write; a .md of the same name stands beside it")
     parser.add_argument("--failures", type=Path, help="also write the pairs that the checker judged wrongly")
     given = parser.parse_args()
