@@ -25,10 +25,12 @@ from benchmarks import check_ixbrl
 from benchmarks.check_alterations import KINDS, altered
 from benchmarks.check_truths import Ground, TruePair, share_interval
 from finlm.runs import write_json, write_text
+from selfqa import names
+from selfqa.binding import FactBook
 from selfqa.blocks import Source
+from selfqa.bound_sentences import book_of
+from selfqa.claims import claim_fault
 from selfqa.entities import Filing, read_filing
-from selfqa.filters import fault_of
-from selfqa.pairs import Pair
 from selfqa.reading import read_file
 
 IXBRL = "aapl-10-q-2025-08-01.html"
@@ -94,26 +96,21 @@ def checker_of(path: Path) -> Check:
     (source,) = read_file(path, path.parent)
     assert isinstance(source, Source)
     filing = read_filing(source)
+    book = book_of(source, filing)
 
     def check(question: str, answer: str) -> str:
-        return rule_of(question, answer, source, filing)
+        return rule_of(question, answer, source, filing, book)
 
     return check
 
 
-def rule_of(question: str, answer: str, source: Source, filing: Filing) -> str:
+def rule_of(question: str, answer: str, source: Source, filing: Filing, book: FactBook) -> str:
     """Return the rule that a pair about a filing breaks, with the whole filing as its evidence."""
-    pair = Pair(
-        question=question,
-        answer=answer,
-        kind="figure",
-        start=0,
-        end=len(source.text),
-        rule="answer",
-        topic="",
-        place="",
-    )
-    fault = fault_of(pair, filing, source.text, limit_length=False)
+    if filing.company and not any(name in question for name in names.aliases(filing)):
+        return "no-entity"
+    if names.foreign_name(question, answer, filing, source.text):
+        return "wrong-entity"
+    fault = claim_fault(question, answer, book, filing)
     return fault[0] if fault else ""
 
 

@@ -1,0 +1,115 @@
+"""The figures of a document's sentences as bound facts, and the book of all facts of a document."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from decimal import Decimal
+
+from finlm.figures import Figure, find_figures, narrow
+from selfqa.binding import BoundFact, FactBook, Words
+from selfqa.blocks import Source
+from selfqa.bound_cells import cell_facts
+from selfqa.concepts import tokens, without_figures
+from selfqa.entities import Filing
+from selfqa.period_phrases import When, periods_said
+from selfqa.sentences import Sentence, sentences_of
+
+_MOVE = re.compile(
+    r"\b(?:increas|decreas|declin|grew|growth|rose|fell|higher|lower|change|up|down)\w*|增长|下降|增加|减少|提高|降低",
+    re.IGNORECASE,
+)
+_CLAUSE = re.compile(r"[,;，；]\s|[，；]|\bwhile\b|\bcompared (?:to|with)\b|\bfrom\b")
+
+
+def book_of(source: Source, filing: Filing) -> FactBook:
+    """Return every figure of a document, bound."""
+    facts, lines = cell_facts(source, filing)
+    tagged = {tag.start for tag in source.tags}
+    for block in source.blocks:
+        if block.kind == "table":
+            continue
+        before: list[When] = []
+        for sentence in sentences_of(source, block.start, block.end):
+            before = _sentence(sentence, filing, before, facts, lines, tagged)
+    return FactBook(facts, lines, _main_currency(facts))
+
+
+def _main_currency(facts: Sequence[BoundFact]) -> str:
+    counted = Counter(fact.currency for fact in facts if fact.currency)
+    return counted.most_common(1)[0][0] if counted else ""
+
+
+def _sentence(
+    sentence: Sentence,
+    filing: Filing,
+    before: list[When],
+    facts: list[BoundFact],
+    lines: list[Words],
+    tagged: set[int],
+) -> list[When]:
+    """Bind the figures of a sentence; returns the periods that hold for the next one if it says none."""
+    text = narrow(sentence.text)
+    said = periods_said(text, filing.language, filing.fiscal_year, filing.months)
+    amounts = [figure for figure in find_figures(text) if not (figure.is_date or figure.is_label)]
+    if not amounts:
+        return said or before
+    words = tokens(without_figures(text), filing.language)
+    lines.append(Words((words,), frozenset(), 0))
+    aligned = aligned_periods(text, amounts, said, filing.language)
+    for figure, periods in zip(amounts, aligned, strict=True):
+        facts.append(
+            BoundFact(
+                value=figure.value,
+                unit=figure.unit,
+                currency=figure.currency,
+                periods=tuple(periods or said or before),
+                line=len(lines) - 1,
+                start=sentence.start + figure.start,
+                end=sentence.start + figure.end,
+                origin="sentence",
+                written=_number(figure),
+                is_change=bool(_MOVE.search(text[max(0, figure.start - 60) : figure.end + 20])),
+                things="shares" if re.match(r"\s?(?:\w+\s){0,3}shares\b|股", text[figure.end :]) else "",
+            )
+        )
+    return said or before
+
+
+def _number(figure: Figure) -> Decimal:
+    found = re.search(r"\d[\d,]*\.?\d*|\.\d+", figure.text)
+    assert found
+    return Decimal(found[0].replace(",", "").rstrip("."))
+
+
+def aligned_periods(
+    text: str, amounts: Sequence[Figure], said: Sequence[When], language: str
+) -> list[tuple[When, ...]]:
+    """Return the periods that each amount of a sentence is said of; none where the sentence says none.
+
+    As many periods as amounts, in a row ("$25 and $29 million in 2019 and 2018, respectively"), go in order. Else an
+    amount takes the nearest period after it in English, before it in Chinese, and where there is none, the nearest one.
+    """
+    if not said:
+        return [() for _ in amounts]
+    if len(said) == 1:
+        return [(said[0],) for _ in amounts]
+    places = [when.start for when in said]
+    is_listed = re.search(r"respective|分别", text) or not any(
+        min(places) < amount.start < max(places) for amount in amounts
+    )
+    if is_listed and len(amounts) > 1 and len(amounts) % len(said) == 0:
+        return [(said[number % len(said)],) for number in range(len(amounts))]
+    if is_listed and len(amounts) == 1:
+        return [tuple(said)]
+    return [(_nearest(amount, amounts, said, language),) for amount in amounts]
+
+
+def _nearest(amount: Figure, amounts: Sequence[Figure], said: Sequence[When], language: str) -> When:
+    after = [when for when in said if when.start >= amount.end]
+    before = [when for when in said if when.end <= amount.start]
+    if language == "zh" and before:
+        return before[-1]
+    following = [other.start for other in amounts if other.start > amount.start]
+    if after and (not following or after[0].start < following[0]):
+        return after[0]
+    return before[-1] if before else after[0]
