@@ -24,6 +24,8 @@ _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _EN_SCALES = ("thousand", "million", "billion")
 _ZH_SCALES = ("万亿", "百万", "千", "万", "亿")
 _POWERS = {"": 0, "thousand": 3, "million": 6, "billion": 9, "千": 3, "万": 4, "百万": 6, "亿": 8, "万亿": 12}
+_MEANS_MINUS = re.compile(r"loss|deficit|used|repayment|payment|expense|cost|decrease|decline|亏损|损失|支出|流出|减少")
+_MEANS_PLUS = re.compile(r"income|gain|provided|proceeds|profit|increase|净额|收益|利润")
 _OPPOSITE = {"rose": "fell", "fell": "rose", "增长": "下降", "下降": "增长", "增加": "减少", "减少": "增加"}
 
 
@@ -131,7 +133,9 @@ def _sign(pair: TruePair, ground: Ground, rng: random.Random) -> Altered | None:
     assert number
     is_negative = bool(re.search(r"[-−(]", pair.amount[: number.start()]))
     if is_negative:
-        return _in_answer(pair, "sign", re.sub(r"[-−()]", "", pair.amount))
+        text = re.sub(r"income tax|net of tax", "", pair.metric.lower())
+        is_said = bool(_MEANS_MINUS.search(text)) and not _MEANS_PLUS.search(text)  # "cash used was $5" for (5)
+        return _in_answer(pair, "sign", re.sub(r"[-−()]", "", pair.amount), is_also_true=is_said)
     if pair.language == "en" and pair.amount.startswith("$") and rng.random() < 0.5:
         return _in_answer(pair, "sign", f"$({number[0]}){pair.amount[number.end() :]}")
     return _in_answer(pair, "sign", f"-{pair.amount}")

@@ -18,6 +18,7 @@ from selfqa.concepts import likeness
 from selfqa.period_phrases import When
 
 Origin = Literal["tag", "cell", "sentence"]
+Moved = Literal["", "up", "down", "either"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +47,8 @@ class BoundFact:
     """The number without its scale, unsigned."""
     others: tuple[Decimal, ...] = ()
     """What the value is as well if the unit line does not hold for this row (a count among amounts)."""
-    is_change: bool = False
-    """It stands in a column or sentence that tells a change."""
+    moved: Moved = ""
+    """Whether it tells a change, and which way: the sign of a cell under "Change", the verb of a sentence."""
     things: str = ""
     """`shares` where the figure counts them."""
 

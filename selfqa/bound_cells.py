@@ -80,7 +80,8 @@ def _above(source: Source, position: int) -> str:
 
 
 def _table(reader: _Reader, block: Block, above: str, section: str, number: int) -> set[int]:
-    """Bind the figures of a table; returns the places of the tags that it held."""
+    """Bind the figures of a table; returns the places of the tags that were bound to its cells."""
+    bound: set[int] = set()
     tags = {tag.start: tag for tag in reader.source.tags if block.start <= tag.start < block.end}
     context = f"{above}\n{block.lead}" if block.lead else above
     body = reader.source.text[block.start : block.end]
@@ -105,10 +106,11 @@ def _table(reader: _Reader, block: Block, above: str, section: str, number: int)
             continue
         head_is_open = False
         label = "" if _fills(row.cells[0]) else row.cells[0].text
-        _row(reader, _RowText(row, label, parents, head, title, caption, note, number, block.lead), figures, tags)
+        told = _RowText(row, label, parents, head, title, caption, note, number, block.lead)
+        bound |= _row(reader, told, figures, tags)
         if re.match(r"\W*(?:total|合计|小计)", label, re.IGNORECASE):
             parents = []
-    return set(tags)
+    return bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +126,13 @@ class _RowText:
     lead: str
 
 
-def _row(reader: _Reader, text: _RowText, figures: Sequence[tuple[Cell, Figure]], tags: dict[int, Tag]) -> None:
+def _row(reader: _Reader, text: _RowText, figures: Sequence[tuple[Cell, Figure]], tags: dict[int, Tag]) -> set[int]:
+    """Bind the figures of a row; returns the places of their tags."""
+    bound: set[int] = set()
     own = reader.words(text.label)
     of_label = reader.periods(text.label)
     of_parent = [when for parent in text.parents for when in reader.periods(parent)]
+    of_row = [when for cell, _ in figures for when in reader.periods(_column_text(cell, text))]
     for cell, figure in figures:
         column = _column_text(cell, text)
         of_column = reader.periods(column) or _lead_period(cell, text)
@@ -137,11 +142,13 @@ def _row(reader: _Reader, text: _RowText, figures: Sequence[tuple[Cell, Figure]]
         around = column_words | text.title | frozenset().union(*(reader.words(parent) for parent in text.parents))
         if tag is not None:
             _tag_fact(reader, tag, own, around, text.table, label=text.label)
+            bound.add(tag.start)
             continue
         line = _line(reader, Words((own or column_words, *_joined(own, column_words)), around, text.table))
         is_change = (bool(_CHANGE.search(column)) and not of_column) or bool(re.search(r"增减|同比|变动幅度", column))
         for fact in _cell_fact(figure, cell, text, column, line, periods):
-            reader.facts.append(fact if not is_change else _changed(fact, of_column))
+            reader.facts.append(fact if not is_change else _changed(fact, of_column or of_row))
+    return bound
 
 
 def _joined(own: frozenset[str], column: frozenset[str]) -> tuple[frozenset[str], ...]:
@@ -149,7 +156,7 @@ def _joined(own: frozenset[str], column: frozenset[str]) -> tuple[frozenset[str]
 
 
 def _changed(fact: BoundFact, periods: list[When]) -> BoundFact:
-    return replace(fact, is_change=True, periods=tuple(periods))
+    return replace(fact, moved="down" if fact.value < 0 else "up", periods=tuple(periods))
 
 
 def _line(reader: _Reader, words: Words) -> int:

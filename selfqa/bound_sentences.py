@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from finlm.figures import Figure, find_figures, narrow
-from selfqa.binding import BoundFact, FactBook, Words
+from selfqa.binding import BoundFact, FactBook, Moved, Words
 from selfqa.blocks import Source
 from selfqa.bound_cells import cell_facts
 from selfqa.concepts import tokens, without_figures
@@ -14,11 +14,8 @@ from selfqa.entities import Filing
 from selfqa.period_phrases import When, periods_said
 from selfqa.sentences import Sentence, sentences_of
 
-_MOVE = re.compile(
-    r"\b(?:increas|decreas|declin|grew|growth|rose|fell|higher|lower|change|up|down)\w*|增长|下降|增加|减少|提高|降低",
-    re.IGNORECASE,
-)
-_CLAUSE = re.compile(r"[,;，；]\s|[，；]|\bwhile\b|\bcompared (?:to|with)\b|\bfrom\b")
+_UP = re.compile(r"\b(?:increas|grew|growth|rose|higher|up\b)\w*|增长|增加|提高|上升", re.IGNORECASE)
+_DOWN = re.compile(r"\b(?:decreas|declin|fell|lower|down\b)\w*|下降|减少|降低|下滑", re.IGNORECASE)
 
 
 def book_of(source: Source, filing: Filing) -> FactBook:
@@ -68,11 +65,19 @@ def _sentence(
                 end=sentence.start + figure.end,
                 origin="sentence",
                 written=_number(figure),
-                is_change=bool(_MOVE.search(text[max(0, figure.start - 60) : figure.end + 20])),
+                moved=_moved(text[max(0, figure.start - 60) : figure.end + 20]),
                 things="shares" if re.match(r"\s?(?:\w+\s){0,3}shares\b|股", text[figure.end :]) else "",
             )
         )
     return said or before
+
+
+def _moved(text: str) -> Moved:
+    """Does the text around a figure tell a change, and which way?"""
+    up, down = bool(_UP.search(text)), bool(_DOWN.search(text))
+    if up and down:
+        return "either"
+    return "up" if up else "down" if down else ""
 
 
 def _number(figure: Figure) -> Decimal:

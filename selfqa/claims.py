@@ -22,6 +22,8 @@ from selfqa.period_phrases import When, periods_said
 
 MARGIN = 0.12
 """How much better another fact's words must answer for a claim's before the claim is said to be about that one."""
+NAMED = 0.85
+"""From here on an answer's own words name a metric of the document."""
 FLOOR = 0.25
 """Words that answer less for each other than this have nothing in common."""
 
@@ -78,7 +80,8 @@ def claims_of(question: str, answer: str, filing: Filing) -> list[Claim]:
             if not whens and len(asked_whens) == total > 1:
                 whens = (asked_whens[number],)
             together = tuple(dict.fromkeys((*said, *asked_whens)))
-            claims.append(Claim(figure, piece, question, whens or tuple(asked_whens), together, words))
+            its_own = dict.fromkeys(own, 1.0)
+            claims.append(Claim(figure, piece, question, whens or tuple(asked_whens), together, words, its_own))
     return claims
 
 
@@ -118,7 +121,7 @@ def _fault(claim: Claim, book: FactBook) -> Fault | None:
     is_change = _is_change(claim)
     found = [fact for fact in book.near(abs(claim.figure.value), claim.tolerance) if _is_exact_enough(claim, fact)]
     if is_change:
-        found = [fact for fact in found if fact.is_change]
+        found = [fact for fact in found if computed.is_told(claim, fact)]
     fault = _binding_fault(claim, found, book)
     if fault is None:
         return None
@@ -175,20 +178,27 @@ def _size_fault(claim: Claim, book: FactBook) -> Fault:
 
 def _words_fault(claim: Claim, found: Sequence[BoundFact], book: FactBook) -> Fault | None:
     """Is another figure of the same period plainly the one that the words mean?"""
-    if not claim.words:
-        return None
-    scores = book.scores(claim.words)
+    for words in (claim.words, claim.own_words):
+        if words and _is_other(words, found, claim, book):
+            return "wrong-metric", f"{claim.figure.text!r}: the document has it for another metric than this one"
+    return None
+
+
+def _is_other(words: dict[str, float], found: Sequence[BoundFact], claim: Claim, book: FactBook) -> bool:
+    scores = book.scores(words)
     own = max(scores.get(fact.line, 0.0) for fact in found)
-    if own < FLOOR:
-        return "wrong-metric", f"{claim.figure.text!r}: the document says nothing of the kind about this number"
+    if own < FLOOR and words is claim.words:
+        return True
+    if words is claim.own_words and max(scores.values(), default=0.0) < NAMED:
+        return False  # the answer's own words name no metric: the question's stand for it
     lines = {fact.line for fact in found}
     for line, score in scores.items():
         if score < own + MARGIN or line in lines or not book.lines[line].table:
             continue
-        rivals = [fact for fact in book.of_line[line] if is_unit(claim, fact, book) and not fact.is_change]
+        rivals = [fact for fact in book.of_line[line] if is_unit(claim, fact, book) and not fact.moved]
         if any(fact.periods and is_period(claim.whens, fact, book) for fact in rivals):
-            return "wrong-metric", f"{claim.figure.text!r}: the document has another figure for this metric and period"
-    return None
+            return True
+    return False
 
 
 # ---------------------------------------------------------------------------------------------- a listed computation

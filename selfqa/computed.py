@@ -38,7 +38,7 @@ def fault(claim: Claim, book: FactBook, otherwise: Fault, *, is_change: bool, ma
     own, best = 0.0, 0.0
     wrong_way = False
     for old, new in product(older, newer):
-        if old.unit != new.unit or old is new or old.currency != new.currency:
+        if old.unit != new.unit or old is new or old.currency != new.currency or not _is_one_metric(old, new, book):
             continue
         score = min(scores[old.line], scores[new.line])
         best = max(best, score)
@@ -57,6 +57,22 @@ def fault(claim: Claim, book: FactBook, otherwise: Fault, *, is_change: bool, ma
     return otherwise
 
 
+def _is_one_metric(old: BoundFact, new: BoundFact, book: FactBook) -> bool:
+    """Do two facts have the same label, in the same row or in two tables?"""
+    if old.line == new.line:
+        return True
+    ours, theirs = book.lines[old.line], book.lines[new.line]
+    return ours.members == theirs.members and bool(set(ours.own) & set(theirs.own))
+
+
+def is_told(claim: Claim, fact: BoundFact) -> bool:
+    """Does a fact that tells a change tell the claim's: over its periods, in its direction?"""
+    if not fact.moved or not all(fact.agrees(when) for when in claim.all_whens):
+        return False
+    up, down = bool(_UP.search(claim.text)), bool(_DOWN.search(claim.text))
+    return fact.moved == "either" or up == down or (fact.moved == "up") == up
+
+
 def _two_periods(whens: Sequence[When], *, is_change: bool) -> tuple[When, When] | None:
     """Return the older and the newer of the periods said; one alone is compared with the year before."""
     distinct = sorted({(when.year, when.month, when.day, when.quarter): when for when in whens}.items())
@@ -73,7 +89,7 @@ def _operands(when: When, scores: dict[int, float], book: FactBook) -> list[Boun
         fact
         for line in scores
         for fact in book.of_line[line]
-        if fact.periods and not fact.is_change and is_period((when,), fact, book)
+        if fact.periods and not fact.moved and is_period((when,), fact, book)
     ]
     return sorted(found, key=lambda fact: -scores[fact.line])[:MOST]
 

@@ -33,7 +33,8 @@ class Claim:
     """One figure of an answer and what the answer and its question say of it.
 
     Example:
-        Claim(figure=…, text="net income was $5 million in 2024", whens=(When(2024),), words={"net": 1.0, "incom": 1.0})
+        Claim(figure=…, text="net income was $5 million in 2024", whens=(When(2024),), words={"net": 1.0, "incom": 1.0},
+              own_words={…})
     """
 
     figure: Figure
@@ -45,7 +46,9 @@ class Claim:
     all_whens: tuple[When, ...]
     """All periods that its sentence and question say."""
     words: dict[str, float]
-    """Token -> weight."""
+    """Token of sentence or question -> weight."""
+    own_words: dict[str, float]
+    """Those of the sentence alone."""
 
     @property
     def tolerance(self) -> Decimal:
@@ -75,8 +78,7 @@ def is_unit(claim: Claim, fact: BoundFact, book: FactBook) -> bool:
         is_money = fact.unit in {"currency", "per-share"} or (fact.unit == "plain" and not fact.things)
         return is_money and (figure.currency == currency or not currency) and noun is None
     if figure.unit in {"percent", "points"}:
-        is_share = figure.unit == "points" and fact.unit == "percent" and fact.is_change
-        return fact.unit == figure.unit or is_share
+        return fact.unit == figure.unit
     if fact.unit in {"percent", "points"}:
         return False
     if noun is None:
