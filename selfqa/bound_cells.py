@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from finlm.figures import Figure, Unit, cell_figure, narrow
+from finlm.figures import Figure, Unit, cell_figure, find_figures, narrow
 from selfqa.binding import BoundFact, Words
 from selfqa.blocks import Block, Cell, Row, Source, Tag
 from selfqa.concepts import camel_words, tokens
 from selfqa.entities import Filing
-from selfqa.period_phrases import When, of_dates, periods_said
+from selfqa.period_phrases import UNSAID, When, of_dates, periods_said
 from selfqa.periods import header_columns, is_chinese_header, is_header
 from selfqa.unit_notes import UnitNote, unit_note
 
@@ -19,7 +19,7 @@ _CHANGE = re.compile(
 )
 _PER_SHARE = re.compile(r"\bper\b[^,;]{0,30}\b(?:share|unit|ADS)\b|\bEPS\b|每股|元/股", re.IGNORECASE)
 _COUNT = re.compile(
-    r"\bshares?\b|\boptions?\b|\bunits?\b|\bRSUs?\b|\bPSUs?\b|\bnumber of\b|\bemployees\b|\bstores\b|\bcustomers\b"
+    r"\bshares\b|\boptions\b|\bunits?\b|\bRSUs?\b|\bPSUs?\b|\bnumber of\b|\bemployees\b|\bstores\b|\bcustomers\b"
     r"|\bheadcount\b|\brights\b|\bterm\b|\blife\b|\byears?\b|\bdays\b|\bvolatility\b|\bper\b|\bprice\b|\bcount\b"
     r"|\bgranted\b|\bvested\b|\bexercised\b|\bforfeited\b|\bcancell?ed\b|\bunvested\b|\bratio\b|\btimes\b|\bmultiple\b"
     r"|股数|数量|人数|户数|家数|天数|次数|[（(](?:股|人|吨|台|套|个|户|家)[）)]",
@@ -37,6 +37,8 @@ class _Reader:
     source: Source
     filing: Filing
     default: UnitNote
+    is_of_shares: bool
+    """Its bare figures may be percentages: it says "percentage" at its head and has no unit note."""
     facts: list[BoundFact] = field(default_factory=list)
     lines: list[Words] = field(default_factory=list)
 
@@ -49,7 +51,8 @@ class _Reader:
 
 def cell_facts(source: Source, filing: Filing) -> tuple[list[BoundFact], list[Words]]:
     """Return the facts of a document's tables and of the tags in its text, and the words of their lines."""
-    reader = _Reader(source, filing, unit_note(source.text[:200000], is_document=True))
+    default = unit_note(source.text[:200000], is_document=True)
+    reader = _Reader(source, filing, default, is_of_shares(source))
     section = ""
     inside: set[int] = set()
     number = 0
@@ -61,6 +64,11 @@ def cell_facts(source: Source, filing: Filing) -> tuple[list[BoundFact], list[Wo
             inside |= _table(reader, block, _above(source, position), section, number)
     _loose_tags(reader, inside, number)
     return reader.facts, reader.lines
+
+
+def is_of_shares(source: Source) -> bool:
+    """May bare figures be percentages? An exhibit that lists holdings says so once, at its head."""
+    return "percent" in source.text[:3000].lower() and not unit_note(source.text[:200000], is_document=True)
 
 
 def _above(source: Source, position: int) -> str:
@@ -94,10 +102,13 @@ def _table(reader: _Reader, block: Block, above: str, section: str, number: int)
     head: list[Row] = []
     head_is_open = True
     parents: list[str] = []
+    previous = block.rows[0]
     for row in block.rows:
         figures = _figures(row)
         if not figures or _is_head(row, reader):
-            if len(row.cells) == 1 and row.cells[0].left == 0 and head:
+            _loose_row(reader, row, previous, number)
+            previous = row
+            if len(row.cells) == 1 and row.cells[0].left == 0:
                 parents = [row.cells[0].text] if not _is_unit_line(row.cells[0].text) else parents
             else:
                 if not head_is_open:
@@ -105,6 +116,7 @@ def _table(reader: _Reader, block: Block, above: str, section: str, number: int)
                 head.append(row)
             continue
         head_is_open = False
+        previous = row
         label = "" if _fills(row.cells[0]) else row.cells[0].text
         told = _RowText(row, label, parents, head, title, caption, note, number, block.lead)
         bound |= _row(reader, told, figures, tags)
@@ -129,8 +141,8 @@ class _RowText:
 def _row(reader: _Reader, text: _RowText, figures: Sequence[tuple[Cell, Figure]], tags: dict[int, Tag]) -> set[int]:
     """Bind the figures of a row; returns the places of their tags."""
     bound: set[int] = set()
-    own = reader.words(text.label)
-    of_label = reader.periods(text.label)
+    own = reader.words(bare_label(text.label))
+    of_label = periods_said(text.label, reader.filing.language)  # 当期 in a label names no column
     of_parent = [when for parent in text.parents for when in reader.periods(parent)]
     of_row = [when for cell, _ in figures for when in reader.periods(_column_text(cell, text))]
     for cell, figure in figures:
@@ -146,9 +158,15 @@ def _row(reader: _Reader, text: _RowText, figures: Sequence[tuple[Cell, Figure]]
             continue
         line = _line(reader, Words((own or column_words, *_joined(own, column_words)), around, text.table))
         is_change = (bool(_CHANGE.search(column)) and not of_column) or bool(re.search(r"增减|同比|变动幅度", column))
-        for fact in _cell_fact(figure, cell, text, column, line, periods):
+        for fact in _cell_fact(figure, cell, text, column, line, periods, may_be_share=reader.is_of_shares):
             reader.facts.append(fact if not is_change else _changed(fact, of_column or of_row))
     return bound
+
+
+def bare_label(label: str) -> str:
+    """A row's label without its number and without the note on signs: 一、营业收入, 投资收益（损失以“-”号填列）."""
+    label = re.sub(r"[（(][^（）()]*填列[）)]", "", label)
+    return re.sub(r"^\s*(?:[（(]?[一二三四五六七八九十\d]{1,3}[）)、.．]\s*|其中[：:]|[加减][：:])+(?=\D)", "", label)
 
 
 def _joined(own: frozenset[str], column: frozenset[str]) -> tuple[frozenset[str], ...]:
@@ -169,7 +187,14 @@ def _line(reader: _Reader, words: Words) -> int:
 
 
 def _cell_fact(
-    figure: Figure, cell: Cell, text: _RowText, column: str, line: int, periods: tuple[When, ...]
+    figure: Figure,
+    cell: Cell,
+    text: _RowText,
+    column: str,
+    line: int,
+    periods: tuple[When, ...],
+    *,
+    may_be_share: bool,
 ) -> Iterator[BoundFact]:
     label = narrow(f"{text.label} {' '.join(text.parents)}")
     near = unit_note(narrow(text.label)) or unit_note(narrow(column))
@@ -177,7 +202,11 @@ def _cell_fact(
     words = f"{label} {narrow(column)}"
     power, unit, currency = note.power, figure.unit, figure.currency or note.currency
     others: tuple[Decimal, ...] = ()
-    things = "shares" if re.search(r"\bshares?\b|股数|[（(]股[）)]", words, re.IGNORECASE) else ""
+    things = (
+        "shares"
+        if re.search(r"\bshares\b(?!\s+of common stock\b.{0,9}\bamount)|股数|[（(]股[）)]", words, re.IGNORECASE)
+        else ""
+    )
     if figure.unit == "percent":
         power, currency = 0, ""
     elif _PER_SHARE.search(words) and not near.power:
@@ -186,7 +215,7 @@ def _cell_fact(
         power, unit, currency = 0, "percent", ""
     elif figure.unit == "plain":
         unit = "currency" if currency and not _COUNT.search(words) else "plain"
-        if _RATE.search(words) and abs(figure.value) < 1000:
+        if (may_be_share or _RATE.search(words)) and abs(figure.value) < 1000:
             others = (figure.value,)
             yield _made(figure, cell, 0, "percent", "", periods, line)
         if _COUNT.search(words) and power:
@@ -220,6 +249,21 @@ def _made(
         others=others,
         things=things,
     )
+
+
+def _loose_row(reader: _Reader, row: Row, previous: Row, table: int) -> None:
+    """Figures beside words in a cell ("7.50 Russia"): the row and the one before lend their words, no unit is sure."""
+    text = " ".join(cell.text for cell in row.cells)
+    amounts = [figure for figure in find_figures(text) if not (figure.is_date or figure.is_label)]
+    if not amounts:
+        return
+    words = reader.words(f"{text} {' '.join(cell.text for cell in previous.cells)}")
+    reader.lines.append(Words((words,), frozenset(), 0))
+    for figure in amounts:
+        cell = replace(row.cells[0], start=row.start, end=row.end)
+        for unit in (figure.unit, *(("percent",) if figure.unit == "plain" and reader.is_of_shares else ())):
+            made = _made(figure, cell, 0, unit, figure.currency, (), len(reader.lines) - 1)
+            reader.facts.append(replace(made, origin="sentence", written=abs(figure.value)))
 
 
 # ---------------------------------------------------------------------------------------------- rows and columns
@@ -280,7 +324,10 @@ def _lead_period(cell: Cell, text: _RowText) -> list[When]:
     if len(columns) != len(cells) or cell not in cells:
         return []
     period = columns[cells.index(cell)].period
-    return [When(period.year, period.months, period.month, period.day, period.quarter)] if period else []
+    if period is None:
+        return []
+    is_bare = period.months == 12 and not period.month  # the head of a balance sheet may say no more than a year
+    return [When(period.year, UNSAID if is_bare else period.months, period.month, period.day, period.quarter)]
 
 
 def _last_lines(text: str, count: int = 6) -> str:

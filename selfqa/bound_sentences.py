@@ -3,12 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 
-from finlm.figures import Figure, find_figures, narrow
+from finlm.figures import Figure, Unit, find_figures, narrow
 from selfqa.binding import BoundFact, FactBook, Moved, Words
 from selfqa.blocks import Source
-from selfqa.bound_cells import cell_facts
+from selfqa.bound_cells import cell_facts, is_of_shares
 from selfqa.concepts import tokens, without_figures
 from selfqa.entities import Filing
 from selfqa.period_phrases import When, periods_said
@@ -21,13 +22,13 @@ _DOWN = re.compile(r"\b(?:decreas|declin|fell|lower|down\b)\w*|下降|减少|降
 def book_of(source: Source, filing: Filing) -> FactBook:
     """Return every figure of a document, bound."""
     facts, lines = cell_facts(source, filing)
-    tagged = {tag.start for tag in source.tags}
+    units: tuple[Unit, ...] = ("percent",) if is_of_shares(source) else ()
     for block in source.blocks:
         if block.kind == "table":
             continue
         before: list[When] = []
         for sentence in sentences_of(source, block.start, block.end):
-            before = _sentence(sentence, filing, before, facts, lines, tagged)
+            before = _sentence(sentence, filing, before, facts, lines, units)
     return FactBook(facts, lines, _main_currency(facts))
 
 
@@ -42,7 +43,7 @@ def _sentence(
     before: list[When],
     facts: list[BoundFact],
     lines: list[Words],
-    tagged: set[int],
+    units: tuple[Unit, ...],
 ) -> list[When]:
     """Bind the figures of a sentence; returns the periods that hold for the next one if it says none."""
     text = narrow(sentence.text)
@@ -54,21 +55,21 @@ def _sentence(
     lines.append(Words((words,), frozenset(), 0))
     aligned = aligned_periods(text, amounts, said, filing.language)
     for figure, periods in zip(amounts, aligned, strict=True):
-        facts.append(
-            BoundFact(
-                value=figure.value,
-                unit=figure.unit,
-                currency=figure.currency,
-                periods=tuple(periods or said or before),
-                line=len(lines) - 1,
-                start=sentence.start + figure.start,
-                end=sentence.start + figure.end,
-                origin="sentence",
-                written=_number(figure),
-                moved=_moved(text[max(0, figure.start - 60) : figure.end + 20]),
-                things="shares" if re.match(r"\s?(?:\w+\s){0,3}shares\b|股", text[figure.end :]) else "",
-            )
+        fact = BoundFact(
+            value=figure.value,
+            unit=figure.unit,
+            currency=figure.currency,
+            periods=tuple(periods or said or before),
+            line=len(lines) - 1,
+            start=sentence.start + figure.start,
+            end=sentence.start + figure.end,
+            origin="sentence",
+            written=_number(figure),
+            moved=_moved(text[max(0, figure.start - 60) : figure.end + 20]),
+            things="shares" if re.match(r"\s?(?:\w+\s){0,3}shares\b|股", text[figure.end :]) else "",
         )
+        facts.append(fact)
+        facts += [replace(fact, unit=unit) for unit in units if fact.unit == "plain"]
     return said or before
 
 

@@ -192,8 +192,9 @@ def _is_other(words: dict[str, float], found: Sequence[BoundFact], claim: Claim,
     if words is claim.own_words and max(scores.values(), default=0.0) < NAMED:
         return False  # the answer's own words name no metric: the question's stand for it
     lines = {fact.line for fact in found}
+    labels = {book.lines[line].own[0] for line in lines}  # the same label in another table is no other metric
     for line, score in scores.items():
-        if score < own + MARGIN or line in lines or not book.lines[line].table:
+        if score < own + MARGIN or line in lines or not book.lines[line].table or book.lines[line].own[0] in labels:
             continue
         rivals = [fact for fact in book.of_line[line] if is_unit(claim, fact, book) and not fact.moved]
         if any(fact.periods and is_period(claim.whens, fact, book) for fact in rivals):

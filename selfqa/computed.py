@@ -9,7 +9,7 @@ from itertools import product
 from finlm.figures import Unit
 from selfqa.binding import BoundFact, FactBook
 from selfqa.expressions import Expression
-from selfqa.matching import THINGS, Claim, Fault, half_digit, is_period
+from selfqa.matching import THINGS, Claim, Fault, half_digit, is_period, is_said_negative
 from selfqa.period_phrases import When
 
 MOST = 24
@@ -35,26 +35,38 @@ def fault(claim: Claim, book: FactBook, otherwise: Fault, *, is_change: bool, ma
         return otherwise
     scores = book.scores(claim.words)
     older, newer = (_operands(when, scores, book) for when in pair)
-    own, best = 0.0, 0.0
+    own = 0.0
+    labels: set[frozenset[str]] = set()
+    rivals: list[tuple[float, frozenset[str]]] = []
     wrong_way = False
     for old, new in product(older, newer):
         if old.unit != new.unit or old is new or old.currency != new.currency or not _is_one_metric(old, new, book):
             continue
         score = min(scores[old.line], scores[new.line])
-        best = max(best, score)
+        label = book.lines[new.line].own[0]
+        rivals.append((score, label))
         for rule in rules:
-            value = rule(old, new)
+            value = rule(*_as_said(claim, old, new))
             if value is None or abs(abs(value) - abs(claim.figure.value)) > half_digit(claim.figure):
                 continue
             if _is_direction(claim, value):
                 own = max(own, score)
+                labels.add(label)
             else:
                 wrong_way = True
+    best = max((score for score, label in rivals if label not in labels), default=0.0)
     if own and own >= best - margin:
         return None
     if wrong_way and not own:
         return "wrong-sign", f"{claim.figure.text!r}: the change goes the other way"
     return otherwise
+
+
+def _as_said(claim: Claim, old: BoundFact, new: BoundFact) -> tuple[BoundFact, BoundFact]:
+    """Two facts in parentheses are told without them where the words say what they mean: a loss of (5) grew to (7)."""
+    if old.value < 0 and new.value < 0 and is_said_negative(claim):
+        return replace(old, value=-old.value), replace(new, value=-new.value)
+    return old, new
 
 
 def _is_one_metric(old: BoundFact, new: BoundFact, book: FactBook) -> bool:

@@ -13,14 +13,20 @@ Fault = tuple[str, str]
 """The rule that a pair breaks, and the reason."""
 
 _NEGATIVE = re.compile(
-    r"\b(?:loss|losses|deficit|used|outflows?|paid|payments?|repurchase\w*|repay\w*|decreas\w*|declin\w*|fell|expenses?"
-    r"|costs?|provision|charges?|less|impairments?|depreciation|amortization|tax|taxes|purchases?d?|issuances?|allowance"
-    r"|withheld|distributions?|dividends?|below|negative|reduc\w+|settle\w*|investments?)\b"
+    r"\b(?:tax benefits?|loss|losses|deficit|used|outflows?|paid|payments?|repurchase\w*|repay\w*|decreas\w*|declin\w*"
+    r"|fell|expenses?|costs?|provision|charges?|less|impairments?|depreciation|amortization|purchases?d?"
+    r"|issuances?|allowance|withheld|distributions?|dividends?|below|negative|reduc\w+|settle\w*|investments?)\b"
     r"|亏损|损失|支出|支付|流出|减少|下降|费用|成本|为负|亏|偿还|购建|计提",
     re.IGNORECASE,
 )
+_MOVES = re.compile(
+    r"\b(?:income|net of(?: related)?) tax(?:es)?\b(?! benefit)"
+    r"|\b(?:rose|increased|decreased|fell|declined|change) (?:by|from|between)\b|增长|增加|减少|下降|净额",
+    re.IGNORECASE,
+)
 _POSITIVE = re.compile(
-    r"\b(?:income|gains?|profits?|earnings|provided|benefit|proceeds|increas\w*|inflows?)\b|收益|利润|流入|增加|净额",
+    r"\b(?:income|gains?|profits?|earnings|provided|(?<!tax )benefit|proceeds|increas\w*|inflows?)\b"
+    r"|收益|利润|流入|增加|净额",
     re.IGNORECASE,
 )
 THINGS = re.compile(
@@ -95,9 +101,15 @@ def is_sign(claim: Claim, fact: BoundFact) -> bool:
         return True
     if value < 0:
         return False
+    return is_said_negative(claim)
+
+
+def is_said_negative(claim: Claim) -> bool:
+    """Do the words say what a minus would, as "a loss of" does and "income (loss)" does not?"""
     text = re.sub(
-        r"\bincome tax(?:es)?\b|\bper share\b", " tax ", claim.text + " " + claim.question, flags=re.IGNORECASE
+        r"\b(?:income|net of(?: related)?) tax(?:es)?\b(?! benefit)", " ", f"{claim.text} {claim.question}", flags=re.I
     )
+    text = _MOVES.sub(" ", text)
     return bool(_NEGATIVE.search(text)) and not _POSITIVE.search(text)
 
 
