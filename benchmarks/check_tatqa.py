@@ -172,5 +172,7 @@ def _page(row: dict[str, Any]) -> str:
     cells = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in row["table"]["table"]
     )
-    body = "".join([*paragraphs[:1], f"<table>{cells}</table>", *paragraphs[1:]])
+    heads = [place for place, text in enumerate(paragraphs) if text.endswith(":</p>")]
+    above = heads[0] + 1 if heads else 1  # the table stands below the paragraph that announces it
+    body = "".join([*paragraphs[:above], f"<table>{cells}</table>", *paragraphs[above:]])
     return f"<html><body>{body}</body></html>"

@@ -22,7 +22,7 @@ _COUNT = re.compile(
     r"\bshares\b|\boptions\b|\bunits?\b|\bRSUs?\b|\bPSUs?\b|\bnumber of\b|\bemployees\b|\bstores\b|\bcustomers\b"
     r"|\bheadcount\b|\brights\b|\bterm\b|\blife\b|\byears?\b|\bdays\b|\bvolatility\b|\bper\b|\bprice\b|\bcount\b"
     r"|\bgranted\b|\bvested\b|\bexercised\b|\bforfeited\b|\bcancell?ed\b|\bunvested\b|\bratio\b|\btimes\b|\bmultiple\b"
-    r"|股数|数量|人数|户数|家数|天数|次数|[（(](?:股|人|吨|台|套|个|户|家)[）)]",
+    r"|\btonnes?\b|\bemissions\b|\bhours\b|股数|数量|人数|户数|家数|天数|次数|[（(](?:股|人|吨|台|套|个|户|家)[）)]",
     re.IGNORECASE,
 )
 _RATE = re.compile(
@@ -97,6 +97,7 @@ def _table(reader: _Reader, block: Block, above: str, section: str, number: int)
     note = unit_note(head_text) or unit_note(_last_lines(context)) or reader.default
     if not note.currency:
         note = note.with_currency(unit_note(body).currency or _sign_in(body))
+    share_power = _share_power(f"{context}\n{head_text}")
     title = reader.words(f"{_last_lines(context, 3)} {section}"[-240:])
     caption = reader.periods(_last_lines(context))
     head: list[Row] = []
@@ -108,6 +109,8 @@ def _table(reader: _Reader, block: Block, above: str, section: str, number: int)
         if not figures or _is_head(row, reader):
             _loose_row(reader, row, previous, number)
             previous = row
+            if len(row.cells) > 1 and all(re.fullmatch(r"[\s$—–‒-]+", cell.text) for cell in row.cells[1:]):
+                continue  # a row of dashes is no head
             if len(row.cells) == 1 and row.cells[0].left == 0:
                 parents = [row.cells[0].text] if not _is_unit_line(row.cells[0].text) else parents
             else:
@@ -118,7 +121,7 @@ def _table(reader: _Reader, block: Block, above: str, section: str, number: int)
         head_is_open = False
         previous = row
         label = "" if _fills(row.cells[0]) else row.cells[0].text
-        told = _RowText(row, label, parents, head, title, caption, note, number, block.lead)
+        told = _RowText(row, label, parents, head, title, caption, note, share_power, number, block.lead)
         bound |= _row(reader, told, figures, tags)
         if re.match(r"\W*(?:total|合计|小计)", label, re.IGNORECASE):
             parents = []
@@ -134,6 +137,8 @@ class _RowText:
     title: frozenset[str]
     caption: list[When]
     note: UnitNote
+    share_power: int
+    """Power of ten of counts of shares, where a note says so apart ("shares in thousands")."""
     table: int
     lead: str
 
@@ -149,7 +154,10 @@ def _row(reader: _Reader, text: _RowText, figures: Sequence[tuple[Cell, Figure]]
         column = _column_text(cell, text)
         of_column = reader.periods(column) or _lead_period(cell, text)
         tag = next((tags[at] for at in range(cell.start, cell.end) if at in tags), None)
-        periods = tuple(of_label or of_column or of_parent or text.caption)
+        told_first = (
+            of_column if len(own) > 2 else of_label
+        )  # a label that is more than a period leaves that to its column
+        periods = tuple(told_first or of_label or of_column or of_parent or text.caption)
         column_words = reader.words(column)
         around = column_words | text.title | frozenset().union(*(reader.words(parent) for parent in text.parents))
         if tag is not None:
@@ -218,7 +226,9 @@ def _cell_fact(
         if (may_be_share or _RATE.search(words)) and abs(figure.value) < 1000:
             others = (figure.value,)
             yield _made(figure, cell, 0, "percent", "", periods, line)
-        if _COUNT.search(words) and power:
+        if things and text.share_power:
+            power = text.share_power
+        elif _COUNT.search(words) and power:
             others = (figure.value,)
     elif _COUNT.search(words) and power and not near.power:
         others = (figure.value,)  # "$" before a price of one option among amounts in thousands
@@ -328,6 +338,11 @@ def _lead_period(cell: Cell, text: _RowText) -> list[When]:
         return []
     is_bare = period.months == 12 and not period.month  # the head of a balance sheet may say no more than a year
     return [When(period.year, UNSAID if is_bare else period.months, period.month, period.day, period.quarter)]
+
+
+def _share_power(text: str) -> int:
+    found = re.search(r"\bshares?\b(?:\s+data)?[^()\n]{0,40}\bin\s+(thousands|millions)", text, re.IGNORECASE)
+    return {"thousands": 3, "millions": 6}[found[1].lower()] if found else 0
 
 
 def _last_lines(text: str, count: int = 6) -> str:

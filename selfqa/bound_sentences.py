@@ -92,22 +92,46 @@ def aligned_periods(
 ) -> list[tuple[When, ...]]:
     """Return the periods that each amount of a sentence is said of; none where the sentence says none.
 
-    As many periods as amounts, in a row ("$25 and $29 million in 2019 and 2018, respectively"), go in order. Else an
-    amount takes the nearest period after it in English, before it in Chinese, and where there is none, the nearest one.
+    As many periods as amounts, in a row ("$25 and $29 million in 2019 and 2018, respectively"), go in order. What
+    stands in parentheses belongs together: "£3.5 million (2018: £3.1 million)". Else an amount takes the nearest
+    period after it in English, before it in Chinese, and where there is none, the nearest one.
     """
     if not said:
         return [() for _ in amounts]
+    if len(said) == 1 and len(amounts) == 1:
+        return [(said[0],)]
+    found: list[tuple[When, ...]] = []
+    for amount in amounts:
+        place = _enclosure(text, amount.start)
+        near_amounts = [other for other in amounts if _enclosure(text, other.start) == place]
+        near_said = [when for when in said if _enclosure(text, when.start) == place] or list(said)
+        found.append(_aligned(text, amount, near_amounts, near_said, language))
+    return found
+
+
+def _enclosure(text: str, at: int) -> tuple[int, int]:
+    """Number of the parenthesis around a place (0 outside all) and of its part before a "respectively"."""
+    inside = [number for number, match in enumerate(_PARENTHESES.finditer(text), 1) if match.start() < at < match.end()]
+    part = len(re.findall(r"respectively", text[:at])) if not inside else 0
+    return (inside[0] if inside else 0), part
+
+
+_PARENTHESES = re.compile(r"[(（][^()（）]*[)）]")
+
+
+def _aligned(
+    text: str, amount: Figure, amounts: Sequence[Figure], said: Sequence[When], language: str
+) -> tuple[When, ...]:
     if len(said) == 1:
-        return [(said[0],) for _ in amounts]
+        return (said[0],)
     places = [when.start for when in said]
-    is_listed = re.search(r"respective|分别", text) or not any(
-        min(places) < amount.start < max(places) for amount in amounts
-    )
-    if is_listed and len(amounts) > 1 and len(amounts) % len(said) == 0:
-        return [(said[number % len(said)],) for number in range(len(amounts))]
-    if is_listed and len(amounts) == 1:
-        return [tuple(said)]
-    return [(_nearest(amount, amounts, said, language),) for amount in amounts]
+    is_row = not any(min(places) < other.start < max(places) for other in amounts)
+    if re.search(r"respective|分别", text) or is_row:
+        if len(amounts) > 1 and len(amounts) % len(said) == 0:
+            return (said[amounts.index(amount) % len(said)],)
+        if len(amounts) == 1:
+            return tuple(said)
+    return (_nearest(amount, amounts, said, language),)
 
 
 def _nearest(amount: Figure, amounts: Sequence[Figure], said: Sequence[When], language: str) -> When:

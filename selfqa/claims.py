@@ -81,7 +81,10 @@ def claims_of(question: str, answer: str, filing: Filing) -> list[Claim]:
                 whens = (asked_whens[number],)
             together = tuple(dict.fromkeys((*said, *asked_whens)))
             its_own = dict.fromkeys(own, 1.0)
-            claims.append(Claim(figure, piece, question, whens or tuple(asked_whens), together, words, its_own))
+            is_listed = len(amounts) > 1 and not own
+            claims.append(
+                Claim(figure, piece, question, whens or tuple(asked_whens), together, words, its_own, is_listed)
+            )
     return claims
 
 
@@ -120,7 +123,8 @@ def _is_small_count(claim: Claim) -> bool:
 def _fault(claim: Claim, book: FactBook) -> Fault | None:
     is_change = _is_change(claim)
     found = [fact for fact in book.near(abs(claim.figure.value), claim.tolerance) if _is_exact_enough(claim, fact)]
-    if is_change:
+    is_level = len({when.year for when in claim.all_whens}) < 2 and not _MOVED_BY.search(_before(claim))
+    if is_change and not is_level:  # "the decrease in cash in 2019" may be a row of its own
         found = [fact for fact in found if computed.is_told(claim, fact)]
     fault = _binding_fault(claim, found, book)
     if fault is None:
@@ -139,6 +143,10 @@ def _is_change(claim: Claim) -> bool:
         return True
     is_bare = len(claim.text.strip()) < len(claim.figure.text) + 12
     return is_bare and bool(_CHANGED.search(claim.question))
+
+
+def _before(claim: Claim) -> str:
+    return claim.text[: claim.figure.start].rstrip("$€£¥( ")
 
 
 def _is_exact_enough(claim: Claim, fact: BoundFact) -> bool:
@@ -178,6 +186,8 @@ def _size_fault(claim: Claim, book: FactBook) -> Fault:
 
 def _words_fault(claim: Claim, found: Sequence[BoundFact], book: FactBook) -> Fault | None:
     """Is another figure of the same period plainly the one that the words mean?"""
+    if claim.is_listed:
+        return None  # "34% and 11%" for two customers: the question's words are of both
     for words in (claim.words, claim.own_words):
         if words and _is_other(words, found, claim, book):
             return "wrong-metric", f"{claim.figure.text!r}: the document has it for another metric than this one"
@@ -206,8 +216,11 @@ def _is_other(words: dict[str, float], found: Sequence[BoundFact], claim: Claim,
 
 
 def _expression_fault(claim: Claim, text: str, book: FactBook) -> Fault | None:
+    """Try small whole numbers as constants ("/ 2") first, then as the figures that the document has of them."""
     try:
-        expression = parse_expression(text)
+        small = frozenset(Decimal(number) for number in range(2, 101) if book.written(Decimal(number)))
+        tried = [parse_expression(text), parse_expression(text, small)]
     except UserError as error:
         return "wrong-derivation", str(error)
-    return computed.expression_fault(claim, expression, book, margin=MARGIN)
+    faults = [computed.expression_fault(claim, expression, book) for expression in tried]
+    return faults[0] if all(faults) else None

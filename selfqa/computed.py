@@ -161,7 +161,7 @@ def _is_direction(claim: Claim, value: Decimal) -> bool:
 # ---------------------------------------------------------------------------------------------- operands listed
 
 
-def expression_fault(claim: Claim, expression: Expression, book: FactBook, *, margin: float) -> Fault | None:
+def expression_fault(claim: Claim, expression: Expression, book: FactBook) -> Fault | None:
     """Check a listed computation: its result is the claim's figure, its operands are facts of the periods asked for."""
     operands = [list(book.written(number)) for number in expression.operands]
     for number, facts in zip(expression.operands, operands, strict=True):

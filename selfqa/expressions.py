@@ -27,8 +27,12 @@ class Expression:
     has_percent: bool
 
 
-def parse_expression(text: str) -> Expression:
+def parse_expression(text: str, figures: frozenset[Decimal] = frozenset()) -> Expression:
     """Read and compute a listed computation: + - * /, parentheses, figures with separators, signs and `%`.
+
+    Args:
+        text: The computation; what follows a "=" is left out.
+        figures: Numbers that are figures here even where they could be a constant, as 82 in "(95 - 82) / 82".
 
     Raises:
         UserError: It is no such computation, or it divides by zero.
@@ -41,7 +45,7 @@ def parse_expression(text: str) -> Expression:
     try:
         tree = ast.parse(bare, mode="eval").body
         leaves: list[_Leaf] = []
-        value, degree = _evaluate(tree, leaves)
+        value, degree = _evaluate(tree, leaves, figures)
     except (SyntaxError, ValueError, DivisionByZero, InvalidOperation, ZeroDivisionError) as error:
         raise UserError(f"{text!r} is no computation of + - * / over figures ({error})") from error
     operands = tuple(leaf.number for leaf in leaves if not leaf.is_constant)
@@ -57,33 +61,34 @@ class _Leaf:
 _Value = tuple[Decimal, int | None]
 
 
-def _evaluate(node: ast.expr, leaves: list[_Leaf], *, may_be_constant: bool = False) -> _Value:
-    """Return value and degree; whole numbers up to 100 beside * or / and bare 1 are constants of the computation."""
+def _evaluate(node: ast.expr, leaves: list[_Leaf], figures: frozenset[Decimal], *, is_factor: bool = False) -> _Value:
+    """Return value and degree; a whole number up to 100 beside * or /, a 0, a 1 and a year are constants."""
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
         number = Decimal(str(node.value))
-        is_constant = (may_be_constant and number == int(number) and number <= 100) or number == 1
+        may_be = number <= 1 or 1900 <= number <= 2099 or (is_factor and number <= 100)
+        is_constant = isinstance(node.value, int) and may_be and number not in figures
         leaves.append(_Leaf(number, is_constant))
         return number, 0 if is_constant else 1
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
-        value, degree = _evaluate(node.operand, leaves, may_be_constant=may_be_constant)
+        value, degree = _evaluate(node.operand, leaves, figures, is_factor=is_factor)
         return (-value if isinstance(node.op, ast.USub) else value), degree
     if isinstance(node, ast.BinOp):
-        return _binary(node, leaves)
+        return _binary(node, leaves, figures)
     raise ValueError(f"{type(node).__name__} is not allowed")
 
 
-def _binary(node: ast.BinOp, leaves: list[_Leaf]) -> _Value:
-    is_scaling = isinstance(node.op, ast.Mult | ast.Div)
-    left, degree = _evaluate(node.left, leaves, may_be_constant=is_scaling and isinstance(node.op, ast.Mult))
-    right, other = _evaluate(node.right, leaves, may_be_constant=is_scaling)
-    joint = None if degree is None or other is None else degree
+def _binary(node: ast.BinOp, leaves: list[_Leaf], figures: frozenset[Decimal]) -> _Value:
+    left, degree = _evaluate(node.left, leaves, figures, is_factor=isinstance(node.op, ast.Mult))
+    right, other = _evaluate(node.right, leaves, figures, is_factor=isinstance(node.op, ast.Mult | ast.Div))
     if isinstance(node.op, ast.Add | ast.Sub):
         value = left + right if isinstance(node.op, ast.Add) else left - right
-        return value, degree if degree == other else None
+        is_zero = (degree == 0 and not left) or (other == 0 and not right)
+        return value, max(degree or 0, other or 0) if is_zero else degree if degree == other else None
+    known = degree is not None and other is not None
     if isinstance(node.op, ast.Mult):
-        return left * right, None if joint is None or other is None else joint + other
+        return left * right, (degree or 0) + (other or 0) if known else None
     if isinstance(node.op, ast.Div):
-        return left / right, None if joint is None or other is None else joint - other
+        return left / right, (degree or 0) - (other or 0) if known else None
     raise ValueError(f"{type(node.op).__name__} is not allowed")
 
 

@@ -15,7 +15,7 @@ Fault = tuple[str, str]
 _NEGATIVE = re.compile(
     r"\b(?:tax benefits?|loss|losses|deficit|used|outflows?|paid|payments?|repurchase\w*|repay\w*|decreas\w*|declin\w*"
     r"|fell|expenses?|costs?|provision|charges?|less|impairments?|depreciation|amortization|purchases?d?"
-    r"|issuances?|allowance|withheld|distributions?|dividends?|below|negative|reduc\w+|settle\w*|investments?)\b"
+    r"|issuances?|allowance|withheld|distributions?|dividends?|below|negative|reduc\w+|settle\w*|investments?|vested|forfeited|exercised|cancell?ed|redeemed|expired)\b"
     r"|亏损|损失|支出|支付|流出|减少|下降|费用|成本|为负|亏|偿还|购建|计提",
     re.IGNORECASE,
 )
@@ -55,6 +55,8 @@ class Claim:
     """Token of sentence or question -> weight."""
     own_words: dict[str, float]
     """Those of the sentence alone."""
+    is_listed: bool = False
+    """One of several figures of a sentence without words of its own."""
 
     @property
     def tolerance(self) -> Decimal:

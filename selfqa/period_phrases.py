@@ -123,6 +123,8 @@ def english_periods(text: str) -> list[When]:
             continue
         month, day, year = _date_parts(match, kind)
         if year:
+            if pending is not None and is_joined:  # "at June 30 and December 31, 2019"
+                found.append(When(year, months, *pending, quarter, *match.span()))
             pending = None
             length = months
             found.append(When(year, length, month, day, quarter, *match.span()))
