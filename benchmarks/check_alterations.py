@@ -144,7 +144,7 @@ def _sign(pair: TruePair, ground: Ground, rng: random.Random) -> Altered | None:
     assert number
     is_negative = bool(re.search(r"[-−(]", pair.amount[: number.start()]))
     if is_negative:
-        text = re.sub(r"income tax|net of tax", "", pair.metric.lower())
+        text = re.sub(r"income tax|net of tax", "", (pair.metric or pair.question).lower())
         is_said = bool(_MEANS_MINUS.search(text)) and not _MEANS_PLUS.search(text)  # "cash used was $5" for (5)
         return _in_answer(pair, "sign", re.sub(r"[-−()]", "", pair.amount), is_also_true=is_said)
     if pair.language == "en" and pair.amount.startswith("$") and rng.random() < 0.5:
@@ -158,7 +158,7 @@ def _unit(pair: TruePair, ground: Ground, rng: random.Random) -> Altered | None:
     if "%" in amount:
         options = [amount.replace("%", " percentage points" if pair.language == "en" else "个百分点")]
         options.append("$" + amount.replace("%", " million") if pair.language == "en" else amount.replace("%", "万元"))
-        if not pair.operation and pair.truths[0].unit == "percent":
+        if pair.operation != "growth":
             options = options[1:]  # "2.1 percentage points" may say what "2.1 %" means
     elif "$" in amount:
         number = amount.replace("$", "")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.check_alterations import Altered
 from benchmarks.check_truths import Ground, TruePair, Truth, Unit
@@ -31,6 +31,8 @@ class Context:
     page: str
     """As HTML."""
     ground: Ground
+    year: int
+    """The latest year of the table's head: what a filing's cover page says."""
     pairs: tuple[TruePair, ...]
     table: tuple[tuple[str, ...], ...]
 
@@ -44,7 +46,7 @@ def contexts_of(path: Path) -> Iterator[Context]:
         pairs = tuple(pair for question in row["questions"] if (pair := _pair(question, number)))
         truths = [_truth(cell) for cells in table for cell in cells[1:] if _number(cell) is not None]
         if pairs:
-            yield Context(number, _page(row), Ground(truths, ""), pairs, table)
+            yield Context(number, _page(row), Ground(truths, ""), max(_head_years(table), default=0), pairs, table)
 
 
 def period_altered(pair: TruePair, context: Context) -> Altered | None:
@@ -53,8 +55,7 @@ def period_altered(pair: TruePair, context: Context) -> Altered | None:
     if not years:
         return None
     rng = pair.rng("period")
-    heads = sorted({year for cells in context.table[:4] for cell in cells[1:] for year in _YEAR.findall(cell)})
-    others = [year for year in heads if year not in years]
+    others = [year for year in map(str, _head_years(context.table)) if year not in years]
     if len(set(years)) == 1:
         by = int(rng.choice(others)) - int(years[0]) if others else rng.choice((-1, 1))
     else:
@@ -63,9 +64,22 @@ def period_altered(pair: TruePair, context: Context) -> Altered | None:
     return Altered("period", "question and answer", question, pair.answer, _is_true_then(pair, context, years, by))
 
 
+def _head_years(table: tuple[tuple[str, ...], ...]) -> list[int]:
+    return sorted({int(year) for cells in table[:4] for cell in cells[1:] for year in _YEAR.findall(cell)})
+
+
+def is_shown_negative(pair: TruePair, context: Context) -> bool:
+    """Does the table show the pair's figure in parentheses, though the answer says it without?"""
+    number = re.escape(re.findall(r"\d[\d,]*(?:\.\d+)?", pair.amount)[0])
+    return any(re.fullmatch(rf"\$?\s?\(\$?\s?{number}\s?\)?%?", cell) for cells in context.table for cell in cells)
+
+
 def _is_true_then(pair: TruePair, context: Context, years: list[str], by: int) -> bool:
     """Is the answer right of the shifted years as well, by the table's own cells?"""
     moved: list[str] = []
+    amount = re.findall(r"\d[\d,]*(?:\.\d+)?", pair.amount)[0]
+    if not pair.derivation and len(re.findall(rf"(?<![\d,.]){re.escape(amount)}(?![\d,]*\d)", context.page)) > 1:
+        return True  # the context says this number twice, perhaps of two periods: not certain to be false
     operands = re.findall(r"\d[\d,]*(?:\.\d+)?", pair.derivation) or re.findall(r"\d[\d,]*(?:\.\d+)?", pair.amount)
     for operand in operands:
         cell = _beside(operand, context.table, by)
@@ -128,9 +142,17 @@ def _pair(question: dict[str, Any], number: int) -> TruePair | None:
         periods=tuple(dict.fromkeys(_YEAR.findall(question["question"]))),
         amount=amounts[0],
         truths=(Truth(metric="", period="", value=value, unit=unit),),
-        operation="growth" if is_computed and unit == "percent" else "difference" if is_computed else "",
+        operation="growth"
+        if re.match(r"\(.*-.*\)\s*/", question["derivation"])
+        else "difference"
+        if is_computed
+        else "",
         derivation=question["derivation"] if is_computed else "",
     )
+
+
+def _operation(derivation: str) -> Literal["growth", "difference"]:
+    return "growth" if re.match(r"\(.*-.*\)\s*/", derivation) else "difference"
 
 
 def _amounts(question: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ import argparse
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def _tried_ixbrl(data: Path) -> Iterator[Trial]:
 def _tried_tatqa(data: Path) -> Iterator[Trial]:
     for context in check_tatqa.contexts_of(data / "evaluation" / "tatqa_dev.json.gz"):
         source = read_html(context.page)
-        filing = Filing("", "", "en", 0, 12)
+        filing = Filing("", "", "en", context.year, 12)
         book = book_of(source, filing)
         for pair in context.pairs:
 
@@ -100,7 +100,9 @@ def _tried_tatqa(data: Path) -> Iterator[Trial]:
                 fault = claim_fault(question, answer, book, filing, text)  # noqa: B023 - called before the next one
                 return fault[0] if fault else ""
 
-            yield from _trials([pair], context.ground, check)
+            for trial in _trials([pair], context.ground, check):
+                is_so_shown = trial.kind == "sign" and check_tatqa.is_shown_negative(pair, context)
+                yield replace(trial, is_left_out=trial.is_left_out or is_so_shown)
             moved = check_tatqa.period_altered(pair, context)
             if moved is not None:
                 yield _trial(pair, moved, check)

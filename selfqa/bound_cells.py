@@ -230,6 +230,8 @@ def _cell_fact(
             power = text.share_power
         elif _COUNT.search(words) and power:
             others = (figure.value,)
+        elif text.share_power:
+            others = (figure.value.scaleb(text.share_power),)
     elif _COUNT.search(words) and power and not near.power:
         others = (figure.value,)  # "$" before a price of one option among amounts in thousands
     yield _made(figure, cell, power, unit, currency, periods, line, others, things)

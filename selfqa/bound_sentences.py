@@ -51,6 +51,8 @@ def _sentence(
     amounts = [figure for figure in find_figures(text) if not (figure.is_date or figure.is_label)]
     if not amounts:
         return said or before
+    # a filing that tells a figure without a period tells it of its own
+    assumed = (When(filing.fiscal_year),) if filing.fiscal_year else ()
     words = tokens(without_figures(text), filing.language)
     lines.append(Words((words,), frozenset(), 0))
     aligned = aligned_periods(text, amounts, said, filing.language)
@@ -59,7 +61,7 @@ def _sentence(
             value=figure.value,
             unit=figure.unit,
             currency=figure.currency,
-            periods=tuple(periods or said or before),
+            periods=tuple(periods or said or before) or assumed,
             line=len(lines) - 1,
             start=sentence.start + figure.start,
             end=sentence.start + figure.end,

@@ -52,7 +52,7 @@ def claim_fault(question: str, answer: str, book: FactBook, filing: Filing, expr
     asked = narrow(question).strip().rsplit("\n\n", 1)[-1]
     claims = claims_of(asked, narrow(answer), filing)
     for claim in claims:
-        if _is_small_count(claim) and not expression:
+        if _is_small_count(claim) and not expression and not _is_counted(claim):
             continue
         fault = _expression_fault(claim, expression, book) if expression else _fault(claim, book)
         if fault:
@@ -117,6 +117,10 @@ def _is_small_count(claim: Claim) -> bool:
     return figure.unit == "plain" and abs(figure.value) < 100 and figure.value == int(figure.value)
 
 
+def _is_counted(claim: Claim) -> bool:
+    return bool(re.search(r"\b(?:how many|number of)\b|多少[家个名人件项次]|数量", claim.question, re.IGNORECASE))
+
+
 # ---------------------------------------------------------------------------------------------- a figure as it stands
 
 
@@ -169,10 +173,19 @@ def _binding_fault(claim: Claim, found: Sequence[BoundFact], book: FactBook) -> 
     in_sign = [fact for fact in in_unit if is_sign(claim, fact)]
     if not in_sign:
         return "wrong-sign", f"{shown!r}: the document has this number with the other sign"
-    in_period = [fact for fact in in_sign if is_period(claim.whens, fact, book)]
+    in_period = [fact for fact in _candidates(claim, in_sign, book) if is_period(claim.whens, fact, book)]
     if not in_period:
         return "wrong-period", f"{shown!r}: the document has this number for another period"
     return _words_fault(claim, in_period, book)
+
+
+def _candidates(claim: Claim, facts: Sequence[BoundFact], book: FactBook) -> list[BoundFact]:
+    """Leave out facts without a period where a dated one has as fitting words."""
+    with_period = [fact for fact in facts if fact.periods]
+    if not with_period or len(with_period) == len(facts) or not claim.whens:
+        return list(facts)
+    best = max(book.score(claim.words, fact.line) for fact in with_period)
+    return [fact for fact in facts if fact.periods or book.score(claim.words, fact.line) > best + MARGIN]
 
 
 def _size_fault(claim: Claim, book: FactBook) -> Fault:
@@ -186,8 +199,6 @@ def _size_fault(claim: Claim, book: FactBook) -> Fault:
 
 def _words_fault(claim: Claim, found: Sequence[BoundFact], book: FactBook) -> Fault | None:
     """Is another figure of the same period plainly the one that the words mean?"""
-    if claim.is_listed:
-        return None  # "34% and 11%" for two customers: the question's words are of both
     for words in (claim.words, claim.own_words):
         if words and _is_other(words, found, claim, book):
             return "wrong-metric", f"{claim.figure.text!r}: the document has it for another metric than this one"
@@ -196,6 +207,7 @@ def _words_fault(claim: Claim, found: Sequence[BoundFact], book: FactBook) -> Fa
 
 def _is_other(words: dict[str, float], found: Sequence[BoundFact], claim: Claim, book: FactBook) -> bool:
     scores = book.scores(words)
+    margin = 0.4 if claim.is_listed else MARGIN  # "34% and 11%" for two customers: the question's words are of both
     own = max(scores.get(fact.line, 0.0) for fact in found)
     if own < FLOOR and words is claim.words:
         return True
@@ -204,7 +216,7 @@ def _is_other(words: dict[str, float], found: Sequence[BoundFact], claim: Claim,
     lines = {fact.line for fact in found}
     labels = {book.lines[line].own[0] for line in lines}  # the same label in another table is no other metric
     for line, score in scores.items():
-        if score < own + MARGIN or line in lines or not book.lines[line].table or book.lines[line].own[0] in labels:
+        if score < own + margin or line in lines or not book.lines[line].table or book.lines[line].own[0] in labels:
             continue
         rivals = [fact for fact in book.of_line[line] if is_unit(claim, fact, book) and not fact.moved]
         if any(fact.periods and is_period(claim.whens, fact, book) for fact in rivals):

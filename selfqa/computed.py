@@ -9,7 +9,7 @@ from itertools import product
 from finlm.figures import Unit
 from selfqa.binding import BoundFact, FactBook
 from selfqa.expressions import Expression
-from selfqa.matching import THINGS, Claim, Fault, half_digit, is_period, is_said_negative
+from selfqa.matching import THINGS, Claim, Fault, dated, half_digit, is_period, is_said_negative
 from selfqa.period_phrases import When
 
 MOST = 24
@@ -163,7 +163,7 @@ def _is_direction(claim: Claim, value: Decimal) -> bool:
 
 def expression_fault(claim: Claim, expression: Expression, book: FactBook) -> Fault | None:
     """Check a listed computation: its result is the claim's figure, its operands are facts of the periods asked for."""
-    operands = [list(book.written(number)) for number in expression.operands]
+    operands = [dated(book.written(number)) for number in expression.operands]
     for number, facts in zip(expression.operands, operands, strict=True):
         if not facts:
             return "wrong-operand", f"{number} is no figure of the document"
@@ -200,7 +200,8 @@ def _results(expression: Expression, scale: Decimal, units: set[Unit]) -> Iterat
     if expression.degree != 0:
         if expression.has_percent or "percent" in units:
             yield expression.result, "percent"
-            yield expression.result, "points"
+            if expression.is_difference:
+                yield expression.result, "points"
         yield expression.result * scale, "amount"
 
 

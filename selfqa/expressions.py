@@ -15,8 +15,8 @@ class Expression:
     """A listed computation.
 
     Example:
-        Expression(operands=(Decimal("44.1"), Decimal("56.7")), percents=(False, False), result=Decimal("-12.6"),
-                   degree=1)
+        Expression(operands=(Decimal("44.1"), Decimal("56.7")), result=Decimal("-12.6"),
+                   degree=1, has_percent=False, is_difference=True)
     """
 
     operands: tuple[Decimal, ...]
@@ -25,6 +25,8 @@ class Expression:
     degree: int | None
     """1 for a sum or difference of figures (it has their unit), 0 for a ratio, None for anything else."""
     has_percent: bool
+    is_difference: bool
+    """It takes figures from each other."""
 
 
 def parse_expression(text: str, figures: frozenset[Decimal] = frozenset()) -> Expression:
@@ -41,6 +43,7 @@ def parse_expression(text: str, figures: frozenset[Decimal] = frozenset()) -> Ex
     plain = re.sub(r"(?<=[\d.])\s*[xX]\s*(?=[\d.])", "*", plain.replace("]", ")")).split("=")[0]
     has_percent = "%" in plain
     plain = re.sub(r"(?<=[-+])(\s*)\(\s*([$\d,.]+)\s*\)", r"\1(-\2)", plain)  # "3 + (13)", as a table writes -13
+    plain = re.sub(r"\d{1,3}(?:,\d{3})+(?![\d.])", lambda found: found[0] + ".0", plain)  # "1,975" is no year
     bare = re.sub(r"[$€£¥,%]|million|billion|thousand|[万亿]?元", "", plain).strip()
     try:
         tree = ast.parse(bare, mode="eval").body
@@ -49,7 +52,7 @@ def parse_expression(text: str, figures: frozenset[Decimal] = frozenset()) -> Ex
     except (SyntaxError, ValueError, DivisionByZero, InvalidOperation, ZeroDivisionError) as error:
         raise UserError(f"{text!r} is no computation of + - * / over figures ({error})") from error
     operands = tuple(leaf.number for leaf in leaves if not leaf.is_constant)
-    return Expression(operands, value, degree, has_percent)
+    return Expression(operands, value, degree, has_percent, "-" in bare.lstrip("-"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """When a figure that an answer claims is a fact's: same unit, sign and period."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -113,6 +113,11 @@ def is_said_negative(claim: Claim) -> bool:
     )
     text = _MOVES.sub(" ", text)
     return bool(_NEGATIVE.search(text)) and not _POSITIVE.search(text)
+
+
+def dated(facts: Sequence[BoundFact]) -> list[BoundFact]:
+    """Return the facts that say a period, or all where none does: one without a period proves nothing beside them."""
+    return [fact for fact in facts if fact.periods] or list(facts)
 
 
 def is_period(whens: Iterable[When], fact: BoundFact, book: FactBook) -> bool:
