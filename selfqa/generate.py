@@ -35,8 +35,9 @@ from selfqa.extractive import extract
 from selfqa.filters import fault_of
 from selfqa.modelled import Asker, ask_and_answer
 from selfqa.pairs import Pair
-from selfqa.reading import Unread, corpus_files, read_file
+from selfqa.reading import corpus_files, read_file
 from selfqa.selection import choose, unique
+from selfqa.unread import UNREAD_RULES, Unread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,8 @@ class Settings:
     """Settings of Self-QA."""
 
     corpus: str
-    """Folder of filings, any depth: .html, .htm, .xhtml, .pdf, .txt, .md, .jsonl with a "text" a line."""
+    """Folder of filings, any depth: .html, .pdf, .docx, .xlsx, .csv, .txt, .md; rows of texts or triples: .jsonl,
+    .json, .parquet."""
     output: str = "{runs}/selfqa"
     """Folder to write into."""
     runs: str = config.default_runs()
@@ -106,7 +108,7 @@ def main(settings: Settings) -> None:
     """Read, ask and answer, prune, balance, write."""
     console = Console(stderr=True)
     corpus = Path(settings.corpus)
-    files = corpus_files(corpus)
+    files, unknown = corpus_files(corpus)
     if settings.backend == "openai":
         from selfqa.endpoint import key_for  # the client takes a second to import, and most runs need none
 
@@ -118,6 +120,9 @@ def main(settings: Settings) -> None:
         )
         return
     made = output.Made()
+    for item in unknown:
+        made.remove(item.rule, item.reason, item.path)
+    made.counts["files"] = made.counts["files_unread"] = len(unknown)
     with Progress(console=console, transient=True) as progress:
         documents = read_all(files, corpus, made, progress)
         if not documents:
@@ -316,7 +321,7 @@ def report(console: Console, folder: Path, summary: dict[str, object], made: out
         table.add_row(document.source, document.entity or "not found", str(counts[document.id]))
     console.print(table)
     for removal in made.removals:
-        if removal.rule in {"empty-file", "not-text", "pdf-locked", "pdf-damaged", "no-text", "bad-json"}:
+        if removal.rule in UNREAD_RULES:
             console.print(f"not read ({removal.rule}): {removal.reason}", style="yellow")
     console.print(
         f"{summary['kept']} questions kept of {summary['questions']}, {summary['records']} records; "
