@@ -84,6 +84,8 @@ class Source:
     """`dei:` facts of an inline-XBRL cover page: name -> text."""
     pages: tuple[int, ...] = ()
     """Where each page begins, if the format has pages."""
+    is_row: bool = False
+    """Is it one of many documents of a file?"""
 
     def page_of(self, at: int) -> int:
         """Return the page that character `at` stands on, from 1; 0 where the format has no pages."""

@@ -1,96 +1,89 @@
-"""A folder of filings, any depth: which files are read, how, and what is said about those that cannot be.
-
-HTML and inline XBRL, PDF, Word, spreadsheets, plain text, Markdown, rows of texts, knowledge graphs. One bad file is
-reported and the rest goes on.
-"""
+"""One file to its documents, or to why there are none: no fault of a file ends the run."""
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from finlm.errors import MissingInput, UserError
 from selfqa.blocks import Source
 from selfqa.formats.encodings import decode
+from selfqa.formats.kinds import Kind, kind_of, unpacked_bytes
 from selfqa.markup import read_html
 from selfqa.plain import read_markdown, read_text
 from selfqa.unread import Unread, Unreadable
 
-READERS = {
-    ".html": "html",
-    ".htm": "html",
-    ".xhtml": "html",
-    ".txt": "text",
-    ".text": "text",
-    ".md": "markdown",
-    ".markdown": "markdown",
-    ".pdf": "pdf",
-    ".docx": "docx",
-    ".xlsx": "xlsx",
-    ".xlsm": "xlsx",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "rows",
-    ".json": "rows",
-    ".parquet": "rows",
-}
-"""Suffix -> kind."""
 MIN_CHARACTERS = 40
 """A file with less text than this is empty for our purpose."""
+MAX_MEGABYTES = 100.0
+"""A file larger than this, as it lies or unpacked, is left out."""
 
 
-def corpus_files(corpus: Path) -> tuple[list[Path], list[Unread]]:
-    """Return the files below `corpus` that can be read, sorted by path, and those of an unknown kind.
+def read_file(path: Path, corpus: Path, max_megabytes: float = MAX_MEGABYTES) -> Iterator[Source | Unread]:
+    """Yield the document of a file, each row's document of a file of rows, or why there is none.
 
-    Files and folders whose name begins with a dot are passed over, and what Office locks a file with (`~$`).
+    Args:
+        path: A file of a known kind (`selfqa.corpus`).
+        corpus: The folder that its name is told from.
+        max_megabytes: Largest file, as it lies or unpacked.
+    """
+    name = path.relative_to(corpus).as_posix()
+    try:
+        raw = bytes_of(path, max_megabytes)
+    except Unreadable as fault:
+        yield unread(fault, name)
+        return
+    digest = hashlib.sha256(raw).hexdigest()
+    for position, found in enumerate(parse(path, raw)):
+        yield named(found, name, position, digest) if isinstance(found, Source) else unread(found, name)
+
+
+def unread(fault: Unreadable, name: str) -> Unread:
+    """Say which file it is that cannot be read."""
+    return Unread(name, fault.rule, f"{name} {fault.reason}")
+
+
+def named(source: Source, name: str, position: int, digest: str) -> Source:
+    """Put the file's name and hash to what was read from it; rows are told apart by their number."""
+    return replace(source, path=f"{name}#{position + 1}" if source.is_row else name, sha256=digest)
+
+
+def bytes_of(path: Path, max_megabytes: float) -> bytes:
+    """Return a file's content.
 
     Raises:
-        MissingInput: There is no such folder.
-        UserError: It holds no file of a known kind.
+        Unreadable: It cannot be opened, is empty or too large, as it lies or unpacked.
     """
-    if not corpus.exists():
-        raise MissingInput(f"--corpus {corpus}: no such folder; name the folder that your filings lie in.")
-    if corpus.is_file():
-        raise UserError(f"--corpus {corpus} is a file; name the folder that it lies in.")
-    known: list[Path] = []
-    unread: list[Unread] = []
-    for path in sorted(corpus.rglob("*")):
-        name = path.relative_to(corpus).as_posix()
-        if not path.is_file() or any(part.startswith((".", "~$")) for part in path.relative_to(corpus).parts):
-            continue
-        if path.suffix.lower() in READERS:
-            known.append(path)
-        else:
-            unread.append(Unread(name, "unknown-kind", f"{name} is of no known kind; known are {', '.join(READERS)}"))
-    if not known:
-        raise UserError(f"--corpus {corpus} holds no filing: none of its files ends in {', '.join(READERS)}.")
-    return known, unread
-
-
-def read_file(path: Path, corpus: Path) -> Iterator[Source | Unread]:
-    """Yield the document of a file, each row's document of a file of rows, or why there is none."""
-    name = path.relative_to(corpus).as_posix()
-    raw = path.read_bytes()
-    digest = hashlib.sha256(raw).hexdigest()
+    limit = f"the limit (max_file_megabytes) is {max_megabytes:g}"
     try:
-        for position, found in enumerate(_read(path, raw), start=1):
-            label = f"{name}#{position}" if READERS[path.suffix.lower()] == "rows" else name
-            if isinstance(found, Unreadable):
-                yield Unread(name, found.rule, f"{name} {found.reason}")
-            elif len(found.text.strip()) < MIN_CHARACTERS:
-                length = len(found.text.strip())
-                yield Unread(name, "no-text", f"{name} holds {length} characters of text; a scan needs OCR")
-            else:
-                yield replace(found, path=label, sha256=digest)
-    except Unreadable as fault:
-        yield Unread(name, fault.rule, f"{name} {fault.reason}")
-
-
-def _read(path: Path, raw: bytes) -> Iterator[Source | Unreadable]:
-    """Yield what the reader of the file's kind makes of it."""
+        size = path.stat().st_size
+        if size > max_megabytes * 1e6:
+            raise Unreadable("too-large", f"has {size / 1e6:.0f} MB, {limit}")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise Unreadable("no-permission", f"cannot be opened ({error.strerror})") from error
     if not raw.strip():
         raise Unreadable("empty-file", f"is empty ({len(raw)} bytes)")
-    kind = READERS[path.suffix.lower()]
+    unpacked = unpacked_bytes(raw)
+    if unpacked > max_megabytes * 1e6:
+        raise Unreadable("too-large", f"has {size / 1e6:.1f} MB and unpacks to {unpacked / 1e6:.0f} MB, {limit}")
+    return raw
+
+
+def parse(path: Path, raw: bytes) -> Iterator[Source | Unreadable]:
+    """Yield what the reader of the file's kind makes of it; whatever a library trips over is a fault of the file."""
+    try:
+        for found in _read(path, raw, kind_of(path, raw)):
+            if isinstance(found, Source) and len(found.text.strip()) < MIN_CHARACTERS:
+                yield Unreadable("no-text", f"holds {len(found.text.strip())} characters of text; a scan needs OCR")
+            else:
+                yield found
+    except Unreadable as fault:
+        yield fault
+    except Exception as error:  # a library trips over a damaged file in its own way
+        yield Unreadable("file-damaged", f"cannot be read ({type(error).__name__}: {error})")
+
+
+def _read(path: Path, raw: bytes, kind: Kind) -> Iterator[Source | Unreadable]:
     if kind == "pdf":
         from selfqa.formats.pdf import read_pdf  # each library takes a while to import, and few folders need all
 
@@ -111,7 +104,7 @@ def _read(path: Path, raw: bytes) -> Iterator[Source | Unreadable]:
         yield _read_encoded(raw, kind)
 
 
-def _read_encoded(raw: bytes, kind: str) -> Source:
+def _read_encoded(raw: bytes, kind: Kind) -> Source:
     text = decode(raw)
     if text is None:
         raise Unreadable("not-text", "is neither UTF-8 nor GB18030; convert it to UTF-8")

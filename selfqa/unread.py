@@ -4,15 +4,20 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 UnreadRule = Literal[
-    "bad-json",
     "bad-row",
+    "broken-link",
     "empty-file",
     "file-damaged",
     "file-locked",
+    "link-loop",
+    "no-permission",
     "no-text",
     "not-text",
     "pages-without-text",
+    "reader-died",
+    "too-large",
     "unknown-kind",
+    "wrong-kind",
 ]
 UNREAD_RULES: frozenset[str] = frozenset(get_args(UnreadRule))
 

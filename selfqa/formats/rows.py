@@ -1,6 +1,7 @@
 """Rows of .jsonl, .json and .parquet: a text a row is a document a row; triples make one document of all of them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from finlm import row_files
@@ -28,7 +29,7 @@ def read_rows(path: Path) -> Iterator[Source | Unreadable]:
                 reason = found.reason.removeprefix(f"{path}:")
                 yield Unreadable("bad-row", f"row {reason}")
             elif isinstance(found.record, str):
-                yield read_text(found.record)
+                yield replace(read_text(found.record), is_row=True)
             else:
                 assert isinstance(found.record, Triple)
                 triples.append(found.record)
