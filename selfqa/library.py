@@ -7,13 +7,14 @@ import hashlib
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import TypeVar
 
 from finlm.errors import UserError
 from selfqa import reading
@@ -21,6 +22,7 @@ from selfqa.blocks import Source
 from selfqa.parse_cache import ParseCache
 from selfqa.unread import Unread, Unreadable
 
+T = TypeVar("T")
 FEW_BYTES = 2_000_000
 """So little is read by this process: to start others takes longer."""
 
@@ -57,7 +59,7 @@ class Place:
 def read_all(files: Sequence[Path], shelf: Shelf, processes: int) -> Iterator[list[Place | Unread]]:
     """Yield what each file gave, in the order of the files.
 
-    A process that dies (killed for its memory, a crash inside a library) costs the file that it read, no other.
+    A process that dies (killed for its memory, crashed inside a library) costs the file that it read, no other.
 
     Args:
         files: Files of a known kind.
@@ -69,6 +71,14 @@ def read_all(files: Sequence[Path], shelf: Shelf, processes: int) -> Iterator[li
     if workers < 2 or sum(_size(path) for path in files) < FEW_BYTES:
         yield from map(read, files)
         return
+    for path, found in zip(files, side_by_side(read, files, workers), strict=True):
+        name = path.relative_to(shelf.corpus).as_posix()
+        reason = f"{name} ended the process that read it, by its memory or a crash; leave it out or split it"
+        yield [Unread(name, "reader-died", reason)] if found is None else found
+
+
+def side_by_side(read: Callable[[Path], T], files: Sequence[Path], workers: int) -> Iterator[T | None]:
+    """Yield what `read` makes of each file, in their order; None for a file that ends the process that reads it."""
     done, is_careful = 0, False
     while done < len(files):
         try:
@@ -77,12 +87,8 @@ def read_all(files: Sequence[Path], shelf: Shelf, processes: int) -> Iterator[li
                     yield found
                     done += 1
         except BrokenProcessPool:
-            if is_careful:  # it read one by one, so this is the file
-                name = files[done].relative_to(shelf.corpus).as_posix()
-                reason = (
-                    f"{name} ended the process that read it, by its memory or a crash; leave the file out or split it"
-                )
-                yield [Unread(name, "reader-died", reason)]
+            if is_careful:  # one by one: this is the file
+                yield None
                 done += 1
             is_careful = not is_careful
 
