@@ -1,12 +1,16 @@
 """Files as they come: locked, scanned, mislabelled, bombs. Each is named with its rule, none ends the run."""
 
 import io
+import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import docx
 import openpyxl
@@ -16,6 +20,7 @@ from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 
 from finlm.errors import MissingInput, UserError
+from finlm.runs import fingerprint
 from selfqa.blocks import Source
 from selfqa.corpus import corpus_files
 from selfqa.formats.encodings import decode
@@ -327,6 +332,7 @@ def test_what_may_not_be_opened_is_named(folder: Path) -> None:
     try:
         known, unread = corpus_files(folder)
         found = [item for path in known for item in read_file(path, folder)]
+        hashed = fingerprint(folder)  # as a run does with its input
     finally:
         if is_root:
             os.seteuid(0)
@@ -337,6 +343,7 @@ def test_what_may_not_be_opened_is_named(folder: Path) -> None:
     assert isinstance(secret, Unread)
     assert (secret.path, secret.rule) == ("secret.txt", "no-permission")
     assert "Permission denied" in secret.reason
+    assert is_root is (hashed != fingerprint(folder))  # root reads what was closed
 
 
 def test_a_folder_without_filings_says_what_it_holds(folder: Path) -> None:
@@ -347,3 +354,56 @@ def test_a_folder_without_filings_says_what_it_holds(folder: Path) -> None:
         corpus_files(folder)
     with pytest.raises(UserError, match="is a file; name the folder"):
         corpus_files(folder / "slides.pptx")
+
+
+# ---------------------------------------------------------------------------------------------- a whole run
+
+
+def test_a_run_over_bad_files_names_each_and_goes_on(folder: Path, generate: Any, tmp_path: Path) -> None:
+    """What may not be opened included, also by the hash of the run's input."""
+    (folder / "alder.pdf").write_bytes(pages("Alder Foods, Inc.", "", LINE))
+    (folder / "photo.html").write_bytes(PNG)
+    (folder / "bomb.docx").write_bytes(packed({"word/document.xml": bytes(101_000_000)}))
+    (folder / "loop").symlink_to(folder)
+    (folder / "slides.pptx").write_bytes(b"x")
+    out = tmp_path / "out"
+    done = generate("--corpus", str(folder), "--output", str(out), "--cache", str(tmp_path / "parsed"))
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (out / "rejected.jsonl").read_text(encoding="utf-8").splitlines()]
+    named = {row["text"]: row["rule"] for row in rows}
+    expected = {
+        "alder.pdf": "pages-without-text",
+        "photo.html": "wrong-kind",
+        "bomb.docx": "too-large",
+        "loop": "link-loop",
+        "slides.pptx": "unknown-kind",
+    }
+    assert expected.items() <= named.items()
+    for name in expected:
+        assert name in done.stderr
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["files"], summary["files_unread"], summary["documents"]) == (5, 4, 1)
+
+
+def test_a_full_disk_ends_a_run_in_one_sentence_and_the_next_goes_on(folder: Path, root: Path, tmp_path: Path) -> None:
+    (folder / "alder.txt").write_text("Alder Foods, Inc.\n\n" + ENGLISH * 3000, encoding="utf-8")
+    (folder / "birch.txt").write_text("Birch Corp.\n\n" + ENGLISH, encoding="utf-8")
+    command = [sys.executable, str(root / "selfqa" / "generate.py"), "--corpus", str(folder), "--runs", str(tmp_path)]
+    limit = "import resource, signal, sys, os; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); os.execv(sys.argv[2], sys.argv[2:])"
+
+    def run(megabytes: float) -> subprocess.CompletedProcess[str]:
+        limited = [sys.executable, "-c", limit, str(int(megabytes * 1e6)), *command]
+        return subprocess.run(limited, capture_output=True, text=True, timeout=300, check=False)
+
+    for megabytes in (0.005, 0.1):  # no room for what was parsed; none for the documents
+        done = run(megabytes)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.count("error:") == 1
+        assert "Traceback" not in done.stderr
+        left = [path.name for path in (tmp_path / "selfqa").iterdir() if path.is_file()]
+        assert not {"documents.jsonl", "instructions.jsonl", "rejected.jsonl"} & set(left)
+        assert not [name for name in left if name.endswith(".tmp")]
+    assert run(1000).returncode == 0
+    rows = (tmp_path / "selfqa" / "documents.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(row)["source"] for row in rows] == ["alder.txt", "birch.txt"]
