@@ -51,8 +51,8 @@ _BASE = "|".join(
         """rely depend expect believe use sell design develop compete face operate own lease provide offer manage
         enter maintain make take continue record recognize estimate evaluate invest buy purchase work need plan intend
         generate experience hold incur market distribute manufacture seek strive include support require engage conduct
-        build create deliver conclude assess monitor review test focus aim pay employ perform serve apply consider determine
-        measure classify utilize adjust report issue fail account allocate calculate capitalize combine defer describe
+        build create deliver conclude assess monitor review test focus aim pay employ perform serve apply consider
+        determine measure classify utilize adjust report issue fail account allocate calculate capitalize combine defer describe
         disclose elect establish extend fund grant grow hedge help identify issue join know launch leverage license look
         mitigate obtain overestimate underestimate partner participate pursue receive reflect regard remain repurchase
         retain return run see settle ship specialize spend strengthen target test think track train transfer treat try
