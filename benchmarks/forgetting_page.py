@@ -44,8 +44,8 @@ def markdown(description: dict[str, Any], figures: dict[str, Any], *, curves: st
     lines = [
         "# Forgetting, with and without text beside the instructions",
         "",
-        "SmolLM2-135M, LoRA, rows of 2,048 tokens packed by best fit. Held-out loss before and after, nats per token "
-        "of text or of an answer; the same held-out samples in all arms.",
+        "SmolLM2-135M, all weights, rows of 2,048 tokens packed by best fit. Held-out loss before and after, nats per "
+        "token of text or of an answer; the same held-out samples in all arms.",
         "",
         f"| held out | before | {' | '.join(names)} |",
         "|" + "---|" * (2 + len(names)),

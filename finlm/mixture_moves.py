@@ -85,7 +85,8 @@ def moved(
         passes: How often each stream was gone through.
         moves: Step, tolerance and bounds.
     """
-    found, reasons = dict.fromkeys(shares, 0.0), {}
+    found: dict[str, float] = dict.fromkeys(shares, 0.0)
+    reasons: dict[str, str] = {}
     for names in _moving_together(shares, moves.among):
         total = sum(first[name] for name in names)
         active = {name: shares[name] for name in names}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from finlm.records import Document, Provenance
 from selfqa.blocks import Source
 from selfqa.entities import Filing
+from selfqa.library import Place, Shelf, load
 from selfqa.output import Made, conversations_of
 from selfqa.pairs import Pair
 from selfqa.plan import Plan
@@ -17,9 +18,15 @@ from selfqa.zones import zones_of
 class Read:
     """A document with what its questions must name."""
 
-    source: Source
+    shelf: Shelf
+    place: Place
     filing: Filing
     record: Document
+
+    @property
+    def source(self) -> Source:
+        """Its blocks, loaded anew: those of all documents would not fit into memory."""
+        return load(self.shelf, self.place)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 from lxml import etree
 
 from selfqa.blocks import Block, BlockKind, Cell, Row, Source, Tag
+from selfqa.unread import Unreadable
 
 HIDDEN = {"head", "script", "style", "ix:header", "ix:hidden", "noscript", "template"}
 HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6", "h"}
@@ -41,12 +42,12 @@ def read_html(markup: str) -> Source:
     """Read a page; `path` and `sha256` are the caller's to fill.
 
     Raises:
-        ValueError: There is no element in it.
+        Unreadable: There is no element in it.
     """
     parser = etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
     root = etree.fromstring(markup.encode("utf-8"), parser)
     if root is None:
-        raise ValueError("the page has no element")
+        raise Unreadable("no-text", "has no element of HTML")
     contexts, units = _contexts(root), _units(root)
     walker = _Walker(contexts, units)
     walker.walk(root)

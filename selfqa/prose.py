@@ -48,16 +48,17 @@ _TURNED = {"are": "is", "have": "has", "were": "was", "do": "does", "go": "goes"
 _BASE = "|".join(
     re.findall(
         r"\w+",
-        """rely depend expect believe use sell design develop compete face operate own lease provide offer manage
-        enter maintain make take continue record recognize estimate evaluate invest buy purchase work need plan intend
-        generate experience hold incur market distribute manufacture seek strive include support require engage conduct
-        build create deliver conclude assess monitor review test focus aim pay employ perform serve apply consider
-        determine measure classify utilize adjust report issue fail account allocate calculate capitalize combine defer describe
-        disclose elect establish extend fund grant grow hedge help identify issue join know launch leverage license look
-        mitigate obtain overestimate underestimate partner participate pursue receive reflect regard remain repurchase
-        retain return run see settle ship specialize spend strengthen target test think track train transfer treat try
-        understand update value view wish lose breach acquire introduce encounter undertake become fall find get give go
-        keep lead leave meet bring begin choose carry comply deploy employ enable enjoy ensure anticipate assume""",
+        """rely depend expect believe use sell design develop compete face operate own lease provide offer
+        manage enter maintain make take continue record recognize estimate evaluate invest buy purchase work
+        need plan intend generate experience hold incur market distribute manufacture seek strive include
+        support require engage conduct build create deliver conclude assess monitor review test focus aim
+        pay employ perform serve apply consider determine measure classify utilize adjust report issue fail
+        account allocate calculate capitalize combine defer describe disclose elect establish extend fund
+        grant grow hedge help identify join know launch leverage license look mitigate obtain overestimate
+        underestimate partner participate pursue receive reflect regard remain repurchase retain return run
+        see settle ship specialize spend strengthen target think track train transfer treat try understand
+        update value view wish lose breach acquire introduce encounter undertake become fall find get give
+        go keep lead leave meet bring begin choose carry comply deploy enable enjoy ensure anticipate assume""",
     )
 )
 _ADVERBS = r"(?:(?:also|often|now|still|never|always|then|further|not only|\w+ly) )*"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from ixbrlparse import IXBRL
 
+from selfqa.formats.encodings import decode
 from selfqa.markup import read_html
 from selfqa.plain import read_markdown, read_text
-from selfqa.reading import decode
 
 FILING = """# Northwind Bancorp
 
@@ -83,6 +83,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         '{"text": "' + "Bramble Corp. Annual report 2024. " * 5 + '"}\nnot json\n', encoding="utf-8"
     )
     (folder / "notes.docx").write_bytes(b"PK")
+    (folder / "old.doc").write_bytes(b"\xd0\xcf\x11\xe0")
     return folder
 
 
@@ -94,16 +95,17 @@ def test_bad_files_are_reported_and_the_rest_goes_on(mixed: Path, generate: Any,
         json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     rules = {row["text"]: row["rule"] for row in removals if not row["text"].startswith(" ")}
-    assert rules["locked.pdf"] == "pdf-locked"
-    assert rules["broken.pdf"] == "pdf-damaged"
+    assert rules["locked.pdf"] == "file-locked"
+    assert rules["broken.pdf"] == rules["notes.docx"] == "file-damaged"
+    assert rules["old.doc"] == "unknown-kind"
     assert rules["latin.txt"] == "not-text"
     assert rules["empty.html"] == rules["blank.txt"] == "empty-file"
-    assert rules["rows.jsonl"] == "bad-json"
-    for name in ("locked.pdf", "broken.pdf", "latin.txt", "empty.html", "blank.txt"):
+    assert rules["rows.jsonl"] == "bad-row"
+    for name in ("locked.pdf", "broken.pdf", "latin.txt", "empty.html", "blank.txt", "notes.docx", "old.doc"):
         assert name in done.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
-    assert summary["files"] == 9
-    assert summary["files_unread"] == 5
+    assert summary["files"] == 11
+    assert summary["files_unread"] == 7
     assert summary["documents"] == 4
     answers = {
         json.loads(line)["messages"][-1]["content"]

@@ -1,0 +1,206 @@
+"""How much of what is false Self-QA's checker rejects, and how much of what is true it accepts.
+
+    python benchmarks/selfqa_check.py
+
+makes true pairs from an inline-XBRL filing (read by ixbrlparse), alters each in turn, and asks the checker about all of
+them. An altered pair that is true as well is counted and left out.
+"""
+
+import os
+import sys
+
+if not __package__:
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import argparse
+import subprocess
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks import check_ixbrl
+from benchmarks.check_alterations import KINDS, altered
+from benchmarks.check_truths import Ground, TruePair, share_interval
+from finlm.runs import write_json, write_text
+from selfqa.blocks import Source
+from selfqa.entities import Filing, read_filing
+from selfqa.filters import fault_of
+from selfqa.pairs import Pair
+from selfqa.reading import read_file
+
+IXBRL = "aapl-10-q-2025-08-01.html"
+Check = Callable[[str, str], str]
+"""Question and answer -> the rule that they break, empty if none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A pair, true or altered, and what the checker said."""
+
+    source: str
+    language: str
+    kind: str
+    """`untouched`, or what was altered."""
+    where: str
+    rule: str
+    """The rule that the checker names, empty where it accepts."""
+    is_left_out: bool
+    question: str
+    answer: str
+
+
+def main() -> None:
+    """Make pairs, alter them, check, count, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    shared = Path(os.environ.get("FINLM_SHARED_DATA", "../shared/data"))
+    parser.add_argument("--data", type=Path, default=shared, help="folder of the real data")
+    parser.add_argument("--out", type=Path, help="the .json to write; a .md of the same name stands beside it")
+    parser.add_argument("--failures", type=Path, help="also write the pairs that the checker judged wrongly")
+    given = parser.parse_args()
+    trials = list(tried(given.data))
+    figures = figures_of(trials)
+    run = description()
+    print(page(figures, run))
+    if given.failures:
+        write_text(given.failures, "\n".join(failures(trials)) + "\n")
+    if given.out:
+        write_json(given.out, {"figures": figures, "runs": [run]})
+        write_text(given.out.with_suffix(".md"), page(figures, run))
+
+
+def tried(data: Path) -> Iterator[Trial]:
+    """Check every true pair and every altered copy."""
+    path = data / "filings" / "en" / IXBRL
+    ground = check_ixbrl.ground_of(path)
+    yield from _trials(list(check_ixbrl.pairs_of(ground, IXBRL)), ground, checker_of(path))
+
+
+def _trials(pairs: Sequence[TruePair], ground: Ground, check: Check) -> Iterator[Trial]:
+    for pair in pairs:
+        rule = check(pair.question, pair.answer)
+        yield Trial(pair.source, pair.language, "untouched", "", rule, False, pair.question, pair.answer)
+        for copy in altered(pair, ground):
+            rule = check(copy.question, copy.answer)
+            left_out = copy.is_also_true
+            where = copy.where
+            yield Trial(pair.source, pair.language, copy.kind, where, rule, left_out, copy.question, copy.answer)
+
+
+def checker_of(path: Path) -> Check:
+    """Read a filing and return its checker."""
+    (source,) = read_file(path, path.parent)
+    assert isinstance(source, Source)
+    filing = read_filing(source)
+
+    def check(question: str, answer: str) -> str:
+        return rule_of(question, answer, source, filing)
+
+    return check
+
+
+def rule_of(question: str, answer: str, source: Source, filing: Filing) -> str:
+    """Return the rule that a pair about a filing breaks, with the whole filing as its evidence."""
+    pair = Pair(
+        question=question,
+        answer=answer,
+        kind="figure",
+        start=0,
+        end=len(source.text),
+        rule="answer",
+        topic="",
+        place="",
+    )
+    fault = fault_of(pair, filing, source.text, limit_length=False)
+    return fault[0] if fault else ""
+
+
+def share(trials: Sequence[Trial], *, rejected: bool) -> dict[str, Any]:
+    """Return the share of trials rejected (or accepted), with its interval and count."""
+    counted = [trial for trial in trials if not trial.is_left_out]
+    hits = sum(bool(trial.rule) == rejected for trial in counted)
+    low, high = share_interval(hits, len(counted))
+    left_out = len(trials) - len(counted)
+    return {"share": hits / max(1, len(counted)), "low": low, "high": high, "n": len(counted), "left_out": left_out}
+
+
+def figures_of(trials: Sequence[Trial]) -> dict[str, Any]:
+    """Return shares over all trials, by language, by source and by where the alteration stands."""
+    by_kind: dict[str, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        by_kind[trial.kind].append(trial)
+    figures: dict[str, Any] = {
+        "recall": {kind: share(by_kind[kind], rejected=True)["share"] for kind in KINDS if by_kind[kind]},
+        "accepted": share(by_kind["untouched"], rejected=False)["share"],
+        "all": _table(trials),
+    }
+    for name in ("language", "source", "where"):
+        groups = sorted({getattr(trial, name) for trial in trials} - {""})
+        figures[f"by_{name}"] = {
+            group: _table([trial for trial in trials if getattr(trial, name) == group]) for group in groups
+        }
+    return figures
+
+
+def _table(trials: Sequence[Trial]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for kind in ("untouched", *KINDS):
+        its = [trial for trial in trials if trial.kind == kind]
+        if its:
+            found[kind] = share(its, rejected=kind != "untouched")
+    return found
+
+
+def page(figures: dict[str, Any], run: dict[str, Any]) -> str:
+    """Return the figures as Markdown."""
+    left_out = sum(row["left_out"] for row in figures["all"].values())
+    lines = [
+        "# What Self-QA's checker accepts and rejects",
+        "",
+        f"`{run['command']}`, commit {run['commit']}, {run['hardware']}; "
+        + ", ".join(f"{name} {number}" for name, number in run["versions"].items())
+        + f". Shares with Wilson's 95 % interval; {left_out} altered pairs are true as well and are left out.",
+        "",
+    ]
+    lines += ["| | " + " | ".join(("untouched, accepted", *(f"{kind}, rejected" for kind in KINDS))) + " |"]
+    lines.append("|---|" + "---|" * (len(KINDS) + 1))
+    tables = {"all": figures["all"]} | {
+        f"{name}: {group}": table
+        for name in ("language", "source", "where")
+        for group, table in figures[f"by_{name}"].items()
+    }
+    for name, table in tables.items():
+        cells = [_cell(table.get(kind)) for kind in ("untouched", *KINDS)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    return f"{row['share']:.1%} [{row['low']:.1%}, {row['high']:.1%}] of {row['n']}"
+
+
+def failures(trials: Sequence[Trial]) -> Iterator[str]:
+    """Yield a line for every pair that was judged wrongly."""
+    for trial in trials:
+        if not trial.is_left_out and bool(trial.rule) != (trial.kind != "untouched"):
+            yield f"{trial.source}\t{trial.kind}\t{trial.rule or 'accepted'}\t{trial.question}\t{trial.answer}"
+
+
+def description() -> dict[str, Any]:
+    """Return what was run."""
+    root = Path(__file__).parent.parent
+    git = ("git", "-C", str(root), "describe", "--always", "--dirty")
+    return {
+        "command": "python benchmarks/selfqa_check.py " + " ".join(sys.argv[1:]),
+        "commit": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),
+        "hardware": "2 cores",
+        "versions": {name: version(name) for name in ("ixbrlparse", "lxml")},
+    }
+
+
+if __name__ == "__main__":
+    main()
