@@ -101,19 +101,21 @@ def go_on_from(trained: Any, folder: str | Path) -> None:
         MissingInput: There is no reward model.
         UserError: Its adapter has other weights than this one, or its head another width.
     """
-    head, weight = scorer.load_head(folder, width=trained.config.hidden_size), _trained_head(trained)
+    head = scorer.load_head(folder, width=trained.config.hidden_size)
+    raw = head.weight * scorer.load_description(folder).std
     if isinstance(trained, PeftModel):
+        # PEFT takes an adapter's weights and those of modules that it saves together, or not at all
+        weights = load_peft_weights(str(scorer.reward_folder(folder)), device="cpu")
+        weights[f"base_model.model.{readings.HEAD}.weight"] = raw
         try:
-            found = set_peft_model_state_dict(
-                trained, load_peft_weights(str(scorer.reward_folder(folder)), device="cpu")
-            )
+            found = set_peft_model_state_dict(trained, weights)
         except RuntimeError as error:
             raise _another_adapter(folder, " ".join(str(error).split())[:200]) from error
         missing = [name for name in found.missing_keys if "lora_" in name and ".default." in name]
         if found.unexpected_keys or missing:
             counts = f"{len(missing)} weights are missing there and {len(found.unexpected_keys)} unknown here"
             raise _another_adapter(folder, counts)
-    weight.copy_(head.weight * scorer.load_description(folder).std)
+    _trained_head(trained).copy_(raw)
 
 
 def _another_adapter(folder: str | Path, reason: str) -> UserError:

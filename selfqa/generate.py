@@ -15,7 +15,7 @@ if not __package__:  # run as a file: import from this checkout, not from this f
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,19 +26,18 @@ from rich.table import Table
 from finlm import config, runs
 from finlm.duplicates import near_duplicates
 from finlm.errors import UserError
-from finlm.records import Document, Provenance
 from selfqa import library, output
 from selfqa.background import Background, backgrounds
-from selfqa.blocks import Source
 from selfqa.corpus import corpus_files
 from selfqa.entities import Filing, borrowed_name, read_filing
 from selfqa.extractive import extract
 from selfqa.filters import fault_of
+from selfqa.keeping import Keeping, Read, keep
 from selfqa.library import Place, Shelf, load
 from selfqa.modelled import Asker, ask_and_answer
 from selfqa.pairs import Pair
+from selfqa.plan import TYPES, make_plan
 from selfqa.reading import MAX_MEGABYTES
-from selfqa.selection import choose, unique
 from selfqa.unread import UNREAD_RULES, Unread
 
 
@@ -75,8 +74,17 @@ class Settings:
     """For one call."""
     deadline_seconds: float = 600.0
     """How long a call is tried again before the run stops, to be resumed by the same command."""
-    max_pairs: int = 60
-    """Most questions kept per document, spread over kinds, metrics and tables."""
+    max_pairs: int = 400
+    """Most questions kept per document, spread over metrics and tables."""
+    types: dict[str, float] = field(default_factory=lambda: dict(TYPES))
+    """Share of each type: fact, figure, change, cause, definition, comparison, list, risk, summary, yes-no,
+    unanswerable. A type not named is not asked."""
+    difficulties: dict[str, float] = field(default_factory=dict)
+    """Share of easy, medium and hard questions; without them as the material gives."""
+    sections: dict[str, float] = field(default_factory=dict)
+    """Share of business, risk, discussion, statements, notes and other; without them as the material gives."""
+    template_share: float = 0.3
+    """Most of a document's questions that one template may make."""
     forms: tuple[Literal["closed-book", "open-book"], ...] = ("closed-book", "open-book")
     """Which records a question becomes: the bare question, or a passage before it."""
     passage_characters: int = 450
@@ -93,6 +101,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.max_pairs < 1:
             raise UserError(f"max_pairs is {self.max_pairs}; it must be 1 or more.")
+        make_plan(self.types, self.difficulties, self.sections, self.template_share)
         if self.passage_characters < 100:
             raise UserError(f"passage_characters is {self.passage_characters}; a passage needs 100 or more.")
         if not self.forms:
@@ -104,21 +113,6 @@ class Settings:
             raise UserError(f"{told}; the first must be above 0, the second 0 or more.")
         if self.parallel < 1 or self.questions < 1:
             raise UserError(f"parallel is {self.parallel} and questions {self.questions}; both must be 1 or more.")
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """A document with what its questions must name."""
-
-    shelf: Shelf
-    place: Place
-    filing: Filing
-    record: Document
-
-    @property
-    def source(self) -> Source:
-        """Its blocks, loaded anew: those of all documents would not fit into memory."""
-        return load(self.shelf, self.place)
 
 
 def main(settings: Settings) -> None:
@@ -155,7 +149,7 @@ def main(settings: Settings) -> None:
             raise UserError(f"--corpus {corpus}: none of its {len(files)} files gave any text; see {_reasons(made)}")
         passages = cut_all(documents, settings, made)
         asked = ask_all(documents, passages, settings, run, made, progress)
-    keep(asked, settings, made)
+    keep(asked, keeping(settings), made)
     summary = output.write(run.folder, made)
     run.finish(**summary)
     report(console, run.folder, summary, made)
@@ -233,7 +227,7 @@ def ask_all(
     pieces = list(zip(documents, passages, strict=True))
     if settings.backend == "extractive":
         for read, kept in progress.track(pieces, description="asking"):
-            asked += [(read, pair) for pair in extracted(read, kept, settings, made)]
+            asked += [(read, pair) for pair in extracted(read, kept, others_than(read, documents), settings, made)]
         return asked
     from selfqa.endpoint import Endpoint, Sampling
 
@@ -281,9 +275,20 @@ def answered(
     return sound
 
 
-def extracted(read: Read, passages: Sequence[Background], settings: Settings, made: output.Made) -> list[Pair]:
+def others_than(read: Read, documents: Sequence[Read]) -> list[str]:
+    """Return the other companies of the document's language, sorted."""
+    mine = read.filing
+    names = {
+        other.filing.short for other in documents if other.filing.language == mine.language and other.filing.company
+    }
+    return sorted(name for name in names - {mine.short, ""})
+
+
+def extracted(
+    read: Read, passages: Sequence[Background], others: Sequence[str], settings: Settings, made: output.Made
+) -> list[Pair]:
     """Return a document's pairs that break no rule."""
-    pairs, dropped = extract(read.source, read.filing, passages, settings.passage_characters)
+    pairs, dropped = extract(read.source, read.filing, passages, settings.passage_characters, others)
     for drop in dropped:
         made.remove(drop.rule, drop.reason, drop.text)
     sound = []
@@ -297,38 +302,14 @@ def extracted(read: Read, passages: Sequence[Background], settings: Settings, ma
     return sound
 
 
-def keep(asked: Sequence[tuple[Read, Pair]], settings: Settings, made: output.Made) -> None:
-    """Fold equal questions, leave out contradicted ones, hold each document to its quota."""
-    agreed, contradicted = unique(asked)
-    for group in contradicted:
-        for _, pair in group:
-            made.remove("contradiction", "documents answer this question differently", f"{pair.question} {pair.answer}")
-    by_document: dict[str, list[Pair]] = {}
-    others: dict[int, tuple[Provenance, ...]] = {}
-    owners: dict[str, Read] = {}
-    maker = f"model:{settings.model}" if settings.backend == "openai" else "rule:{rule}"
-    for group in agreed:
-        (read, pair), *rest = group
-        by_document.setdefault(read.record.id, []).append(pair)
-        owners[read.record.id] = read
-        others[id(pair)] = tuple(
-            Provenance(
-                maker=maker.replace("{rule}", same.rule), document_id=other.record.id, start=same.start, end=same.end
-            )
-            for other, same in rest
-        )
-        for _, same in rest:
-            made.remove("duplicate-question", "folded into the first of its kind", f"{same.question} {same.answer}")
-    for identity, pairs in by_document.items():
-        read = owners[identity]
-        chosen = choose(pairs, settings.max_pairs)
-        for pair in chosen.left:
-            made.remove("over-quota", f"more than {settings.max_pairs} questions", f"{pair.question} {pair.answer}")
-        for pair in chosen.kept:
-            made.counts["kept"] += 1
-            made.conversations += output.conversations_of(
-                pair, read.record, read.filing, maker.replace("{rule}", pair.rule), others[id(pair)], settings.forms
-            )
+def keeping(settings: Settings) -> Keeping:
+    """What the settings say of how much is kept."""
+    return Keeping(
+        settings.max_pairs,
+        make_plan(settings.types, settings.difficulties, settings.sections, settings.template_share),
+        settings.forms,
+        lambda pair: f"model:{settings.model}" if settings.backend == "openai" else f"rule:{pair.rule}",
+    )
 
 
 def _reasons(made: output.Made) -> str:
