@@ -3,7 +3,8 @@
     policy       float32 weights, a copy of the fine-tuned model
     critic       float32 weights, a copy of the reward model: its adapter merged once, in float32
     reference    the fine-tuned model, frozen, in its own dtype
-    reward       the same frozen model with the reward adapter on: three bodies for four roles
+    reward       the same frozen model with the reward adapter on: three bodies for four roles; a fourth body, frozen
+                 too, where the reward model is a whole one
     sampled      the policy in the frozen model's dtype, whole on every process, from which it answers
 
 Policy and critic compute in the frozen model's dtype and keep their weights, gradients and Adam's moments in float32,
@@ -55,7 +56,7 @@ class FullRoles:
 
     Args:
         base: The fine-tuned model; it becomes the frozen one.
-        reward: Folder of the reward model.
+        reward: Folder of the reward model, an adapter on that base or a whole model.
         more_rewards: Folders of further reward models on that base.
         sharder: What cuts policy and critic; None leaves both whole.
         gradient_checkpointing: Recompute activations in the backward pass.
@@ -95,18 +96,20 @@ class FullRoles:
         self._dtype, self._sharder = base.dtype, sharder
         self._checkpoints = gradient_checkpointing
         # one after the other: whole in float32 each takes 25.6 GB with the 6B, until it is cut
-        self._critic, critic = self._trainable(merged(base, reward), has_head=False)
+        self._critic, critic = self._trainable(reward_weights(base, reward), has_head=False)
         self._policy, policy = self._trainable(copy.deepcopy(base).float(), has_head=True)
         self._trained: dict[str, dict[str, nn.Parameter]] = {"policy": policy, "critic": critic}
         tied = "model.embed_tokens.weight" if base.config.tie_word_embeddings else "lm_head.weight"
         self._head_VD = policy[tied]
         self.sampled = self._policy if sharder is None else copy.deepcopy(base).requires_grad_(False).eval()
-        self._frozen = PeftModel(base, scorer.lora_of(reward), adapter_name=reward_adapter(0))
-        for member, folder in enumerate(more_rewards, 1):
-            self._frozen.add_adapter(reward_adapter(member), scorer.lora_of(folder))
-        self._frozen.requires_grad_(False).eval()
-        for member, folder in enumerate((reward, *more_rewards)):
-            scorer.load_adapter_weights(self._frozen, folder, reward_adapter(member))
+        self._frozen: PeftModel | LlamaForCausalLM = base
+        self._judge: PeftModel | LlamaForCausalLM
+        if scorer.is_whole(reward):
+            self._judge = scorer.load_body(reward, dtype=self._dtype, device=self.device)
+        else:
+            self._judge = self._frozen = with_adapters(base, (reward, *more_rewards))
+        for body in (self._frozen, self._judge):
+            body.requires_grad_(False).eval()
         self._switch = AdapterSwitch(self._frozen)
         self._frozen_head_VD = likelihood.output_head(base)
         self._role: Role = "policy"
@@ -134,7 +137,8 @@ class FullRoles:
         """The model of the role that is on."""
         if self._is_sampling:
             return self.sampled
-        return {"policy": self._policy, "critic": self._critic}.get(self._role, self._frozen)
+        bodies = {"policy": self._policy, "critic": self._critic, "reward": self._judge, "reference": self._frozen}
+        return bodies[self._role]
 
     @property
     def head_VD(self) -> Tensor:
@@ -206,14 +210,28 @@ class FullRoles:
         tokenizer.save_pretrained(folder)
 
 
-def merged(base: LlamaForCausalLM, reward: str | Path) -> LlamaForCausalLM:
-    """Return a float32 copy of the base with the reward adapter merged into it, W + scaling B A.
+def with_adapters(base: LlamaForCausalLM, rewards: Sequence[str | Path]) -> PeftModel:
+    """Return the base with the adapters of reward models on it.
+
+    Raises:
+        UserError: One does not fit.
+    """
+    adapted = PeftModel(base, scorer.lora_of(rewards[0]), adapter_name=reward_adapter(0))
+    for member, folder in enumerate(rewards[1:], 1):
+        adapted.add_adapter(reward_adapter(member), scorer.lora_of(folder))
+    for member, folder in enumerate(rewards):
+        scorer.load_adapter_weights(adapted, folder, reward_adapter(member))
+    return adapted
+
+
+def reward_weights(base: LlamaForCausalLM, reward: str | Path) -> LlamaForCausalLM:
+    """Return the reward model's weights in float32: its own, or W + scaling B A of the base and the adapter.
 
     Raises:
         UserError: The adapter does not fit.
     """
-    adapted = PeftModel(copy.deepcopy(base).float(), scorer.lora_of(reward), adapter_name="reward")
-    scorer.load_adapter_weights(adapted, reward, "reward")
-    whole_model: Any = adapted.merge_and_unload(adapter_names=["reward"])
+    if scorer.is_whole(reward):
+        return scorer.load_body(reward, dtype=torch.float32, device=base.device)
+    whole_model: Any = with_adapters(copy.deepcopy(base).float(), [reward]).merge_and_unload()
     model: LlamaForCausalLM = whole_model
     return model

@@ -36,13 +36,21 @@ class Judges:
 
     @classmethod
     def load(
-        cls, folders: Sequence[str | Path], tokenizer: PreTrainedTokenizerBase, device: torch.device, *, reduce: str
+        cls,
+        folders: Sequence[str | Path],
+        tokenizer: PreTrainedTokenizerBase,
+        device: torch.device,
+        *,
+        width: int,
+        reduce: str,
     ) -> "Judges":
-        """Load the heads of reward models whose adapters are on the roles' base.
+        """Load the heads of reward models, whose adapters are on the roles' base (`width`: numbers in its states).
 
         Raises:
-            UserError: One was trained with another tokenizer, or some learned from cut answers and others did not.
+            UserError: One was trained with another tokenizer or reads states of another width, a whole model is among
+                several, or some learned from cut answers and others did not.
         """
+        ensemble.check_together(folders)
         for folder in folders:
             scorer.check_same_tokenizer(folder, tokenizer)
         from_cut = {folder: scorer.load_description(folder).learned_from_cut for folder in folders}
@@ -53,7 +61,7 @@ class Judges:
                 f"The reward model in {with_cut} learned from answers that were cut off and the one in {without} did "
                 "not, so they read such an answer in different ways; train all of reward_models on the same pairs."
             )
-        heads = tuple(scorer.load_head(folder).to(device).requires_grad_(False) for folder in folders)
+        heads = tuple(scorer.load_head(folder, width=width).to(device).requires_grad_(False) for folder in folders)
         return cls(heads, reduce, None if from_cut[folders[0]] else tokenizer.eos_token_id)
 
     def scores(self, roles: Layout, batch: rollout.MicroBatch) -> tuple[Tensor, Tensor | None]:

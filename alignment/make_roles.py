@@ -1,5 +1,6 @@
 """The four roles in the layout that the settings name, cut as accelerate's configuration says."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,13 @@ def roles_of(
         raise UserError(
             "layout is 'adapters', but there is no peft_config for the policy; give one, or set it to full."
         )
+    if scorer.is_whole(reward):
+        # as a whole model it is a second base; the critic is an adapter like the policy's, and zero at the start
+        judge = scorer.load_body(reward, dtype=model.dtype, device=model.device)
+        roles = Roles(model, policy=lora, critic=copy.deepcopy(lora), reward=lora, judge=judge)
+        if args.gradient_checkpointing:
+            roles.checkpoint_gradients()
+        return roles
     critic = scorer.lora_of(reward)
     further = [scorer.lora_of(folder) for folder in more]
     roles = Roles(model, policy=lora, critic=critic, reward=critic, more_rewards=further)

@@ -5,7 +5,8 @@ import. What differs, on purpose: the score lies on the end token; `max_grad_nor
 tokens of the whole step; advantages are whitened over all processes; the run resumes.
 
 The roles live on one base: `model` is the frozen base, `reward_model` the folder of a reward adapter trained on it; the
-reference is the base without adapters and the critic begins as a copy of the reward model.
+reference is the base without adapters and the critic begins as a copy of the reward model. A reward model that is a
+whole model of its own lies beside the base, and the critic is an adapter on it.
 """
 
 import random
@@ -101,11 +102,12 @@ class PPOTrainer:
         self.device = self.accelerator.device
         self.folder, self.base = Path(args.output_dir), model.name_or_path
         rewards = [reward_model] if isinstance(reward_model, str | Path) else list(reward_model)
-        self.judges = Judges.load(rewards, processing_class, self.device, reduce=args.reward_reduce)
+        width = model.config.hidden_size
+        self.judges = Judges.load(rewards, processing_class, self.device, width=width, reduce=args.reward_reduce)
 
         self.roles = roles_of(model.to(self.device), rewards, peft_config, args, self.accelerator)
         self.reward_head = self.judges.heads[0]
-        self.critic_head = scorer.load_head(rewards[0]).to(self.device)
+        self.critic_head = scorer.load_head(rewards[0], width=width).to(self.device)
         pad = processing_class.pad_token_id
         self.sampler = Sampler(self.roles.sampled, processing_class, args)
         self.reader = Reader(self.roles, args, critic_head=self.critic_head, judges=self.judges, pad=pad)

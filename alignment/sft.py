@@ -23,12 +23,12 @@ from typing import Any, Literal
 import torch
 from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments, set_seed
 
-from alignment import sft_tuning as tuning
+from alignment import sft_tuning
 from alignment.processes import Processes
 from alignment.sft_plan import Plan
 from alignment.sft_trainer import BEST, HeldOutSettings, PackedTrainer, answer_loss, best_of
 from alignment.stopping import EXIT_CODE, StopsBehindStep, StopSignal
-from finlm import config, jsonl, model, runs, streams, trainers
+from finlm import config, jsonl, model, runs, streams, trainers, tuning
 from finlm.mixture_moves import MixtureMoves
 from finlm.progress import console
 from finlm.samples import Sample
@@ -129,8 +129,7 @@ class SFTSettings:
     def __post_init__(self) -> None:
         if self.batch_size % self.micro_batch:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batch {self.micro_batch}.")
-        if self.optimizer == "adamw_8bit" and self.tune != "full":
-            raise ValueError("optimizer adamw_8bit is for tune: full; an adapter's moments are small: take adamw.")
+        tuning.check_fits(self)
         streams.check_shares(self.by_stream, self.files)
 
     @property
@@ -209,7 +208,7 @@ def main(settings: SFTSettings) -> None:
         best = best_of(trainer.history)
         exported = best if settings.export == "best" and best is not None else trainer.history[-1]
         kept = out / BEST
-        tuning.export(trainer.model, weights, base, out, of=kept if exported is best and kept.is_dir() else None)
+        sft_tuning.export(trainer.model, weights, base, out, of=kept if exported is best and kept.is_dir() else None)
         write_sft_page(out, out / PAGE)  # before the end: a finished run writes nothing more
         drawn = plan.totals()
         run.finish(
@@ -268,7 +267,7 @@ def make_trainer(
 
     Args:
         settings: What learns and how.
-        causal: The model, in the dtype that `alignment.sft_tuning.kept_in` tells; it is changed.
+        causal: The model, in the dtype that `finlm.tuning.kept_in` tells; it is changed.
         plan: What each step learns from.
         held_out: Held-out samples by stream.
         kind: The trainer's class.
@@ -292,7 +291,7 @@ def make_trainer(
         settings=settings.held_out,
         folder=Path(settings.output),
         autocast=tuning.autocast(settings, causal.device),
-        model=tuning.learning(settings, causal),
+        model=sft_tuning.learning(settings, causal),
         args=arguments,
         callbacks=list(callbacks),
     )

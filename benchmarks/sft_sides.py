@@ -15,13 +15,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.training_args import OptimizerNames
 
-from alignment import sft_tuning
 from alignment.sft import SFTSettings, make_trainer
 from alignment.sft_plan import Plan
 from alignment.sft_trainer import PackedTrainer
 from benchmarks import six_billion
 from benchmarks.trained_sides import PROCESSES, Counter, Run, Timer, common, counted, fields
-from finlm import fused_layers, unpadded
+from finlm import fused_layers, tuning, unpadded
 from finlm.batches import IGNORE, packed
 from finlm.samples import Row, Sample
 from finlm.sft_records import MIXTURE, Mixed
@@ -60,7 +59,7 @@ def as_sample(document: Document, number: int) -> Sample:
 
 def make_model(config: LlamaConfig, settings: SFTSettings) -> LlamaForCausalLM:
     """Return the model with random weights as `load_causal` gives one that was stored."""
-    base = six_billion.random_model(config).to(sft_tuning.kept_in(settings, six_billion.device()))
+    base = six_billion.random_model(config).to(tuning.kept_in(settings, six_billion.device()))
     made: LlamaForCausalLM = fused_layers.install(unpadded.install(base.requires_grad_(True)))
     return made
 
@@ -84,7 +83,7 @@ def ours(given: argparse.Namespace, found: list[Document]) -> Run:
         learning_rate=LEARNING_RATE[given.tune],
         trainer={name: shared[name] for name in ("report_to", "disable_tqdm")} | {"gradient_checkpointing": False},
     )
-    sft_tuning.require(settings.optimizer, PROCESSES)
+    tuning.require(settings.optimizer, PROCESSES)
     streams = {"text-general": [as_sample(document, number) for number, document in enumerate(found)]}
     trainer = make_trainer(
         settings,

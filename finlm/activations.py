@@ -21,14 +21,16 @@ def token_bytes(config: LlamaConfig, dtype: torch.dtype) -> int:
     return int(config.num_hidden_layers * width * dtype.itemsize)
 
 
-def fit(model: LlamaForCausalLM, tokens: int) -> bool:
+def fit(model: LlamaForCausalLM, tokens: int, *, dtype: torch.dtype | None = None, to_come: int = 0) -> bool:
     """Return True if the activations of a pass fit beside the model, on a GPU with room to spare; a CPU is not asked.
 
     Args:
         model: The model, where it is.
         tokens: The most tokens of a pass.
+        dtype: What is computed in; None: the model's own.
+        to_come: Bytes that gradients and moments of a model whose weights all learn will take.
     """
     if model.device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(model.device)
-    return tokens * token_bytes(model.config, model.dtype) * SPARE <= free
+    return tokens * token_bytes(model.config, dtype or model.dtype) * SPARE <= free - to_come

@@ -5,7 +5,8 @@ policy finds answers that only one of them likes. Their minimum does not pay for
 tells of them (Coste et al. 2023, arXiv 2310.02743; Eisenstein et al. 2023, arXiv 2312.09244).
 
 Each member is a reward model's folder (finlm/scorer.py), or a folder of such folders; scores are in each member's own
-exported units. Members with the same adapter, k heads on one adapter, share its pass through the base.
+exported units. Members with the same adapter, k heads on one adapter, share its pass through the base. A reward model
+whose weights all learned is a base of its own, and stands alone.
 """
 
 import json
@@ -17,7 +18,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from finlm import chat_format, fused_lora, runs, scorer
 from finlm.adapters import AdapterSwitch
@@ -52,7 +53,7 @@ def members_of(names: str | Path | Sequence[str | Path]) -> list[Path]:
 
     Raises:
         MissingInput: There is no reward model under a name.
-        UserError: There is no name, or one reward model twice.
+        UserError: There is no name, one reward model twice, or a whole model among several.
     """
     found: list[Path] = []
     for name in [names] if isinstance(names, str | Path) else names:
@@ -65,7 +66,22 @@ def members_of(names: str | Path | Sequence[str | Path]) -> list[Path]:
     for place, path in zip(places, found, strict=True):
         if places.count(place) > 1:
             raise UserError(f"The reward model {path} is named twice; with itself it always agrees.")
+    check_together(found)
     return found
+
+
+def check_together(folders: Sequence[str | Path]) -> None:
+    """Check that reward models can share a base.
+
+    Raises:
+        UserError: One of several is a whole model.
+    """
+    for folder in folders:
+        if len(folders) > 1 and scorer.is_whole(folder):
+            raise UserError(
+                f"The reward model in {folder} is a whole model, which shares its weights with no other; an ensemble "
+                "is of adapters on one base: train its members with tune: lora, or name this one alone."
+            )
 
 
 def _is_reward_model(folder: Path) -> bool:
@@ -110,7 +126,7 @@ def _adapter_id(folder: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One reward model of an ensemble.
+    """One reward model of an ensemble; a whole model has no adapter.
 
     Example:
         Member(folder=Path("runs/reward/model"), adapter="reward_0", head=Head(576), closes_cut=False)
@@ -121,6 +137,11 @@ class Member:
     head: Head
     closes_cut: bool
     """True if it reads a cut answer with an end token behind it."""
+
+
+def _member(folder: Path, adapter: str, model: LlamaForCausalLM | PeftModel, device: torch.device) -> Member:
+    head = scorer.load_head(folder, width=model.config.hidden_size).to(device)
+    return Member(folder, adapter, head, closes_cut=not scorer.load_description(folder).learned_from_cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,24 +165,28 @@ class Ensemble:
     """Reward models ready to score answers; one alone is an ensemble too. Any thread may ask; one is served at a time.
 
     Args:
-        model: The base with all adapters.
+        model: The base with all adapters, or the one whole model.
         members: The reward models.
         tokenizer: Their tokenizer.
 
     Attributes:
         members: The reward models, in the order they were named in.
         tokenizer: Their tokenizer.
-        base: The folder of the base.
+        base: The folder of the base; of a whole model its own.
     """
 
     def __init__(
-        self, model: PeftModel, members: Sequence[Member], tokenizer: PreTrainedTokenizerBase, base: Path
+        self,
+        model: LlamaForCausalLM | PeftModel,
+        members: Sequence[Member],
+        tokenizer: PreTrainedTokenizerBase,
+        base: Path,
     ) -> None:
         self.members = tuple(members)
         self.tokenizer = tokenizer
         self.base = base
         self._model = model
-        self._trunk = Trunk(model)
+        self._trunk = Trunk(model) if isinstance(model, PeftModel) else None
         self._switch = AdapterSwitch(model)
         # an adapter is on for all threads, and a tokenizer serves one
         self._model_lock, self._tokenizer_lock = threading.Lock(), threading.Lock()
@@ -178,6 +203,9 @@ class Ensemble:
         base = check_one_base(folders)
         tokenizer = load_tokenizer(base)
         scorer.check_same_tokenizer(folders[0], tokenizer)
+        if scorer.is_whole(folders[0]):
+            body = scorer.load_body(folders[0], dtype=dtype, device=device).requires_grad_(False)
+            return cls(body, [_member(folders[0], "", body, device)], tokenizer, base)
         ids = [_adapter_id(folder) for folder in folders]
         adapters = {name: f"reward_{number}" for number, name in enumerate(dict.fromkeys(ids))}
         first = scorer.lora_of(folders[0])
@@ -186,9 +214,7 @@ class Ensemble:
         for folder, name in zip(folders, ids, strict=True):
             if adapters[name] not in model.peft_config:
                 model.add_adapter(adapters[name], scorer.lora_of(folder))
-            head = scorer.load_head(folder).to(device)
-            closes_cut = not scorer.load_description(folder).learned_from_cut
-            members.append(Member(folder, adapters[name], head, closes_cut))
+            members.append(_member(folder, adapters[name], model, device))
         for name, adapter in adapters.items():
             scorer.load_adapter_weights(model, folders[ids.index(name)], adapter)
         model.requires_grad_(False).eval()
@@ -198,7 +224,7 @@ class Ensemble:
     @property
     def longest(self) -> int:
         """Tokens of prompt and answer that the base has positions for."""
-        return int(self._model.get_base_model().config.max_position_embeddings)
+        return int(self._model.config.max_position_embeddings)
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -244,14 +270,15 @@ class Ensemble:
             closing = (self.tokenizer.eos_token_id,) if closes_cut else ()
             rows = [answer.ids if answer.ended else (*answer.ids, *closing) for answer in answers]
             ids_BT, is_token_BT = pad_right(rows, self.tokenizer.pad_token_id, self._model.device)
-            lower_BTD = self._trunk.states(ids_BT, is_token_BT) if self._trunk.depth else None
+            trunk = self._trunk if self._trunk is not None and self._trunk.depth else None
+            lower_BTD = trunk.states(ids_BT, is_token_BT) if trunk is not None else None
             own = [place for place, member in enumerate(self.members) if member.closes_cut == closes_cut]
             for adapter in dict.fromkeys(self.members[place].adapter for place in own):
                 with self._switch(adapter):
-                    if lower_BTD is None:
+                    if trunk is None or lower_BTD is None:
                         hidden_BTD = last_hidden(self._model, ids_BT, is_token_BT)
                     else:
-                        hidden_BTD = self._trunk.finish(lower_BTD, is_token_BT)
+                        hidden_BTD = trunk.finish(lower_BTD, is_token_BT)
                 last_BD = hidden_BTD[torch.arange(len(rows), device=ids_BT.device), is_token_BT.sum(dim=1) - 1]
                 for place in own:
                     if self.members[place].adapter == adapter:

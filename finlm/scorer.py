@@ -1,7 +1,8 @@
 """A trained reward model as files, and scoring with it.
 
     runs/reward/model/
-        adapter_config.json, adapter_model.safetensors    LoRA on the base that the policy also stands on
+        adapter_config.json, adapter_model.safetensors    LoRA on the base that the policy also stands on, or
+        config.json, model.safetensors, tokenizer         a whole model, whose weights all learned
         head.safetensors                                  weight (D,) and bias (), the normalisation folded in
         reward.json                                       mean and std before normalisation, fingerprints
 
@@ -21,18 +22,20 @@ from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from finlm import chat_format, runs
+from finlm import chat_format, jsonl, runs
 from finlm.errors import MissingInput, UserError
 from finlm.generation import pad_right
-from finlm.model import ADAPTER_CONFIG, base_of, load_causal
+from finlm.model import ADAPTER_CONFIG, UNREADABLE, base_of, load_causal
 from finlm.records import Message
 from finlm.tokenizer import load_tokenizer, tokenizer_fingerprint
 from finlm.unpadded import hidden_states
 
 DESCRIPTION = "reward.json"
 HEAD = "head.safetensors"
+WHOLE = "config.json"
+"""Lies in the folder of a whole model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,8 @@ class RewardDescription:
     tokenizer: str
     """Fingerprint of the tokenizer that the model was trained with."""
     base: str = ""
-    """Fingerprint of the base's folder; empty where it was not kept."""
+    """Fingerprint of the folder of the base that the adapter is for; empty where it was not kept, and of a whole
+    model, which stands on itself."""
     learned_from_cut: bool = True
     """True if answers without their end token were among those it learned from. Else its reading off an end token means
     nothing, and a cut answer is scored with an end token put behind it."""
@@ -96,27 +100,79 @@ def reward_folder(folder: str | Path) -> Path:
     if (folder / "model" / DESCRIPTION).is_file():
         folder = folder / "model"
     for name in (DESCRIPTION, HEAD, ADAPTER_CONFIG):
-        if not (folder / name).is_file():
+        if not (folder / name).is_file() and not (name == ADAPTER_CONFIG and (folder / WHOLE).is_file()):
             raise MissingInput(f"{folder} holds no reward model ({name} is missing); make one: python reward/train.py")
     return folder
 
 
+def is_whole(folder: str | Path) -> bool:
+    """True if a reward model is a model of its own, whose weights all learned; False: an adapter on a base."""
+    return (reward_folder(folder) / WHOLE).is_file()
+
+
 def load_description(folder: str | Path) -> RewardDescription:
-    """Read `reward.json`."""
-    return RewardDescription(**json.loads((reward_folder(folder) / DESCRIPTION).read_text(encoding="utf-8")))
+    """Read `reward.json`.
+
+    Raises:
+        MissingInput: There is no reward model.
+        UserError: The file is damaged.
+    """
+    found = jsonl.read_whole(reward_folder(folder) / DESCRIPTION, RewardDescription)
+    assert found is not None
+    return found
 
 
-def load_head(folder: str | Path) -> Head:
-    """Read the head."""
-    state = load_file(reward_folder(folder) / HEAD)
-    head = Head(state["weight"].numel())
-    head.load_state_dict(state)
+def load_head(folder: str | Path, *, width: int) -> Head:
+    """Read the head of a reward model.
+
+    Args:
+        folder: The reward model.
+        width: Numbers in a state of the base it is put on; a whole model has its own.
+
+    Raises:
+        UserError: It reads states of another width, or its file is damaged.
+    """
+    folder = reward_folder(folder)
+    if is_whole(folder):
+        width = json.loads((folder / WHOLE).read_text(encoding="utf-8"))["hidden_size"]
+    try:
+        state = load_file(folder / HEAD)
+        found = state["weight"].numel()
+        head = Head(found)
+        head.load_state_dict(state)
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder / HEAD} cannot be read ({reason}); copy the reward model again.") from error
+    if found != width:
+        raise UserError(
+            f"The head of the reward model in {folder} reads states {found} wide, those of its base are {width} wide; "
+            "it belongs to another model: take the reward model that was trained on this base."
+        )
     return head
 
 
 def lora_of(folder: str | Path) -> LoraConfig:
     """Return the LoRA configuration of the reward adapter."""
     return LoraConfig.from_pretrained(reward_folder(folder))
+
+
+def load_body(
+    folder: str | Path, *, dtype: torch.dtype, device: torch.device, adapter: str = "reward"
+) -> LlamaForCausalLM | PeftModel:
+    """Load what a reward model's head reads: the whole model, or the base with the adapter under a name.
+
+    Raises:
+        MissingInput: The reward model or its base is not there.
+        UserError: The adapter does not fit the base.
+    """
+    folder = reward_folder(folder)
+    base, _ = base_of(folder)
+    causal = load_causal(base, dtype=dtype, device=device)
+    if is_whole(folder):
+        return causal.eval()
+    model = PeftModel(causal, lora_of(folder), adapter_name=adapter)
+    load_adapter_weights(model, folder, adapter)
+    return model.eval()
 
 
 def load_adapter_weights(model: PeftModel, folder: str | Path, name: str) -> None:
@@ -211,7 +267,12 @@ class Scorer:
     """A reward model ready to score answers; `closes_cut`: it puts an end token behind those that have none."""
 
     def __init__(
-        self, model: PeftModel, head: Head, tokenizer: PreTrainedTokenizerBase, *, closes_cut: bool = False
+        self,
+        model: LlamaForCausalLM | PeftModel,
+        head: Head,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        closes_cut: bool = False,
     ) -> None:
         self.model = model
         self.head = head
@@ -220,7 +281,7 @@ class Scorer:
 
     @classmethod
     def load(cls, folder: str | Path, *, dtype: torch.dtype, device: torch.device) -> "Scorer":
-        """Load a reward model with the base that it names.
+        """Load a reward model, an adapter with the base that it names.
 
         Raises:
             MissingInput: The reward model or its base is not there.
@@ -230,10 +291,10 @@ class Scorer:
         base, _ = base_of(folder)
         tokenizer = load_tokenizer(base)
         check_same_tokenizer(folder, tokenizer)
-        model = PeftModel(load_causal(base, dtype=dtype, device=device), lora_of(folder), adapter_name="reward")
-        load_adapter_weights(model, folder, "reward")
+        model = load_body(folder, dtype=dtype, device=device)
         closes_cut = not load_description(folder).learned_from_cut
-        return cls(model.eval(), load_head(folder).to(device), tokenizer, closes_cut=closes_cut)
+        head = load_head(folder, width=model.config.hidden_size).to(device)
+        return cls(model, head, tokenizer, closes_cut=closes_cut)
 
     def score(
         self,

@@ -1,21 +1,22 @@
 """Every epoch of a reward model's training: judged on the same held-out comparisons, its weights kept to choose from.
 
-<run>/epochs/epoch-01/                adapter and head as they were, and judged.jsonl in the units of the loss
+<run>/epochs/epoch-01/                adapter or model with its head as they were, and judged.jsonl in the loss's units
 """
 
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from peft import set_peft_model_state_dict
-from peft.utils import load_peft_weights
 from transformers import TrainerCallback
 
 from finlm import runs
+from finlm.metrics import append_metrics
 from finlm.model import save_trained
+from finlm.progress import console
 from reward.groups import Group
-from reward.judged import Judged, read_judged, write_judged
+from reward.judged import Judged, decided, read_judged, write_judged
 from reward.judging import records_of
 from reward.trainer import ComparisonTrainer
 
@@ -50,12 +51,20 @@ class Epochs(TrainerCallback):  # type: ignore[misc]
         state.epoch = step / size  # a Trainer counts from where it was started
         if step % size and step < args.max_steps:
             return
+        begun = time.perf_counter()
         records = records_of(self._held_out, self._trainer.scores(self._held_out))
+        seconds = time.perf_counter() - begun
         if not args.should_save:
             return
-        with runs.whole_folder(self._folder / f"epoch-{-(-step // size):02d}") as aside:
+        epoch = -(-step // size)
+        with runs.whole_folder(folder_of(self._folder.parent, epoch)) as aside:
             save_trained(self._trainer.model, aside)
             write_judged(aside, records)
+        hits = [record.hit for record in decided(records)]
+        right = sum(hits) / len(hits)
+        figures = {"held_out/accuracy": right, "perf/judging_seconds": seconds}
+        append_metrics(self._folder.parent / "metrics.jsonl", step, figures)
+        console.print(f"epoch {epoch}: right on {right:.3f} of {len(hits):,} held-out pairs, judged in {seconds:.1f} s")
 
 
 def _number(folder: Path) -> int:
@@ -67,7 +76,6 @@ def read_epochs(folder: Path) -> dict[int, list[Judged]]:
     return {_number(its): read_judged(its) for its in sorted((folder / FOLDER).glob("epoch-*"))}
 
 
-def take(trainer: ComparisonTrainer, folder: Path, epoch: int) -> None:
-    """Give the trainer's model the weights of one of its epochs."""
-    weights = load_peft_weights(str(folder / FOLDER / f"epoch-{epoch:02d}"), device="cpu")
-    set_peft_model_state_dict(trainer.model, weights)
+def folder_of(folder: Path, epoch: int) -> Path:
+    """Return where an epoch of a run keeps its weights."""
+    return folder / FOLDER / f"epoch-{epoch:02d}"

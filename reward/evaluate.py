@@ -9,15 +9,12 @@ from reward.groups import Group
 from reward.judged import Judged
 
 
-def test_report(
-    groups: Sequence[Group], records: Sequence[Judged], *, tested: int
-) -> dict[str, float | dict[str, float]]:
+def test_report(groups: Sequence[Group], records: Sequence[Judged]) -> dict[str, float | dict[str, float]]:
     """Return what the scores say of the comparisons.
 
     Args:
         groups: The judged groups.
         records: Their comparisons with their scores, in the same order.
-        tested: How many of them were held out.
 
     Returns:
         `test_accuracy`, `margin` (mean of chosen minus rejected), `mean` and `std` of all answers' scores (each answer
@@ -38,7 +35,7 @@ def test_report(
         "mean": float(scores.mean()),
         "std": float(scores.std()),
         "longer_accuracy": _mean(longer),
-        "test_pairs": tested,
+        "test_pairs": len(records),
         "accuracy_by_fault": {fault: round(_mean(hits), 4) for fault, hits in sorted(by_fault.items())},
     }
 

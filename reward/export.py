@@ -1,4 +1,4 @@
-"""A trained reward model as the files of `finlm.scorer`: adapter, head with its normalisation, description."""
+"""A trained reward model as the files of `finlm.scorer`: adapter or model, head with its normalisation, description."""
 
 import json
 import os
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.utils import load_peft_weights
+from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
-from torch import Tensor
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from finlm import runs, scorer
 from finlm.errors import UserError
-from finlm.model import ADAPTER_CONFIG
+from finlm.model import ADAPTER_CONFIG, copy_of
+from finlm.tokenizer import tokenizer_fingerprint
 from reward import readings
+from reward.learning import head_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class Scale:
 
     @classmethod
     def of(
-        cls, trained: PeftModel, rows: Sequence[Sequence[int]], normalised_on: str, *, pad: int, batch_size: int
+        cls, trained: Any, rows: Sequence[Sequence[int]], normalised_on: str, *, pad: int, batch_size: int
     ) -> "Scale":
         """Measure mean and standard deviation of the scores of some answers.
 
         Args:
-            trained: The model with adapter and head.
+            trained: The model with what learned and its head.
             rows: Prompt and answer each.
             normalised_on: What the rows are, in words.
             pad: Padding token.
@@ -63,67 +63,40 @@ class Scale:
 
 
 def write(
-    trained: PeftModel, scale: Scale, base: Path, folder: Path, *, tokenizer: str, learned_from_cut: bool
+    trained: Any,
+    scale: Scale,
+    base: Path,
+    folder: Path,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    learned_from_cut: bool,
 ) -> None:
     """Write all files, whole or not at all.
 
     Args:
-        trained: The model with adapter and head.
+        trained: The model with what learned and its head.
         scale: The normalisation.
-        base: The base model.
+        base: The model that was begun with; an adapter's base.
         folder: Where to.
-        tokenizer: Fingerprint.
+        tokenizer: The tokenizer; a whole model gets it beside its weights.
         learned_from_cut: True if answers without their end token were learned from.
     """
+    is_adapter = isinstance(trained, PeftModel)
     description = scorer.RewardDescription(
         mean=scale.mean,
         std=scale.std,
         normalised_on=scale.normalised_on,
-        tokenizer=tokenizer,
-        base=runs.fingerprint(base),
+        tokenizer=tokenizer_fingerprint(tokenizer),
+        base=runs.fingerprint(base) if is_adapter else "",
         learned_from_cut=learned_from_cut,
     )
     with runs.whole_folder(folder) as aside:
-        save_adapter(trained, aside, base=os.path.relpath(base, folder))
+        if is_adapter:
+            save_adapter(trained, aside, base=os.path.relpath(base, folder))
+        else:
+            save_whole(trained, aside)
+            tokenizer.save_pretrained(aside)
         scorer.save_description(aside, scorer.fold(head_of(trained), mean=scale.mean, std=scale.std), description)
-
-
-@torch.no_grad()
-def go_on_from(trained: PeftModel, folder: str | Path) -> None:
-    """Give a model that is to be trained the adapter and the head of an exported reward model, its scale undone.
-
-    Args:
-        trained: The model with adapter and head.
-        folder: The reward model, or the run that exported it.
-
-    Raises:
-        MissingInput: There is no reward model.
-        UserError: Its adapter has other weights than this one, or its head another width.
-    """
-    found = set_peft_model_state_dict(trained, load_peft_weights(str(scorer.reward_folder(folder)), device="cpu"))
-    missing = [name for name in found.missing_keys if "lora_" in name and ".default." in name]
-    if found.unexpected_keys or missing:
-        raise UserError(
-            f"The reward model in {folder} has another adapter: {len(missing)} weights are missing there and "
-            f"{len(found.unexpected_keys)} unknown here; set lora as its run's config.yaml has it."
-        )
-    head, weight = scorer.load_head(folder), _trained_head(trained)
-    if head.in_features != weight.shape[1]:
-        raise UserError(
-            f"The head of the reward model in {folder} reads states {head.in_features} wide, this base's are "
-            f"{weight.shape[1]} wide; begin from a model of the same base."
-        )
-    weight.copy_(head.weight * scorer.load_description(folder).std)
-
-
-def head_of(trained: Any) -> Tensor:
-    """Return the trained head's weight, (D,), float32, in main memory."""
-    return _trained_head(trained).detach().float().cpu().reshape(-1)
-
-
-def _trained_head(trained: Any) -> Tensor:
-    weight: Tensor = getattr(trained.get_base_model(), readings.HEAD).modules_to_save["default"].weight
-    return weight
 
 
 def save_adapter(model: PeftModel, folder: Path, *, base: str) -> None:
@@ -150,3 +123,11 @@ def save_adapter(model: PeftModel, folder: Path, *, base: str) -> None:
     (folder / ADAPTER_CONFIG).write_text(
         json.dumps(settings, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8"
     )
+
+
+def save_whole(model: LlamaForCausalLM, folder: Path) -> None:
+    """Write the weights of a whole model without its head, which has a file of its own, as a causal model."""
+    weights = {name: one for name, one in model.state_dict().items() if not name.startswith(f"{readings.HEAD}.")}
+    whole = copy_of(model, weights, model.dtype)
+    whole.config.use_cache = True  # a Trainer turns it off
+    whole.save_pretrained(folder)

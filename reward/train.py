@@ -2,9 +2,9 @@
 
     python reward/train.py                         reads runs/preferences.jsonl and runs/sft, writes runs/reward
 
-A LoRA and a linear head learn on the frozen fine-tuned model. All comparisons of one prompt are learned from together,
-and count as one. The head is exported with its normalisation folded in: the fine-tuned model's own ended answers score
-0 on average, with standard deviation 1.
+A linear head learns on the fine-tuned model, with a LoRA or with all weights (`--tune full`). All comparisons of one
+prompt are learned from together, and count as one. The head is exported with its normalisation folded in: the
+fine-tuned model's own ended answers score 0 on average, with standard deviation 1.
 """
 
 import os
@@ -20,17 +20,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments, set_seed
 
-from finlm import activations, config, fused_lora, jsonl, model, runs, scorer, trainers
-from finlm.data import is_held_out
-from finlm.errors import UserError
+from finlm import activations, config, jsonl, model, runs, scorer, trainers, tuning
 from finlm.progress import console
-from finlm.records import Candidates, PreferencePair, Removal
-from finlm.tokenizer import check_vocabulary, load_tokenizer, tokenizer_fingerprint
-from reward import batches, evaluate, export, groups, losses, readings
-from reward.epochs import Epochs, read_epochs, take
+from finlm.tokenizer import check_vocabulary, load_tokenizer
+from reward import batches, evaluate, export, learning, losses, splits
+from reward.epochs import Epochs, folder_of, read_epochs
 from reward.findings import write_findings, write_mistakes
 from reward.groups import Group
 from reward.judged import write_judged
@@ -52,10 +48,10 @@ class RewardSettings:
     output: str = "{runs}/reward"
     """Folder of this run and of the exported reward model."""
     model: str = "{runs}/sft"
-    """Fine-tuned model: the frozen base, the same that PPO will stand on."""
+    """Fine-tuned model: the frozen base, the same that PPO will stand on; with `tune: full` where all weights begin."""
     start: str = ""
-    """Reward model to go on from, of the same base and with the same lora: a second phase on other preferences. Empty:
-    a new adapter and head."""
+    """Reward model to go on from, of the same base and with the same lora, or a whole one: a second phase on other
+    preferences. Empty: a new head."""
     preferences: str = "{runs}/preferences.jsonl"
     """File of PreferencePair records."""
     candidates: str = "{runs}/candidates.jsonl"
@@ -95,8 +91,13 @@ class RewardSettings:
     """Tokens per forward pass and process, at most, unless one prompt has more; there is no padding. 0 is no limit."""
     max_length: int = 2048
     """Tokens of prompt and answer; longer pairs are set aside and counted."""
+    tune: Literal["lora", "full"] = "lora"
+    """What learns with the head: an adapter on the frozen base, which PPO's other roles share, or all weights of a
+    model of its own, as in the recipe."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """As in SFT: `adamw` takes 16 bytes a weight where all learn, `adamw_8bit` (one process, extra `cuda`) 6."""
     learning_rate: float = 1e-4
-    """Peak learning rate of AdamW for LoRA and head; linear warm-up and decay."""
+    """Peak learning rate of AdamW; linear warm-up and decay. All weights want less: 5e-6 to 2e-5."""
     center_rewards: float = 0.01
     """Weight of the term that keeps scores around 0 (mean of (r_chosen + r_rejected)^2)."""
     choice: ChoiceRule = field(default_factory=ChoiceRule)
@@ -113,11 +114,12 @@ class RewardSettings:
     seed: int = 0
     """Seed of everything random."""
     dtype: str = "auto"
-    """Frozen weights: auto, bfloat16 or float32."""
+    """What is computed in: auto, bfloat16 or float32. Weights are kept in it too, but where `adamw` steps on all of
+    them, and a whole model is exported in it."""
     threads: int = 0
     """CPU threads of torch; 0 leaves torch's default."""
     lora: dict[str, Any] = field(default_factory=lambda: {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"})
-    """Fields of peft.LoraConfig."""
+    """Fields of peft.LoraConfig; not looked at where all weights learn."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Further fields of transformers.TrainingArguments; `gradient_checkpointing` (default: where the GPU's memory does
     not hold a pass) for one: without it the activations of the 6B take 3.9 MB a token."""
@@ -136,10 +138,12 @@ class RewardSettings:
             raise ValueError("steps and epochs are 0; one of them must say how long to learn.")
         if not self.min_strength and not self.soft_labels:
             raise ValueError("min_strength 0 keeps ties, which have no better answer; it needs soft_labels.")
+        tuning.check_fits(self)
 
 
 def main(settings: RewardSettings) -> None:
     """Train, test, normalise, export."""
+    tuning.require(settings.optimizer, trainers.processes().num_processes)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     set_seed(settings.seed)
@@ -151,6 +155,7 @@ def main(settings: RewardSettings) -> None:
         made_by="finlm annotate push, then finlm annotate pull (or, without people: finlm annotate by-figures)",
     )
     base, _ = model.base_of(settings.model)
+    begun_from = learning.begun_from(settings.start, base, tune=settings.tune)
     inputs = {"model": base, "preferences": Path(settings.preferences)}
     if settings.start:
         inputs["start"] = scorer.reward_folder(settings.start)
@@ -172,38 +177,36 @@ def main(settings: RewardSettings) -> None:
     runs.need_disk(out, 0.5)
 
     tokenizer = load_tokenizer(base)
-    found = read(settings, tokenizer)
+    found = splits.read(settings, tokenizer)
     if trainers.processes().is_main_process:
         jsonl.write(out / "rejected.jsonl", found.removals)
-    counts = {name: sum(len(group.comparisons) for group in its) for name, its in found.by_split.items()}
-    if not found.train:
-        raise UserError(
-            f"{settings.preferences} holds no pair to train on ({len(found.removals)} set aside, see {out})."
-        )
+    splits.require(found, settings, out)
+    aside = f", {len(found.removals):,} set aside ({found.rules})" if found.removals else ""
+    pairs = found.pairs
     console.print(
-        f"reward model: {counts['train']} pairs of {len(found.train)} prompts, {counts['test']} held out, "
-        f"{len(found.removals)} set aside"
+        f"reward model: {pairs['train']:,} pairs of {len(found.train):,} prompts, {pairs['test']:,} held out{aside}"
     )
-    if not found.test:
-        console.print("[yellow]no pair is held out: what is reported is of the pairs that were learned from")
 
-    judged = found.test or found.train
     device = model.device_of_this_process()
-    causal = model.load_causal(base, dtype=model.choose_dtype(settings.dtype, device), device=device)
-    check_vocabulary(tokenizer, causal.get_input_embeddings().num_embeddings, str(base))
+    causal = model.load_causal(begun_from, dtype=tuning.kept_in(settings, device), device=device)
+    check_vocabulary(tokenizer, causal.get_input_embeddings().num_embeddings, str(begun_from))
+    if settings.tune == "full":  # the exported model, every epoch's, and two checkpoints with their moments
+        epochs = settings.epochs if not settings.steps else 1 + settings.steps * settings.batch_size // len(found.train)
+        runs.need_disk(out, causal.num_parameters() * causal.dtype.itemsize * (1 + epochs + 2 * 3) / 1e9)
     if settings.start:
         scorer.check_same_tokenizer(settings.start, tokenizer)
         scorer.check_same_base(settings.start, base)
     trainer = make_trainer(settings, causal, found.train, pad=tokenizer.pad_token_id)
     trainers.watch(trainer, "reward model", out)
-    trainer.add_callback(Epochs(trainer, judged, out))
+    trainer.add_callback(Epochs(trainer, found.test, out))
     trainer.go_on()
 
     trainer.accelerator.wait_for_everyone()
     selection = select(read_epochs(out), settings.choice, seed=settings.seed)
-    take(trainer, out, selection.epoch)
+    learning.take(trainer.model, folder_of(out, selection.epoch))
+    trainer.settle()
     trainer.model.eval()
-    rows, normalised_on = normalisation_rows(settings, tokenizer, found.train)
+    rows, normalised_on = splits.normalisation_rows(settings, tokenizer, found.train)
     scale = export.Scale.of(
         trainer.model, rows, normalised_on, pad=tokenizer.pad_token_id, batch_size=settings.micro_batch
     )
@@ -211,10 +214,10 @@ def main(settings: RewardSettings) -> None:
     def scores(its: Sequence[Group]) -> list[list[float]]:
         return [[scale(score) for score in one] for one in trainer.scores(its)]
 
-    records = records_of(judged, scores(judged))
+    records = records_of(found.test, scores(found.test))
     measured = findings_of(
         records,
-        judged,
+        found.test,
         found.train,
         scores,
         tokenizer,
@@ -230,60 +233,22 @@ def main(settings: RewardSettings) -> None:
             scale,
             base,
             out / "model",
-            tokenizer=tokenizer_fingerprint(tokenizer),
+            tokenizer=tokenizer,
             learned_from_cut=any(group.has_cut for group in found.train),
         )
         write_judged(out, records)
         write_selection(out, selection)
         write_findings(out, measured)
-        write_mistakes(out, records, (one.pair for group in judged for one in group.comparisons))
-        report = evaluate.test_report(judged, records, tested=counts["test"])
+        write_mistakes(out, records, (one.pair for group in found.test for one in group.comparisons))
+        report = evaluate.test_report(found.test, records)
         runs.write_json(out / "report.json", report)
         page = write_reward_page(out)  # before the end: a finished run writes nothing more
-        run.finish(pairs=counts["train"], set_aside=len(found.removals), epoch=selection.epoch, **report)
+        run.finish(pairs=pairs["train"], set_aside=len(found.removals), epoch=selection.epoch, **report)
         print(
-            f"reward model: test accuracy {report['test_accuracy']:.3f} on {counts['test']} held-out pairs "
+            f"reward model: test accuracy {report['test_accuracy']:.3f} on {pairs['test']} held-out pairs "
             f"(longer answer alone: {report['longer_accuracy']:.3f}), margin {report['margin']:.2f}, "
             f"mean {report['mean']:.2f}, std {report['std']:.2f}. {measured.verdict} {selection.reason} More in {page}"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What there is to learn from and to test on, and what was set aside."""
-
-    train: list[Group]
-    test: list[Group]
-    removals: list[Removal]
-
-    @property
-    def by_split(self) -> dict[str, list[Group]]:
-        """Both, by name."""
-        return {"train": self.train, "test": self.test}
-
-
-def read(settings: RewardSettings, tokenizer: Any) -> Found:
-    """Read the pairs, settle contradictions, hold groups out, encode."""
-    pairs, removals = groups.settled(jsonl.read(settings.preferences, PreferencePair))
-    is_test = [is_held_out(pair.prompt, test_share=settings.test_share) for pair in pairs]
-    learned = [pair for pair, held_out in zip(pairs, is_test, strict=True) if not held_out]
-    tested = [pair for pair, held_out in zip(pairs, is_test, strict=True) if held_out]
-    if settings.test_preferences:
-        learned = pairs
-        tested, more = groups.settled(jsonl.read(settings.test_preferences, PreferencePair))
-        removals += more
-        groups.require_apart((pair.prompt for pair in learned), (pair.prompt for pair in tested))
-    smoothing = settings.label_smoothing if settings.soft_labels else None
-    (train, more), (test, further) = (
-        groups.encoded(
-            its, tokenizer, max_length=settings.max_length, min_strength=settings.min_strength, smoothing=smoothing
-        )
-        for its in (learned, tested)
-    )
-    kept, beyond = groups.at_most(test, settings.test_pairs)
-    if settings.prompt_weight == "answers":
-        train = groups.weighed(train)
-    return Found(train, kept, [*removals, *more, *further, *beyond])
 
 
 def make_trainer(
@@ -296,31 +261,31 @@ def make_trainer(
     callbacks: Sequence[TrainerCallback] = (),
     **fixed: Any,
 ) -> ComparisonTrainer:
-    """Assemble the trainer on a frozen base with a float32 head.
+    """Assemble the trainer on a model with a float32 head.
 
     Args:
         settings: What is learned by and how.
-        causal: The base, as `finlm.model.load_causal` gives it; it is changed.
+        causal: The model, in the dtype that `finlm.tuning.kept_in` tells; it is changed.
         train: What to learn from.
         pad: Padding token, for the end rule `pads`.
         kind: The trainer's class.
         callbacks: Further callbacks.
         fixed: Fields of TrainingArguments that the caller decides.
     """
-    named: dict[str, Any] = {"task_type": "CAUSAL_LM", "modules_to_save": [readings.HEAD]}
-    if settings.lora.get("target_modules") == "all-linear":  # PEFT takes the head for one of them
-        named["exclude_modules"] = [readings.HEAD]
-    lora = config.section("lora", settings.lora, LoraConfig, named)
-    adapted = get_peft_model(readings.install(causal), lora)
+    trained = learning.learning(settings, causal)
     if settings.start:
-        export.go_on_from(adapted, settings.start)
-    fused_lora.install(adapted)
+        learning.go_on_from(trained, settings.start)
     steps = settings.steps or settings.epochs * -(-len(train) // settings.batch_size)
     tokens = batches.most_tokens(train, settings.micro_batch, settings.micro_batch_tokens)
-    found = {"gradient_checkpointing": not activations.fit(causal, tokens)}
+    keeps_activations = activations.fit(
+        causal,
+        tokens,
+        dtype=tuning.computed_in(settings, causal.device),
+        to_come=tuning.bytes_to_come(settings, causal.device, causal.num_parameters()),
+    )
     arguments = trainers.arguments(
         TrainingArguments,
-        dataclasses.replace(settings, trainer=found | settings.trainer),
+        dataclasses.replace(settings, trainer={"gradient_checkpointing": not keeps_activations} | settings.trainer),
         causal.device,
         max_steps=steps,
         warmup_steps=steps // 20,
@@ -329,7 +294,7 @@ def make_trainer(
         logging_nan_inf_filter=False,  # it waits for the GPU after each pass; such gradients end the run anyway
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
-        **fixed,
+        **tuning.of_optimizer(settings.optimizer) | fixed,
     )
     return kind(
         groups=train,
@@ -343,26 +308,11 @@ def make_trainer(
         batch_size=settings.batch_size,
         micro_batch=settings.micro_batch,
         micro_batch_tokens=settings.micro_batch_tokens,
-        model=adapted,
+        autocast=tuning.autocast(settings, causal.device),
+        model=trained,
         args=arguments,
         callbacks=list(callbacks),
     )
-
-
-def normalisation_rows(settings: RewardSettings, tokenizer: Any, train: Sequence[Group]) -> tuple[list[list[int]], str]:
-    """Return the rows that get mean 0 and standard deviation 1, and what they are."""
-    if Path(settings.candidates).is_file():
-        rows = groups.ended_answers(
-            jsonl.read(settings.candidates, Candidates),
-            tokenizer,
-            test_share=settings.test_share,
-            limit=settings.normalise_on,
-        )
-        if len(rows) >= 8:
-            return rows, f"{len(rows)} ended answers of {settings.candidates}"
-    chosen = [[*group.prompt, *group.answers[one.better]] for group in train for one in group.comparisons]
-    rows = chosen[: settings.normalise_on]
-    return rows, f"{len(rows)} chosen answers of {settings.preferences}"
 
 
 if __name__ == "__main__":

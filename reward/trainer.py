@@ -20,6 +20,7 @@ from finlm.records import content_id
 from reward import batches, losses
 from reward.batches import ComparisonBatch, laid_out
 from reward.groups import Group
+from reward.learning import settle
 
 LOSSES = ("pairwise", "token")
 
@@ -92,6 +93,7 @@ class ComparisonTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         batch_size: Prompts of an optimizer step, over all processes.
         micro_batch: Prompts of a forward pass, at most.
         micro_batch_tokens: Tokens of a forward pass, at most, unless one prompt has more; 0 is no limit.
+        autocast: Dtype that float32 weights compute in; None computes in the weights' own.
         given: As Trainer takes them; no data sets.
     """
 
@@ -103,9 +105,11 @@ class ComparisonTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         batch_size: int,
         micro_batch: int,
         micro_batch_tokens: int,
+        autocast: torch.dtype | None = None,
         **given: Any,
     ) -> None:
         super().__init__(**given)
+        self._autocast = autocast
         self.groups, self.objective = list(groups), objective
         self.batch_size, self.micro_batch, self.micro_batch_tokens = batch_size, micro_batch, micro_batch_tokens
         self.model_accepts_loss_kwargs = True  # losses are divided by the step's prompts, not by its passes
@@ -172,12 +176,23 @@ class ComparisonTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return a pass's share of the step's mean loss; several processes average gradients, theirs are sums here."""
-        reading_R = model(**inputs["passed"])
+        reading_R = self._readings(model, inputs)
         prompts = num_items_in_batch if num_items_in_batch is not None else inputs["compared"]["weight_B"].sum()
         loss = self.objective.of(reading_R, inputs["compared"]) / prompts * self.args.world_size
         return (loss, {"loss": loss}) if return_outputs else loss
 
+    def _readings(self, model: Any, inputs: ComparisonBatch) -> Tensor:
+        with torch.autocast(self.args.device.type, self._autocast, enabled=self._autocast is not None):
+            reading_R: Tensor = model(**inputs["passed"])
+        return reading_R
+
     # ------------------------------------------------------------------------------------------ held-out scores
+
+    def settle(self) -> None:
+        """Round the weights to the dtype that they computed in, which is the one they are exported in."""
+        if self._autocast is not None:
+            settle(self.model, self._autocast)
+            self._autocast = None
 
     @torch.no_grad()
     def scores(self, groups: Sequence[Group]) -> list[list[float]]:
@@ -190,7 +205,7 @@ class ComparisonTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         numbers = iter(order)
         for part in self.passes([groups[number] for number in order]):
             batch = self._prepare_inputs(laid_out(part, every_token=False))
-            flat = iter(self.model(**batch["passed"]).tolist())
+            flat = iter(self._readings(self.model, batch).tolist())
             found += [(next(numbers), [next(flat) for _ in group.answers]) for group in part]
         self.model.train(was_training)
         if self.args.world_size > 1:

@@ -3,6 +3,7 @@
 Every start and end counts characters of `Source.text`; `text[start:end]` is what stands there.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
@@ -81,3 +82,11 @@ class Source:
     title: str = ""
     names: dict[str, str] = field(default_factory=dict)
     """`dei:` facts of an inline-XBRL cover page: name -> text."""
+    pages: tuple[int, ...] = ()
+    """Where each page begins, if the format has pages."""
+    is_row: bool = False
+    """Is it one of many documents of a file?"""
+
+    def page_of(self, at: int) -> int:
+        """Return the page that character `at` stands on, from 1; 0 where the format has no pages."""
+        return bisect_right(self.pages, at)

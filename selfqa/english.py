@@ -24,6 +24,11 @@ from selfqa.facts import Dropped, Fact, FactUnit
 from selfqa.periods import MONTHS, Period
 from selfqa.tables import Line, Table, Value
 
+_AMBIGUOUS = frozenset(
+    {"equity", "taxes", "debt", "securities", "notes", "interest", "cash", "depreciation", "dividends"}
+)
+"""Labels that mean one thing in a primary statement and something narrower elsewhere."""
+
 
 def english_facts(table: Table, lexicon: Lexicon, months: int) -> Iterator[Fact | Dropped]:
     """Yield a fact, or the reason why there is none, for every value of a table bound to a period.
@@ -83,7 +88,7 @@ def _metric(line: Line, table: Table, repeated: set[str], lexicon: Lexicon) -> t
     label, parent = _clean(line.label), _clean(line.parent)
     if re.search(r"\s[-—–]\s|—", label):
         return "", "label-not-a-metric"
-    if re.search(r"\s[-—–]|,", parent) or len(parent) > 50:
+    if re.search(r"\s[-—–]|,|\binclud", parent) or len(parent) > 50:
         parent = ""
     if re.search(r"percent(?:age)? of (?:total |net )?(?:revenue|sales)|hypothetical|sensitiv", table.context, re.I):
         return "", "relative-table"
@@ -102,8 +107,11 @@ def _metric(line: Line, table: Table, repeated: set[str], lexicon: Lexicon) -> t
     is_vague = bool(is_earned) or bool(GENERIC.match(label)) or not MEASURE.search(label) or label.lower() in repeated
     if not is_vague:
         is_bare = re.search(r"\b(?:selling|marketing|administrative|development|promotion)$", label, re.I)
-        is_spent = is_bare and re.search(r"income|operations|earnings", table.title, re.I)
-        return _finish(lexicon.in_sentence(label) + (" expense" if is_spent else "")), ""
+        if label.lower() in _AMBIGUOUS and not re.search(
+            r"income|operations|earnings|balance|cash flow", table.title, re.I
+        ):
+            return "", "label-alone"
+        return _finish(lexicon.in_sentence(label) + (" expense" if is_bare else "")), ""
     small, head = lexicon.in_sentence(label), lexicon.in_sentence(parent)
     if re.match(r"(?:other|others|all other|subtotal|net|adjustments?)\b\W*$", label, re.I):
         return "", "label-alone"
@@ -123,7 +131,8 @@ def _metric(line: Line, table: Table, repeated: set[str], lexicon: Lexicon) -> t
     if measure and label.lower() not in repeated:
         measure = lexicon.in_sentence(measure)
         if re.match(r"total\b", label, re.I):
-            return _finish(f"total {measure}" if label.lower() == "total" else small), ""
+            whole = f"total {measure}" if label.lower() == "total" else f"{small} {measure}"
+            return _finish(small if MEASURE.search(small) else whole), ""
         return ("", "label-alone") if GENERIC.match(label) else (_finish(f"{small} {measure}"), "")
     if re.search(r"(?:income|operations|earnings)\b", table.title, re.I) and re.search(
         r" and administrative|^selling|^research and|^marketing|^exploration|^advertising", label, re.I
@@ -148,7 +157,8 @@ def _under(label: str, parent: str) -> str:
         return label if re.search(r"\b(?:income|fees|revenues?|gains?|losses)\b", label) else f"{parent} from {label}"
     if MEASURE.search(label):
         return f"{label} on {parent}" if re.search(r"\b(?:gains?|loss(?:es)?)$", label) else ""
-    return f"{label} {parent}"
+    is_within = " and " in parent or (" " in label and label.endswith("s"))
+    return f"{label} within {parent}" if is_within else f"{label} {parent}"
 
 
 def _measure(table: Table) -> str:
@@ -174,6 +184,7 @@ def _finish(metric: str) -> str:
     metric = " ".join(metric.replace(" ,", ",").split())
     metric = re.sub(r", (at (?:fair value|original cost|cost)|including|excluding|net of)", r" \1", metric)
     metric = re.sub(r"^(.+), (basic|diluted|long-term|restricted)$", r"\2 \1", metric)
+    metric = re.sub(r"^(total )?(property(?:, plant)? and equipment), net$", r"\1net \2", metric)
     trailing = re.fullmatch(r"((?:total |other )?)(.+), net", metric)
     if trailing and "," not in trailing[2] and " net " not in f" {trailing[2]} ":
         return f"{trailing[1]}net {trailing[2]}"  # "accounts receivable, net" would need a second comma in a sentence

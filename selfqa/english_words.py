@@ -92,10 +92,19 @@ class Lexicon:
     """Which words a document writes as names: labels follow its own use."""
 
     def __init__(self, text: str) -> None:
-        self.small = set(re.findall(r"(?<=[a-z,] )[a-z][a-z’'-]+", text))
+        self.common = Counter(re.findall(r"(?<=[a-z,] )[a-z][a-z’'-]+", text))
+        self.small = set(self.common)
         names = Counter(re.findall(r"(?<=[a-z] )[A-Z][\w’'-]*(?: [A-Z][\w’'-]*)*", text))
         self.names = {name for name in names if not MEASURE.search(name)}
         self.pairs = {name for name, count in names.items() if " " in name and count > 1 and not MEASURE.search(name)}
+
+        self.counts = names
+        self.parts = {word for name in names for word in name.split(" ")}
+
+    def is_name(self, word: str) -> bool:
+        """True if the document writes a word large inside its sentences about as often as small."""
+        common = self.common[word.lower()]
+        return self.counts[word] * 2 > common or (common == 0 and word in self.parts)
 
     def in_sentence(self, label: str) -> str:
         """Write a label as it would stand inside a sentence: "Total Net Sales" -> "total net sales"."""

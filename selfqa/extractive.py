@@ -16,17 +16,29 @@ from finlm.figures import find_figures
 from selfqa import pairs as wording
 from selfqa.background import Background
 from selfqa.blocks import Source
+from selfqa.causes import cause_pairs, reason_pairs
 from selfqa.chinese import chinese_facts
+from selfqa.cover import cover_pairs
 from selfqa.definitions import definition_pairs
 from selfqa.english import english_facts
 from selfqa.english_words import Lexicon
 from selfqa.entities import Filing
 from selfqa.facts import Dropped, Fact
+from selfqa.lists import heading_lists, list_pairs
 from selfqa.pairs import Pair
 from selfqa.passages import Rows, table_passage
+from selfqa.policies import policy_pairs
+from selfqa.prose import stretches
+from selfqa.risks import risk_pairs
 from selfqa.selection import is_rounding
 from selfqa.sentences import sentence_pairs
+from selfqa.summaries import summary_pairs
 from selfqa.tables import Table, read_tables
+from selfqa.terms import term_pairs
+from selfqa.totals import total_pairs
+from selfqa.unanswerable import unanswerable_pairs
+from selfqa.yes_no import chinese_boxes, chinese_direction, chinese_versus, english_direction, english_versus
+from selfqa.zones import zones_of
 
 _PRIMARY = re.compile(
     r"statements? of (?:consolidated )?(?:income|operations|earnings|cash flow|comprehensive|financial (?:position"
@@ -37,17 +49,33 @@ _PRIMARY = re.compile(
 )
 
 
+NAME_COMMA = "\u201a"
+"""Stands for the comma of "Acme, Inc." while sentences are taken apart: it parts no clauses."""
+
+
 def extract(
-    source: Source, filing: Filing, passages: Sequence[Background], passage_limit: int
+    source: Source, filing: Filing, passages: Sequence[Background], passage_limit: int, others: Sequence[str] = ()
 ) -> tuple[list[Pair], list[Dropped]]:
-    """Return all pairs of a document and what made none, with the reason."""
+    """Return all pairs of a document and what made none, with the reason.
+
+    Args:
+        source: The document.
+        filing: Whose it is, and when.
+        passages: Its passages without boilerplate: only their paragraphs are asked about.
+        passage_limit: Most characters of an open-book passage.
+        others: Other companies of its language, to ask about in vain.
+    """
     lexicon = Lexicon(source.text) if filing.language == "en" else None
     tables = list(read_tables(source, filing.language, filing.fiscal_year, filing.months))
     facts: list[Fact] = []
     dropped: list[Dropped] = []
     for table in tables:
         for found in english_facts(table, lexicon, filing.months) if lexicon else chinese_facts(table):
-            (facts if isinstance(found, Fact) else dropped).append(found)  # type: ignore[arg-type]
+            if isinstance(found, Fact) and filing.fiscal_year and found.period.year > filing.fiscal_year + 1:
+                reason = f"{found.period.year} lies beyond a filing for {filing.fiscal_year}: a maturity, no period"
+                dropped.append(Dropped("period-ahead", reason, found.metric, found.start, found.end))
+            else:
+                (facts if isinstance(found, Fact) else dropped).append(found)  # type: ignore[arg-type]
         if table.unread:
             line = table.lines[0]
             dropped.append(
@@ -55,11 +83,37 @@ def extract(
             )
     facts, contradicted = _agreed(facts, {table.number: table for table in tables}, filing.language)
     dropped += contradicted
-    found_pairs = [pair for table in tables for pair in _table_pairs(table, facts, filing, passage_limit)]
+    found_pairs = [
+        pair for table in tables for pair in _table_pairs(table, facts, filing, lexicon, passage_limit, others)
+    ]
     told = sentence_pairs(source, filing, lexicon, passage_limit, passages)
     for made in (*told, *definition_pairs(source, filing, tables)):
         (found_pairs if isinstance(made, Pair) else dropped).append(made)  # type: ignore[arg-type]
+    found_pairs += _prose_pairs(source, filing, lexicon, passages, passage_limit)
     return found_pairs, dropped
+
+
+def _prose_pairs(
+    source: Source, filing: Filing, lexicon: Lexicon | None, passages: Sequence[Background], limit: int
+) -> Iterator[Pair]:
+    yield from chinese_boxes(source, filing, passages)
+    yield from reason_pairs(source, filing)
+    yield from heading_lists(source, filing)
+    if lexicon:
+        yield from cover_pairs(source, filing)
+    plain = replace(filing, short=filing.short.replace(",", NAME_COMMA))
+    for stretch in stretches(source, zones_of(source), passages):
+        found = [
+            pair
+            for ask in (cause_pairs, risk_pairs, summary_pairs, term_pairs)
+            for pair in ask(stretch, plain, lexicon, limit)
+        ]
+        if lexicon:
+            found += policy_pairs(stretch, plain, lexicon, limit)
+            found += list_pairs(stretch, plain, lexicon, limit)
+        for pair in found:
+            question, answer = (text.replace(NAME_COMMA, ",") for text in (pair.question, pair.answer))
+            yield replace(pair, question=question, answer=answer)
 
 
 def _agreed(facts: Sequence[Fact], tables: dict[int, Table], language: str) -> tuple[list[Fact], list[Dropped]]:
@@ -105,7 +159,9 @@ def _is_rounding(facts: Sequence[Fact]) -> bool:
     return all(is_rounding(_worth(facts[0]), _worth(fact)) for fact in facts[1:])
 
 
-def _table_pairs(table: Table, facts: Sequence[Fact], filing: Filing, limit: int) -> Iterator[Pair]:
+def _table_pairs(
+    table: Table, facts: Sequence[Fact], filing: Filing, lexicon: Lexicon | None, limit: int, others: Sequence[str]
+) -> Iterator[Pair]:
     rows: Rows = defaultdict(list)
     for fact in facts:
         if fact.table == table.number:
@@ -119,6 +175,35 @@ def _table_pairs(table: Table, facts: Sequence[Fact], filing: Filing, limit: int
             yield from _figure(fact, rows, table, filing, limit, rank)
         for old, new in _neighbours(told):
             yield from _moves(old, new, rows, table, filing, limit, base + (new.period.year < newest))
+    for one, other in _siblings(table, rows):
+        yield from _versus(one, other, rows, table, filing, limit, base)
+    yield from total_pairs(table, rows, filing, lexicon, limit, base)
+    yield from unanswerable_pairs(table, rows, facts, filing, others, limit)
+
+
+def _siblings(table: Table, rows: Rows) -> Iterator[tuple[Fact, Fact]]:
+    """The newest facts of two rows that stand under each other below one head, neither of them a total."""
+    for row in rows:
+        if row + 1 not in rows or table.lines[row].parent != table.lines[row + 1].parent:
+            continue
+        for one in rows[row]:
+            other = next((fact for fact in rows[row + 1] if fact.period == one.period), None)
+            if (
+                other is not None
+                and one.unit == other.unit == "currency"
+                and one.frame == other.frame
+                and 0 < one.value != other.value > 0
+                and not any(re.search(r"\btotal\b|\bnet\b|合计|总计|小计|净", fact.metric) for fact in (one, other))
+                and _head(one) == _head(other)
+            ):
+                yield one, other
+            break
+
+
+def _head(fact: Fact) -> str:
+    """What kind of thing a metric is: only like is compared with like."""
+    is_chinese = re.search(r"[\u4e00-\u9fff]", fact.metric)
+    return fact.metric[-2:] if is_chinese else fact.metric.split(" ")[-1].lower().removesuffix("s")
 
 
 def _place(table: Table) -> str:
@@ -159,6 +244,21 @@ def _moves(old: Fact, new: Fact, rows: Rows, table: Table, filing: Filing, limit
     compared = compare(old, new, filing)
     if compared is not None:
         yield _pair(*compared, "comparison", new, table, passage, rank, "row-comparison")
+        direction = chinese_direction if is_chinese else english_direction
+        yield _pair(*direction(old, new, filing), "yes-no", new, table, passage, rank, "row-direction")
+
+
+def _versus(one: Fact, other: Fact, rows: Rows, table: Table, filing: Filing, limit: int, rank: int) -> Iterator[Pair]:
+    """Ask by turns which of two metrics is higher, and whether one is."""
+    is_chinese = filing.language == "zh"
+    passage = partial(table_passage, [one, other], rows, filing, limit)
+    if wording.pick("ab", one.metric, other.metric, "versus") == "a":
+        ask, kind, rule = (chinese_versus if is_chinese else english_versus), "yes-no", "metrics-versus"
+    else:
+        ask = wording.chinese_larger if is_chinese else wording.english_larger
+        kind, rule = "comparison", "metrics-comparison"
+    pair = _pair(*ask(one, other, filing), kind, one, table, passage, rank, rule)
+    yield replace(pair, start=min(one.start, other.start), end=max(one.end, other.end))
 
 
 def _pair(

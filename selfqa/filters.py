@@ -36,6 +36,9 @@ _REFUSAL = re.compile(
 )
 _YEAR = re.compile(r"(?:19|20)\d\d")
 NEEDS_PERIOD = {"figure", "change", "comparison"}
+LONG_KINDS = {"cause", "risk", "summary", "list", "definition"}
+"""Types whose answers quote sentences: they may be `LONGER` times as long."""
+LONGER = 3
 
 
 def fault_of(pair: Pair, filing: Filing, evidence: str, *, limit_length: bool = True) -> tuple[str, str] | None:
@@ -52,25 +55,27 @@ def fault_of(pair: Pair, filing: Filing, evidence: str, *, limit_length: bool = 
         return "malformed", "question or answer is empty"
     if not filing.company:
         return "no-entity", "no company could be found in the document"
-    for text in (question, answer):
+    is_refusing = pair.kind == "unanswerable"  # it says that its passage does not, and may ask about another company
+    for text in (question,) if is_refusing else (question, answer):
         found = _ARTICLE.search(text) or _DEMONSTRATIVE.search(text)
         if found:
             return "refers-to-article", f"{found[0]!r} points outside the question"
-    if filing.short not in question and filing.company not in question:
+    if not is_refusing and filing.short not in question and filing.company not in question:
         return "no-entity", f"the question does not name {filing.short}"
     if pair.kind in NEEDS_PERIOD and not _YEAR.search(narrow(question)):
         return "no-period", "the question names no year"
-    if _REFUSAL.search(answer):
+    if not is_refusing and _REFUSAL.search(answer):
         return "refusal", "the answer is a refusal"
     if language_of(question) != filing.language or language_of(answer) != filing.language:
         return "wrong-language", f"question or answer is not in {filing.language!r}"
-    if limit_length and _is_long(answer, filing.language):
-        return "too-long", f"the answer is longer than {MAX_WORDS} words or {MAX_HAN} characters"
+    times = LONGER if pair.kind in LONG_KINDS else 1
+    if limit_length and _is_long(answer, filing.language, times):
+        return "too-long", f"the answer is longer than {times * MAX_WORDS} words or {times * MAX_HAN} characters"
     return _figure_fault(pair, evidence)
 
 
-def _is_long(answer: str, language: str) -> bool:
-    return len(answer) > MAX_HAN if language == "zh" else len(answer.split()) > MAX_WORDS
+def _is_long(answer: str, language: str, times: int) -> bool:
+    return len(answer) > times * MAX_HAN if language == "zh" else len(answer.split()) > times * MAX_WORDS
 
 
 def _figure_fault(pair: Pair, evidence: str) -> tuple[str, str] | None:

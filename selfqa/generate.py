@@ -15,7 +15,7 @@ if not __package__:  # run as a file: import from this checkout, not from this f
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,17 +26,19 @@ from rich.table import Table
 from finlm import config, runs
 from finlm.duplicates import near_duplicates
 from finlm.errors import UserError
-from finlm.records import Document, Provenance
-from selfqa import output
+from selfqa import library, output
 from selfqa.background import Background, backgrounds
-from selfqa.blocks import Source
+from selfqa.corpus import corpus_files
 from selfqa.entities import Filing, borrowed_name, read_filing
 from selfqa.extractive import extract
 from selfqa.filters import fault_of
+from selfqa.keeping import Keeping, Read, keep
+from selfqa.library import Place, Shelf, load
 from selfqa.modelled import Asker, ask_and_answer
 from selfqa.pairs import Pair
-from selfqa.reading import Unread, corpus_files, read_file
-from selfqa.selection import choose, unique
+from selfqa.plan import TYPES, make_plan
+from selfqa.reading import MAX_MEGABYTES
+from selfqa.unread import UNREAD_RULES, Unread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,8 @@ class Settings:
     """Settings of Self-QA."""
 
     corpus: str
-    """Folder of filings, any depth: .html, .htm, .xhtml, .pdf, .txt, .md, .jsonl with a "text" a line."""
+    """Folder of filings, any depth: .html, .pdf, .docx, .xlsx, .csv, .txt, .md; rows of texts or triples: .jsonl,
+    .json, .parquet."""
     output: str = "{runs}/selfqa"
     """Folder to write into."""
     runs: str = config.default_runs()
@@ -71,96 +74,120 @@ class Settings:
     """For one call."""
     deadline_seconds: float = 600.0
     """How long a call is tried again before the run stops, to be resumed by the same command."""
-    max_pairs: int = 60
-    """Most questions kept per document, spread over kinds, metrics and tables."""
+    max_pairs: int = 400
+    """Most questions kept per document, spread over metrics and tables."""
+    types: dict[str, float] = field(default_factory=lambda: dict(TYPES))
+    """Share of each type: fact, figure, change, cause, definition, comparison, list, risk, summary, yes-no,
+    unanswerable. A type not named is not asked."""
+    difficulties: dict[str, float] = field(default_factory=dict)
+    """Share of easy, medium and hard questions; without them as the material gives."""
+    sections: dict[str, float] = field(default_factory=dict)
+    """Share of business, risk, discussion, statements, notes and other; without them as the material gives."""
+    template_share: float = 0.3
+    """Most of a document's questions that one template may make."""
     forms: tuple[Literal["closed-book", "open-book"], ...] = ("closed-book", "open-book")
     """Which records a question becomes: the bare question, or a passage before it."""
     passage_characters: int = 450
     """Most characters of an open-book passage."""
+    cache: str = "{runs}/parsed"
+    """Folder that parsed files are kept in, by content, for this run and others; it may be deleted at any time."""
+    max_file_megabytes: float = MAX_MEGABYTES
+    """A file larger than this, as it lies or unpacked, is named and left out."""
+    processes: int = 0
+    """How many read files side by side; 0 for as many as there are cores."""
     overwrite: bool = False
     """Delete what lies in `output` and begin afresh."""
 
     def __post_init__(self) -> None:
         if self.max_pairs < 1:
             raise UserError(f"max_pairs is {self.max_pairs}; it must be 1 or more.")
+        make_plan(self.types, self.difficulties, self.sections, self.template_share)
         if self.passage_characters < 100:
             raise UserError(f"passage_characters is {self.passage_characters}; a passage needs 100 or more.")
         if not self.forms:
             raise UserError("forms is empty; name closed-book, open-book or both.")
         if self.backend == "openai" and not self.model:
             raise UserError("backend openai needs --model: the name that the endpoint serves the model under.")
+        if self.max_file_megabytes <= 0 or self.processes < 0:
+            told = f"max_file_megabytes is {self.max_file_megabytes:g} and processes {self.processes}"
+            raise UserError(f"{told}; the first must be above 0, the second 0 or more.")
         if self.parallel < 1 or self.questions < 1:
             raise UserError(f"parallel is {self.parallel} and questions {self.questions}; both must be 1 or more.")
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """A document with what its questions must name."""
-
-    source: Source
-    filing: Filing
-    record: Document
 
 
 def main(settings: Settings) -> None:
     """Read, ask and answer, prune, balance, write."""
     console = Console(stderr=True)
     corpus = Path(settings.corpus)
-    files = corpus_files(corpus)
+    files, unknown = corpus_files(corpus)
     if settings.backend == "openai":
         from selfqa.endpoint import key_for  # the client takes a second to import, and most runs need none
 
         key_for(settings.endpoint)
-    run = runs.Run.open(settings.output, "selfqa", settings, inputs={"corpus": corpus}, overwrite=settings.overwrite)
+    run = runs.Run.open(
+        settings.output,
+        "selfqa",
+        settings,
+        inputs={"corpus": corpus},
+        free=("cache", "processes"),
+        overwrite=settings.overwrite,
+    )
     if run.is_finished:
         console.print(
             f"{run.folder} is finished ({run.counts.get('records')} records); --overwrite true starts afresh."
         )
         return
     made = output.Made()
+    for item in unknown:
+        made.remove(item.rule, item.reason, item.path)
+    made.counts["files"] = made.counts["files_unread"] = len(unknown)
     with Progress(console=console, transient=True) as progress:
-        documents = read_all(files, corpus, made, progress)
+        documents = read_all(files, settings, made, progress)
         if not documents:
             if not run.resumes:
                 shutil.rmtree(run.folder)
             raise UserError(f"--corpus {corpus}: none of its {len(files)} files gave any text; see {_reasons(made)}")
         passages = cut_all(documents, settings, made)
         asked = ask_all(documents, passages, settings, run, made, progress)
-    keep(asked, settings, made)
+    keep(asked, keeping(settings), made)
     summary = output.write(run.folder, made)
     run.finish(**summary)
     report(console, run.folder, summary, made)
 
 
-def read_all(files: Sequence[Path], corpus: Path, made: output.Made, progress: Progress) -> list[Read]:
+def read_all(files: Sequence[Path], settings: Settings, made: output.Made, progress: Progress) -> list[Read]:
     """Read every file; what cannot be read is noted and the rest goes on."""
-    sources: list[Source] = []
-    for path in progress.track(files, description="reading"):
+    shelf = Shelf(Path(settings.corpus), Path(settings.cache), settings.max_file_megabytes)
+    places: list[Place] = []
+    reading = library.read_all(files, shelf, settings.processes)
+    for found in progress.track(reading, total=len(files), description="reading"):
         made.counts["files"] += 1
-        found = list(read_file(path, corpus))
-        made.counts["files_unread"] += not any(isinstance(item, Source) for item in found)
+        made.counts["files_unread"] += not any(isinstance(item, Place) for item in found)
         for item in found:
             if isinstance(item, Unread):
                 made.remove(item.rule, item.reason, item.path)
             else:
-                sources.append(item)
-    return name_all(sources, made)
+                places.append(item)
+    return name_all(shelf, places, made)
 
 
-def name_all(sources: Sequence[Source], made: output.Made) -> list[Read]:
+def name_all(shelf: Shelf, places: Sequence[Place], made: output.Made) -> list[Read]:
     """Find each document's company and period; equal texts count once."""
-    filings = [read_filing(source) for source in sources]
-    named = {source.path: filing.company for source, filing in zip(sources, filings, strict=True) if filing.company}
+    found: list[tuple[Place, str, str, Filing]] = []
+    for place in places:
+        source = load(shelf, place)
+        found.append((place, source.path, source.text, read_filing(source)))
+    named = {path: filing.company for _, path, _, filing in found if filing.company}
     documents: dict[str, Read] = {}
-    for source, filing in zip(sources, filings, strict=True):
+    for place, path, text, filing in found:
         if not filing.company:
-            name = borrowed_name(source.path, named)
+            name = borrowed_name(path, named)
             filing = replace(filing, company=name, short=name)
-        record = output.document_of(source.path, source.sha256, source.text, filing)
+        record = output.document_of(path, place.sha256, text, filing)
         if record.id in documents:
-            made.remove("duplicate-document", f"its text is that of {documents[record.id].source.path}", source.path)
+            made.remove("duplicate-document", f"its text is that of {documents[record.id].record.source}", path)
             continue
-        documents[record.id] = Read(source, filing, record)
+        documents[record.id] = Read(shelf, place, filing, record)
         made.documents.append(record)
     made.counts["documents"] = len(documents)
     return list(documents.values())
@@ -175,7 +202,7 @@ def cut_all(documents: Sequence[Read], settings: Settings, made: output.Made) ->
         cut += [(number, piece) for piece in kept]
         for drop in dropped:
             made.remove(drop.rule, drop.reason, drop.text)
-    texts = [documents[number].source.text[piece.start : piece.end] for number, piece in cut]
+    texts = [documents[number].record.text[piece.start : piece.end] for number, piece in cut]
     repeats = near_duplicates(texts)
     passages: list[list[Background]] = [[] for _ in documents]
     for position, (number, piece) in enumerate(cut):
@@ -200,7 +227,7 @@ def ask_all(
     pieces = list(zip(documents, passages, strict=True))
     if settings.backend == "extractive":
         for read, kept in progress.track(pieces, description="asking"):
-            asked += [(read, pair) for pair in extracted(read, kept, settings, made)]
+            asked += [(read, pair) for pair in extracted(read, kept, others_than(read, documents), settings, made)]
         return asked
     from selfqa.endpoint import Endpoint, Sampling
 
@@ -227,7 +254,7 @@ def answered(
 ) -> list[Pair]:
     """Return what a model asked and answered about a document and code found grounded."""
     if not read.filing.company:
-        made.remove("no-entity", "no company could be found in the document", read.source.path)
+        made.remove("no-entity", "no company could be found in the document", read.record.source)
         return []
     step = max(1, -(-len(passages) // settings.max_passages)) if settings.max_passages else 1
     sound = []
@@ -248,15 +275,26 @@ def answered(
     return sound
 
 
-def extracted(read: Read, passages: Sequence[Background], settings: Settings, made: output.Made) -> list[Pair]:
+def others_than(read: Read, documents: Sequence[Read]) -> list[str]:
+    """Return the other companies of the document's language, sorted."""
+    mine = read.filing
+    names = {
+        other.filing.short for other in documents if other.filing.language == mine.language and other.filing.company
+    }
+    return sorted(name for name in names - {mine.short, ""})
+
+
+def extracted(
+    read: Read, passages: Sequence[Background], others: Sequence[str], settings: Settings, made: output.Made
+) -> list[Pair]:
     """Return a document's pairs that break no rule."""
-    pairs, dropped = extract(read.source, read.filing, passages, settings.passage_characters)
+    pairs, dropped = extract(read.source, read.filing, passages, settings.passage_characters, others)
     for drop in dropped:
         made.remove(drop.rule, drop.reason, drop.text)
     sound = []
     for pair in pairs:
         made.counts["questions"] += 1
-        fault = fault_of(pair, read.filing, read.source.text[pair.start : pair.end])
+        fault = fault_of(pair, read.filing, read.record.text[pair.start : pair.end])
         if fault:
             made.remove(*fault, f"{pair.question} {pair.answer}")
         else:
@@ -264,38 +302,14 @@ def extracted(read: Read, passages: Sequence[Background], settings: Settings, ma
     return sound
 
 
-def keep(asked: Sequence[tuple[Read, Pair]], settings: Settings, made: output.Made) -> None:
-    """Fold equal questions, leave out contradicted ones, hold each document to its quota."""
-    agreed, contradicted = unique(asked)
-    for group in contradicted:
-        for _, pair in group:
-            made.remove("contradiction", "documents answer this question differently", f"{pair.question} {pair.answer}")
-    by_document: dict[str, list[Pair]] = {}
-    others: dict[int, tuple[Provenance, ...]] = {}
-    owners: dict[str, Read] = {}
-    maker = f"model:{settings.model}" if settings.backend == "openai" else "rule:{rule}"
-    for group in agreed:
-        (read, pair), *rest = group
-        by_document.setdefault(read.record.id, []).append(pair)
-        owners[read.record.id] = read
-        others[id(pair)] = tuple(
-            Provenance(
-                maker=maker.replace("{rule}", same.rule), document_id=other.record.id, start=same.start, end=same.end
-            )
-            for other, same in rest
-        )
-        for _, same in rest:
-            made.remove("duplicate-question", "folded into the first of its kind", f"{same.question} {same.answer}")
-    for identity, pairs in by_document.items():
-        read = owners[identity]
-        chosen = choose(pairs, settings.max_pairs)
-        for pair in chosen.left:
-            made.remove("over-quota", f"more than {settings.max_pairs} questions", f"{pair.question} {pair.answer}")
-        for pair in chosen.kept:
-            made.counts["kept"] += 1
-            made.conversations += output.conversations_of(
-                pair, read.record, read.filing, maker.replace("{rule}", pair.rule), others[id(pair)], settings.forms
-            )
+def keeping(settings: Settings) -> Keeping:
+    """What the settings say of how much is kept."""
+    return Keeping(
+        settings.max_pairs,
+        make_plan(settings.types, settings.difficulties, settings.sections, settings.template_share),
+        settings.forms,
+        lambda pair: f"model:{settings.model}" if settings.backend == "openai" else f"rule:{pair.rule}",
+    )
 
 
 def _reasons(made: output.Made) -> str:
@@ -316,7 +330,7 @@ def report(console: Console, folder: Path, summary: dict[str, object], made: out
         table.add_row(document.source, document.entity or "not found", str(counts[document.id]))
     console.print(table)
     for removal in made.removals:
-        if removal.rule in {"empty-file", "not-text", "pdf-locked", "pdf-damaged", "no-text", "bad-json"}:
+        if removal.rule in UNREAD_RULES:
             console.print(f"not read ({removal.rule}): {removal.reason}", style="yellow")
     console.print(
         f"{summary['kept']} questions kept of {summary['questions']}, {summary['records']} records; "

@@ -9,8 +9,32 @@ from finlm import jsonl, runs
 from finlm.records import Conversation, Document, Message, Provenance, Removal, content_id
 from selfqa.entities import Filing
 from selfqa.pairs import Pair, hashed
+from selfqa.plan import Share
+from selfqa.selection import Chosen
 
 FORMS = ("closed-book", "open-book")
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """What one document gave.
+
+    Example:
+        Covered(document_id="9f…", source="en/a.txt", found=912, kept=400, types={"figure": 80},
+                template="table-row", template_share=0.18, shares=(Share(…),))
+    """
+
+    document_id: str
+    source: str
+    found: int
+    """Questions that broke no rule."""
+    kept: int
+    types: dict[str, int]
+    """Kept questions by type."""
+    template: str
+    """The template that made most of them."""
+    template_share: float
+    shares: tuple[Share, ...]
 
 
 @dataclass(slots=True)
@@ -21,6 +45,24 @@ class Made:
     conversations: list[Conversation] = field(default_factory=list)
     removals: list[Removal] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+
+    coverage: list[Covered] = field(default_factory=list)
+
+    def add_document(self, document: Document, chosen: Chosen) -> None:
+        """Note what a document gave."""
+        rules = Counter(pair.rule for pair in chosen.kept).most_common(1) or [("", 0)]
+        self.coverage.append(
+            Covered(
+                document_id=document.id,
+                source=document.source,
+                found=len(chosen.kept) + len(chosen.left),
+                kept=len(chosen.kept),
+                types=_tally(pair.kind for pair in chosen.kept),
+                template=rules[0][0],
+                template_share=rules[0][1] / max(1, len(chosen.kept)),
+                shares=chosen.shares,
+            )
+        )
 
     def remove(self, rule: str, reason: str, text: str) -> None:
         """Note that something was left out."""
@@ -40,7 +82,7 @@ def conversations_of(
     made = []
     passage = pair.passage() if "open-book" in forms else ""
     for form in FORMS:
-        if form not in forms or (form == "open-book" and not passage):
+        if form not in forms or (not passage if form == "open-book" else pair.is_open_only):
             continue
         asked = f"{passage}\n\n{pair.question}" if form == "open-book" else pair.question
         made.append(
@@ -72,21 +114,34 @@ def write(folder: Path, made: Made) -> dict[str, object]:
 
 def summary_of(made: Made) -> dict[str, object]:
     """Count what was read, asked, kept and left out."""
-
-    def tally(values: Iterable[str]) -> dict[str, int]:
-        return dict(sorted(Counter(values).items()))
-
     return {
         **{name: made.counts[name] for name in ("files", "files_unread", "documents", "passages", "questions", "kept")},
         **{name: made.counts[name] for name in ("calls", "calls_remembered") if name in made.counts},
         "records": len(made.conversations),
-        "records_by_kind": tally(row.kind for row in made.conversations),
-        "records_by_form": tally(row.form for row in made.conversations),
-        "records_by_language": tally(row.language for row in made.conversations),
-        "records_by_group": tally(row.group for row in made.conversations),
+        "records_by_kind": _tally(row.kind for row in made.conversations),
+        "records_by_form": _tally(row.form for row in made.conversations),
+        "records_by_language": _tally(row.language for row in made.conversations),
+        "records_by_group": _tally(row.group for row in made.conversations),
         "rejected": len(made.removals),
-        "rejected_by_rule": tally(row.rule for row in made.removals),
+        "rejected_by_rule": _tally(row.rule for row in made.removals),
         "questions_rejected": made.counts["questions"] - made.counts["kept"],
+        "coverage": {covered.source: _coverage(covered) for covered in made.coverage},
+    }
+
+
+def _tally(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))
+
+
+def _coverage(covered: Covered) -> dict[str, object]:
+    missing = [share for share in covered.shares if share.missing]
+    return {
+        "found": covered.found,
+        "kept": covered.kept,
+        "types": covered.types,
+        "largest_template": covered.template,
+        "largest_template_share": round(covered.template_share, 3),
+        "short_of_plan": {f"{one.dimension} {one.name}": f"{one.kept} of {one.wanted}" for one in missing},
     }
 
 

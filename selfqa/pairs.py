@@ -14,6 +14,15 @@ from selfqa.entities import Filing
 from selfqa.facts import Fact
 from selfqa.periods import MONTHS, Period
 
+KINDS = (
+    *("fact", "figure", "change", "cause", "definition", "comparison"),
+    *("list", "risk", "summary", "yes-no", "unanswerable"),
+)
+"""Types of questions."""
+DIFFICULTIES = ("easy", "medium", "hard")
+"""easy: copied from one place; medium: two figures compared, or a statement understood; hard: computed, condensed, or
+seen to be absent."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
@@ -27,7 +36,7 @@ class Pair:
     question: str
     answer: str
     kind: str
-    """figure, change, comparison, fact, list, definition."""
+    """One of `KINDS`."""
     start: int
     end: int
     rule: str
@@ -39,8 +48,17 @@ class Pair:
     passage: Callable[[], str] = str
     """Writes the open-book form's passage; called only for pairs that are kept."""
     derivation: Derivation | None = None
+    is_open_only: bool = False
+    """True where the question makes sense only behind its passage."""
     rank: int = 0
     """0 for what most readers of the filing look at, 1 for details, 2 for an older period."""
+
+    @property
+    def difficulty(self) -> str:
+        """One of `DIFFICULTIES`."""
+        if self.derivation is not None or self.kind in {"summary", "unanswerable"}:
+            return "hard"
+        return "easy" if self.kind in {"figure", "fact", "definition"} or self.rule == "box" else "medium"
 
 
 def hashed(*parts: object) -> int:
@@ -150,6 +168,18 @@ def english_comparison(old: Fact, new: Fact, filing: Filing) -> tuple[str, str] 
     return question, f"{name} {new.metric} {was} higher {higher.period.in_english()}."
 
 
+def english_larger(one: Fact, other: Fact, filing: Filing) -> tuple[str, str]:
+    """Ask which of two metrics was higher in one period; the two must differ."""
+    name, when = possessive(filing.short), one.period.in_english()
+    high, low = (one, other) if one.value > other.value else (other, one)
+    first, second = (one, other) if pick("ab", one.metric, other.metric, "order") == "a" else (other, one)
+    question = f"Which {verb(first.metric)} higher {when}, {name} {first.metric} or its {second.metric}?"
+    answer = (
+        f"{name} {high.metric} {verb(high.metric)} higher {when}: {high.amount}, against {low.amount} of {low.metric}."
+    )
+    return question, answer
+
+
 def english_statement(facts: Sequence[Fact], filing: Filing, *, named: bool) -> str:
     """A table row as a sentence: the entity is the subject, the columns its predicates (step 1 of Self-QA)."""
     first = facts[0]
@@ -204,6 +234,15 @@ def chinese_comparison(old: Fact, new: Fact, filing: Filing) -> tuple[str, str] 
     higher = new if new.value > old.value else old
     question = f"{filing.short}的{new.metric}在{first.period.in_chinese()}和{second.period.in_chinese()}中哪个更高？"
     return question, f"{filing.short}的{new.metric}在{higher.period.in_chinese()}更高。"
+
+
+def chinese_larger(one: Fact, other: Fact, filing: Filing) -> tuple[str, str]:
+    """问同一期间两个指标中哪个更高。"""
+    high, low = (one, other) if one.value > other.value else (other, one)
+    first, second = (one, other) if pick("ab", one.metric, other.metric, "order") == "a" else (other, one)
+    when = one.period.in_chinese()
+    question = f"{filing.short}{when}的{first.metric}和{second.metric}哪个更高？"
+    return question, f"{filing.short}{when}的{high.metric}更高，为{high.amount}，{low.metric}为{low.amount}。"
 
 
 def chinese_statement(facts: Sequence[Fact], filing: Filing, *, named: bool) -> str:

@@ -44,6 +44,16 @@ def read_text(text: str) -> Source:
     return Source("", "", text, tuple(_Tables(text).blocks()))
 
 
+def text_blocks(text: str, begin: int, stop: int) -> Iterator[Block]:
+    """Yield the blocks of text[begin:stop], in order: headings, paragraphs, and tables that are lines of figures."""
+    return _Tables(text, begin, stop).blocks()
+
+
+def ends_in_figures(line: str) -> bool:
+    """Is the line a row of a table rather than part of a sentence: a label and then nothing but figures?"""
+    return _has_only_values(line) or bool(_split(line)[0])
+
+
 def read_markdown(text: str) -> Source:
     """Read Markdown: `#` headings, pipe tables, the rest as paragraphs; other marks stay as they are."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -112,6 +122,8 @@ class _Tables:
     labels: int = 0
     headed: int = 0
     """How many lines of `lead` stand above and in the header; those after it head the first rows."""
+    notes: list[_Line] = field(default_factory=list)
+    """Lines of `lead` right above here that are in no block yet: units and headers."""
 
     def blocks(self) -> Iterator[Block]:
         """Yield the blocks in order."""
@@ -127,6 +139,7 @@ class _Tables:
                 yield from self._end_table()
                 self.lead = [*self.lead[-9:], line]
                 self.headed = len(self.lead)
+                self.notes.append(line)
                 continue
             is_split = after is not None and not after.opens_group and _has_only_values(after.text)
             row = self._row(line, after) if is_split and after is not None else None
@@ -143,10 +156,13 @@ class _Tables:
                 self.labels += 1
                 continue
             yield from self._end_table()
+            self.notes.clear()
             yield from self._prose(line, lines, number)
             while number < len(lines) and not lines[number].opens_group and _is_prose(line.text):
                 number += 1
         yield from self._end_table()
+        # a note or header that no figures follow here belongs to a table of another kind, right below
+        yield from (Block("paragraph", line.start, line.end) for line in self.notes)
 
     def _lines(self) -> Iterator[_Line]:
         stop = len(self.text) if self.stop < 0 else self.stop
@@ -228,6 +244,7 @@ class _Tables:
             lead = "\n".join(line.text for line in self.lead)
             yield Block("table", rows[0].start, rows[-1].end, tuple(rows), lead)
             self.lead, self.headed = after, 0
+            self.notes.clear()
 
 
 def _label_cell(line: _Line) -> Cell:

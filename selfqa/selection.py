@@ -1,8 +1,8 @@
-"""Which pairs stay: one per question, and a quota per document spread over kinds, metrics and places."""
+"""Which pairs stay: one per question, and a plan of shares per document, spread over metrics and places."""
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeVar
@@ -10,64 +10,117 @@ from typing import TypeVar
 from finlm.figures import Figure, find_figures
 from selfqa.filters import question_key
 from selfqa.pairs import Pair, hashed
+from selfqa.plan import Plan, Share, template_limit
 
 T = TypeVar("T")
-
-SHARES = {"figure": 8, "fact": 3, "change": 3, "comparison": 2, "definition": 2, "list": 1}
-"""How often a kind is drawn beside the others; a kind that runs out leaves its turns to the rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A document's pairs after the quota, in document order, and those that it left out."""
+    """A document's pairs after the plan, in document order, those that it left out, and what became of each share."""
 
     kept: tuple[Pair, ...]
     left: tuple[Pair, ...]
+    shares: tuple[Share, ...]
 
 
-def choose(pairs: Sequence[Pair], limit: int) -> Chosen:
-    """Keep at most `limit` pairs, most telling first, spread evenly.
+def choose(pairs: Sequence[Pair], limit: int, plan: Plan, section_of: Callable[[Pair], str]) -> Chosen:
+    """Keep at most `limit` pairs, most telling first, by the plan's shares and spread evenly.
 
-    Kinds take turns by `SHARES`. Within a kind the next pair is the one of lowest rank whose metric and place were
-    drawn least so far; a hash breaks ties.
+    Types take turns by their shares; a type that runs out leaves its turns to the rest. Within a type the next pair is
+    the one of lowest rank whose metric, place, difficulty and section were drawn least so far beside their shares; a
+    hash breaks ties.
+
+    Args:
+        pairs: A document's pairs.
+        limit: Most pairs to keep.
+        plan: The shares.
+        section_of: The section that a pair's evidence is in.
     """
-    by_kind: dict[str, list[Pair]] = defaultdict(list)
+    by_type: dict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
-        by_kind[pair.kind].append(pair)
-    topics: Counter[str] = Counter()
-    places: Counter[str] = Counter()
-    spread = {kind: _Spread(rows) for kind, rows in by_kind.items()}
+        if pair.kind in plan.types:
+            by_type[pair.kind].append(pair)
+    planned = [pair for rows in by_type.values() for pair in rows]
+    most = template_limit(planned, limit, plan.template)
+    drawn = _Drawn(plan, limit, section_of)
+    spread = {kind: _Spread(rows, drawn) for kind, rows in by_type.items()}
     kept: list[Pair] = []
-    taken: Counter[str] = Counter()
     while len(kept) < limit and spread:
-        kind = min(spread, key=lambda name: (taken[name] / SHARES.get(name, 1), name))
-        drawn = spread[kind].draw(topics, places)
-        if drawn is None:
+        kind = min(spread, key=lambda name: (drawn.types[name] / plan.types[name], name))
+        pair_or_none = spread[kind].draw()
+        if pair_or_none is None:
             del spread[kind]
-            continue
-        taken[kind] += 1
-        topics[drawn.topic] += 1
-        places[drawn.place] += 1
-        kept.append(drawn)
+        elif drawn.rules[pair_or_none.rule] < most:
+            drawn.add(pair_or_none)
+            kept.append(pair_or_none)
     held = {id(pair) for pair in kept}
     return Chosen(
         tuple(sorted(kept, key=lambda pair: (pair.start, pair.question))),
         tuple(pair for pair in pairs if id(pair) not in held),
+        tuple(_shares(planned, kept, min(limit, len(planned)), plan, section_of)),
     )
+
+
+def _shares(
+    found: Sequence[Pair], kept: Sequence[Pair], limit: int, plan: Plan, section_of: Callable[[Pair], str]
+) -> Iterator[Share]:
+    names: dict[str, Callable[[Pair], str]] = {
+        "type": lambda pair: pair.kind,
+        "difficulty": lambda pair: pair.difficulty,
+        "section": section_of,
+    }
+    for dimension, name_of in names.items():
+        before, after = Counter(map(name_of, found)), Counter(map(name_of, kept))
+        for name, share in plan.shares(dimension).items():
+            yield Share(dimension, name, round(share * limit), before[name], after[name])
+
+
+class _Drawn:
+    """How much of everything was drawn so far."""
+
+    def __init__(self, plan: Plan, limit: int, section_of: Callable[[Pair], str]) -> None:
+        self.plan, self.limit, self.section_of = plan, limit, section_of
+        self.types: Counter[str] = Counter()
+        self.rules: Counter[str] = Counter()
+        self.topics: Counter[str] = Counter()
+        self.places: Counter[str] = Counter()
+        self.difficulties: Counter[str] = Counter()
+        self.sections: Counter[str] = Counter()
+
+    def add(self, pair: Pair) -> None:
+        self.types[pair.kind] += 1
+        self.rules[pair.rule] += 1
+        self.topics[pair.topic] += 1
+        self.places[pair.place] += 1
+        self.difficulties[pair.difficulty] += 1
+        self.sections[self.section_of(pair)] += 1
+
+    def cost(self, pair: Pair) -> tuple[float, float]:
+        """A metric asked twice weighs as much as eight pairs from one table; a filled share as much as a metric."""
+        filled = self._filled(self.plan.difficulties, self.difficulties, pair.difficulty)
+        filled += self._filled(self.plan.sections, self.sections, self.section_of(pair))
+        return pair.rank + 2 * self.topics[pair.topic] + 2 * filled, 0.125 * self.places[pair.place]
+
+    def _filled(self, shares: Mapping[str, float], taken: Mapping[str, int], name: str) -> float:
+        """How full a share is, 1 when it is used up; only grows."""
+        if not shares:
+            return 0.0
+        return taken[name] / (self.limit * shares[name]) if name in shares else 1.0 + taken[name]
 
 
 class _Spread:
     """A heap whose costs only grow: the cheapest entry is put back if it became dearer since it was pushed."""
 
-    def __init__(self, pairs: Iterable[Pair]) -> None:
-        self.heap = [((pair.rank, 0.0, hashed(pair.question), number), pair) for number, pair in enumerate(pairs)]
+    def __init__(self, pairs: Iterable[Pair], drawn: _Drawn) -> None:
+        self.drawn = drawn
+        self.heap = [((*drawn.cost(pair), hashed(pair.question), number), pair) for number, pair in enumerate(pairs)]
         heapq.heapify(self.heap)
 
-    def draw(self, topics: Mapping[str, int], places: Mapping[str, int]) -> Pair | None:
+    def draw(self) -> Pair | None:
         while self.heap:
             cost, pair = heapq.heappop(self.heap)
-            # a metric asked twice weighs as much as eight pairs from one table
-            now = (pair.rank + 2 * topics.get(pair.topic, 0), 0.125 * places.get(pair.place, 0), cost[2], cost[3])
+            now = (*self.drawn.cost(pair), cost[2], cost[3])
             if not self.heap or now <= self.heap[0][0] or now == cost:
                 return pair
             heapq.heappush(self.heap, (now, pair))
@@ -78,7 +131,8 @@ def unique(pairs: Iterable[tuple[T, Pair]]) -> tuple[list[list[tuple[T, Pair]]],
     """Group pairs by question: returns groups whose answers agree, and groups whose answers contradict each other."""
     groups: dict[str, list[tuple[T, Pair]]] = defaultdict(list)
     for owner, pair in pairs:
-        groups[question_key(pair.question)].append((owner, pair))
+        where = f" {pair.place} {pair.start}" if pair.is_open_only else ""  # the same question beside another passage
+        groups[question_key(pair.question) + where].append((owner, pair))
     agreed: list[list[tuple[T, Pair]]] = []
     contradicted: list[list[tuple[T, Pair]]] = []
     for group in groups.values():

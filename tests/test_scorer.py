@@ -111,7 +111,7 @@ def test_files_read_back_as_they_were_written(
 ) -> None:
     description = scorer.load_description(folder)
     assert (description.mean, description.std, description.normalised_on) == (0.3, 2.0, "answers")
-    head = scorer.load_head(folder)
+    head = scorer.load_head(folder, width=48)
     torch.testing.assert_close(head.weight[0], weight() / 2)
     assert float(head.bias.detach()) == pytest.approx(-0.15)
     loaded = scorer.Scorer.load(folder, dtype=torch.float32, device=CPU)

@@ -97,7 +97,7 @@ def test_whole_models_are_paid_alike(
     base: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, rewards: list[Path]
 ) -> None:
     roles = FullRoles(copy.deepcopy(base), rewards[0], more_rewards=rewards[1:])
-    judges = Judges.load(rewards, tokenizer, CPU, reduce="mean")
+    judges = Judges.load(rewards, tokenizer, CPU, width=48, reduce="mean")
     found_N, spread_N = torch.empty(len(ANSWERS)), torch.empty(len(ANSWERS))
     with torch.no_grad():
         for batch in rollout.micro_batches(roles, PROMPTS, ANSWERS, size=3, pad=0, device=CPU):

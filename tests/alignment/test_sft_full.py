@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from test_sft import settings
 from transformers import TrainerCallback
 
-from alignment import sft, sft_sharded, sft_tuning
+from alignment import sft, sft_sharded
 from alignment.sft_trainer import PackedTrainer
-from finlm import model, runs
+from finlm import model, runs, tuning
 from finlm.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -76,8 +76,8 @@ def test_weights_are_float32_where_plain_adamw_steps_on_all(
     tiny: Any, tmp_path: Path, flags: list[str], kept: torch.dtype, computed: torch.dtype | None
 ) -> None:
     given = settings(tiny, tmp_path, *flags)
-    assert sft_tuning.kept_in(given, CPU) == kept
-    assert sft_tuning.autocast(given, CPU) == computed
+    assert tuning.kept_in(given, CPU) == kept
+    assert tuning.autocast(given, CPU) == computed
 
 
 def test_float32_weights_that_compute_in_bfloat16_learn(tiny: Any, tmp_path: Path) -> None:
@@ -108,10 +108,10 @@ def test_eight_bits_without_torchao_name_the_way_out(
 
 def test_eight_bits_are_for_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    sft_tuning.require("adamw_8bit", 1)
-    sft_tuning.require("adamw", 8)
+    tuning.require("adamw_8bit", 1)
+    tuning.require("adamw", 8)
     with pytest.raises(UserError, match=r"in 8 processes, and is for one: .* configs/accelerate/sft_fsdp2\.yaml"):
-        sft_tuning.require("adamw_8bit", 8)
+        tuning.require("adamw_8bit", 8)
 
 
 def test_deepspeed_must_let_the_model_be_saved() -> None:

@@ -58,8 +58,9 @@ def test_derivations_are_right(made: Any) -> None:
     assert len(derived) > 50
     for row in derived:
         old, new = (number(operand) for operand in row["operands"])
-        expected = abs(new - old) / old * 100 if row["operation"] == "growth" else abs(new - old)
-        assert number(row["result"]) == pytest.approx(expected, abs=0.0501 if row["operation"] == "growth" else 1e-6)
+        expected = {"growth": abs(new - old) / old * 100, "ratio": old / new * 100, "difference": abs(new - old)}
+        exact = 1e-6 if row["operation"] == "difference" else 0.0501
+        assert number(row["result"]) == pytest.approx(expected[row["operation"]], abs=exact)
 
 
 def test_open_book_passages_hold_the_answer_among_others_and_are_short(made: Any) -> None:
@@ -80,10 +81,12 @@ def test_questions_are_unique_and_name_company_and_period(made: Any) -> None:
     seen: Counter[str] = Counter()
     for row in made.rows("instructions"):
         question = row["messages"][0]["content"].rsplit("\n\n", 1)[-1]
-        seen[row["form"] + question] += 1
+        if row["kind"] != "unanswerable":
+            seen[row["form"] + question] += 1
         company = documents[row["provenance"]["document_id"]]["entity"]
         assert row["group"] == company
-        assert company in question or row["language"] == "zh"
+        is_absent = row["kind"] == "unanswerable"
+        assert company in question or row["language"] == "zh" or is_absent
         if row["kind"] in {"figure", "change", "comparison"}:
             assert re.search(r"(?:19|20)\d\d", question)
         assert not re.search(
@@ -98,11 +101,12 @@ def test_language_is_the_documents(made: Any) -> None:
         assert has_han == (row["language"] == "zh")
 
 
-def test_answers_are_one_short_sentence(made: Any) -> None:
+def test_answers_are_short_and_in_one_line(made: Any) -> None:
     for row in made.rows("instructions"):
         answer = row["messages"][-1]["content"]
         assert answer[-1] in ".。"
-        assert len(answer.split()) <= 32
+        quotes = row["kind"] in {"cause", "risk", "summary", "list", "definition"}
+        assert len(answer.split()) <= (96 if quotes else 32)
         assert "\n" not in answer
 
 
@@ -120,14 +124,16 @@ def test_counts_add_up(made: Any) -> None:
     assert summary["records"] == len(made.rows("instructions")) == sum(summary["records_by_kind"].values())
     assert summary["documents"] == len(made.rows("documents"))
     assert summary["questions"] == summary["kept"] + summary["questions_rejected"]
-    assert summary["kept"] == summary["records_by_form"]["closed-book"]
+    absent = summary["records_by_kind"].get("unanswerable", 0)  # only beside their passages
+    assert summary["kept"] == summary["records_by_form"]["closed-book"] + absent
+    assert summary["kept"] == sum(document["kept"] for document in summary["coverage"].values())
     state = json.loads((made.folder / "run.json").read_text(encoding="utf-8"))
     assert state["status"] == "finished"
 
 
 def test_no_document_floods_the_set(made: Any) -> None:
     per_document = Counter(row["provenance"]["document_id"] for row in made.rows("instructions"))
-    assert max(per_document.values()) <= 2 * 60
+    assert max(per_document.values()) <= 2 * 400
 
 
 def test_every_real_file_is_read_and_asked_about(real: Any, shared_data: Path) -> None:

@@ -1,18 +1,22 @@
-"""PPO's entry with several reward models: all are inputs, a killed run resumes, what does not fit is told."""
+"""A second phase of a reward model, and PPO's entry with several: all are inputs, a killed run resumes."""
 
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from chain import Chain
 from safetensors.torch import load_file, save_file
 from test_resume import number_of, start
 from tiny import Tiny
 from warm import Warm
 
+from finlm import jsonl, scorer
 from finlm.metrics import read_metrics
+from finlm.records import PreferencePair
 
+PAIRS = "runs/preferences.jsonl"
 PAID = ("--reward_models", '["runs/reward-b"]', "--reward_reduce", "min")
 
 
@@ -65,3 +69,19 @@ def test_a_reward_model_that_does_not_belong_is_told(
     done = start(warm, tiny, "ppo", folder, "--reward_models", named)
     assert done.returncode == 2, done.said
     assert said in " ".join(done.stderr.split())
+
+
+def test_a_second_phase_goes_on_from_the_first(chain: Chain, warm: Warm, tiny: Tiny, tmp_path: Path) -> None:
+    """With a learning rate of next to nothing its scores are those of the first phase, up to their scale."""
+    folder = chain.before("prompts", tmp_path / "run")
+    more = ("--start", "runs/reward", "--output", "second", "--steps", "1")
+    done = start(warm, tiny, "reward", folder, *more, "--learning_rate", "1e-12")
+    assert done.returncode == 0, done.said
+    asked = [(pair.prompt.messages, pair.chosen, True) for pair in jsonl.read(folder / PAIRS, PreferencePair)][:20]
+    first, second = (
+        torch.tensor(scorer.Scorer.load(folder / name, dtype=torch.float32, device=torch.device("cpu")).score(asked))
+        for name in ("runs/reward", "second")
+    )
+    torch.testing.assert_close(second - second.mean(), (first - first.mean()) * second.std() / first.std())
+    described = [scorer.load_description(folder / name) for name in ("runs/reward", "second")]
+    assert float(second.std() / first.std()) == pytest.approx(described[0].std / described[1].std, rel=1e-3)

@@ -1,0 +1,110 @@
+"""What a document's questions shall be like: shares of types, difficulties and sections, and a limit per template.
+
+A share is honoured as long as there is material; what is missing goes to the others, and is reported as a shortfall.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from finlm.errors import UserError
+from selfqa.pairs import DIFFICULTIES, KINDS, Pair
+from selfqa.zones import ZONES
+
+TYPES = {
+    "figure": 0.2,
+    "change": 0.12,
+    "comparison": 0.1,
+    "yes-no": 0.1,
+    "cause": 0.09,
+    "risk": 0.09,
+    "fact": 0.08,
+    "definition": 0.06,
+    "summary": 0.06,
+    "list": 0.05,
+    "unanswerable": 0.05,
+}
+"""Default shares of types."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Shares that sum to 1 each; a dimension without shares is left to what the material gives.
+
+    Example:
+        Plan(types={"figure": 0.8, "cause": 0.2}, difficulties={}, sections={}, template=0.3)
+    """
+
+    types: Mapping[str, float]
+    """A type that is not named here is not asked."""
+    difficulties: Mapping[str, float]
+    sections: Mapping[str, float]
+    template: float
+    """Most of a document's questions that one template may make."""
+
+    def shares(self, dimension: str) -> Mapping[str, float]:
+        """Return the shares of `type`, `difficulty` or `section`."""
+        return {"type": self.types, "difficulty": self.difficulties, "section": self.sections}[dimension]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What became of one share of a document's plan.
+
+    Example:
+        Share(dimension="type", name="risk", wanted=27, found=6, kept=6)
+    """
+
+    dimension: str
+    name: str
+    wanted: int
+    found: int
+    kept: int
+
+    @property
+    def missing(self) -> int:
+        """How many fewer than planned."""
+        return max(0, self.wanted - self.kept)
+
+
+def make_plan(
+    types: Mapping[str, float], difficulties: Mapping[str, float], sections: Mapping[str, float], template: float
+) -> Plan:
+    """Check the shares that a user gave and scale each dimension to 1.
+
+    Raises:
+        UserError: A name is unknown, a share is not positive, or the template's share lies outside 0 to 1.
+    """
+    if not types:
+        raise UserError(f"types is empty; give at least one of {', '.join(KINDS)} a share.")
+    if not 0 < template <= 1:
+        raise UserError(f"template_share is {template}; it must lie above 0 and at most at 1.")
+    known = {"types": KINDS, "difficulties": DIFFICULTIES, "sections": ZONES}
+    scaled: dict[str, Mapping[str, float]] = {}
+    for name, given in (("types", types), ("difficulties", difficulties), ("sections", sections)):
+        for key, share in given.items():
+            if key not in known[name]:
+                raise UserError(f"{name} names {key!r}; it must be one of {', '.join(known[name])}.")
+            if not (isinstance(share, int | float) and math.isfinite(share) and share > 0):
+                raise UserError(f"{name} gives {key!r} the share {share!r}; it must be a number above 0.")
+        total = sum(given.values())
+        scaled[name] = {key: share / total for key, share in given.items()}
+    return Plan(**scaled, template=template)
+
+
+def template_limit(pairs: Sequence[Pair], limit: int, share: float) -> int:
+    """Return the most questions of one template so that none exceeds `share` of what is kept.
+
+    Fewer templates than 1/share cannot keep to it: then the limit is `limit`, and the report shows the share.
+    """
+    counts = Counter(pair.rule for pair in pairs)
+    if len(counts) * share < 1:
+        return limit
+    kept = min(limit, len(pairs))
+    while True:
+        most = max(1, math.floor(share * kept))
+        possible = min(kept, sum(min(count, most) for count in counts.values()))
+        if possible == kept or most == 1:
+            return most
+        kept = possible
