@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
+from finlm.figure_grammar import SCALES
 from finlm.figures import Figure, Unit, cell_figure, find_figures, narrow
 from selfqa.binding import BoundFact, Words
 from selfqa.blocks import Block, Cell, Row, Source, Tag
@@ -41,6 +42,12 @@ class _Reader:
     """Its bare figures may be percentages: it says "percentage" at its head and has no unit note."""
     facts: list[BoundFact] = field(default_factory=list)
     lines: list[Words] = field(default_factory=list)
+
+    @property
+    def own_period(self) -> list[When]:
+        """What a Chinese table is of that says no period: the document's own. An English one has it in its text."""
+        is_sure = self.filing.fiscal_year and self.filing.language == "zh"
+        return [When(self.filing.fiscal_year)] if is_sure else []
 
     def periods(self, text: str) -> list[When]:
         return periods_said(text, self.filing.language, self.filing.fiscal_year, self.filing.months)
@@ -157,7 +164,7 @@ def _row(reader: _Reader, text: _RowText, figures: Sequence[tuple[Cell, Figure]]
         told_first = (
             of_column if len(own) > 2 else of_label
         )  # a label that is more than a period leaves that to its column
-        periods = tuple(told_first or of_label or of_column or of_parent or text.caption)
+        periods = tuple(told_first or of_label or of_column or of_parent or text.caption or reader.own_period)
         column_words = reader.words(column)
         around = column_words | text.title | frozenset().union(*(reader.words(parent) for parent in text.parents))
         if tag is not None:
@@ -217,6 +224,8 @@ def _cell_fact(
     )
     if figure.unit == "percent":
         power, currency = 0, ""
+    elif counted := _unit_cell(text.row):
+        power, unit, currency = counted.power, "currency" if counted.currency else "plain", counted.currency
     elif _PER_SHARE.search(words) and not near.power:
         power, unit = 0, "per-share"
     elif figure.unit == "plain" and re.search(r"[（(]\s?%\s?[）)]|%", f"{text.label} {column}"):
@@ -235,6 +244,20 @@ def _cell_fact(
     elif _COUNT.search(words) and power and not near.power:
         others = (figure.value,)  # "$" before a price of one option among amounts in thousands
     yield _made(figure, cell, power, unit, currency, periods, line, others, things)
+
+
+def _unit_cell(row: Row) -> UnitNote | None:
+    """A column of units says what its row counts: 销售量 | 套 | 9,353."""
+    for cell in row.cells[1:]:
+        found = _UNIT_CELL.fullmatch(narrow(cell.text).strip())
+        if found:
+            return UnitNote(SCALES.get(found["scale"] or "", 0), "CNY" if found["unit"] == "元" else "", is_said=True)
+    return None
+
+
+_UNIT_CELL = re.compile(
+    r"(?P<scale>万|亿|百万|千)?(?P<unit>元|套|台|吨|个|件|辆|股|人|户|千瓦时|度|米|公里|平方米|只|箱|瓶)"
+)
 
 
 def _made(

@@ -81,8 +81,18 @@ def is_told(claim: Claim, fact: BoundFact) -> bool:
     """Does a fact that tells a change tell the claim's: over its periods, in its direction?"""
     if not fact.moved or not all(fact.agrees(when) for when in claim.all_whens):
         return False
-    up, down = bool(_UP.search(claim.text)), bool(_DOWN.search(claim.text))
+    up, down = _directions(claim)
     return fact.moved == "either" or up == down or (fact.moved == "up") == up
+
+
+def _directions(claim: Claim) -> tuple[bool, bool]:
+    """Does the sentence say up, does it say down? The words right before the figure count more than the metric's."""
+    near = claim.text[: claim.figure.start][-24:]
+    for text in (near[-6:], near, claim.text):
+        up, down = bool(_UP.search(text)), bool(_DOWN.search(text))
+        if up != down:
+            return up, down
+    return up, down
 
 
 def _two_periods(whens: Sequence[When], *, is_change: bool) -> tuple[When, When] | None:
@@ -149,7 +159,7 @@ def _is_direction(claim: Claim, value: Decimal) -> bool:
     """Does the sentence tell the change's direction as it was? A bare figure tells it by its sign."""
     if claim.figure.unit != "percent" and not value:
         return True
-    up, down = bool(_UP.search(claim.text)), bool(_DOWN.search(claim.text))
+    up, down = _directions(claim)
     if up != down:
         return (value > 0) == up
     if claim.figure.value < 0:

@@ -129,13 +129,12 @@ def is_period(whens: Iterable[When], fact: BoundFact, book: FactBook) -> bool:
         if not fact.agrees(when):
             continue
         if when.is_bare_year and any(0 < period.months < 12 for period in fact.periods):
-            lengths = {
-                period.months
+            is_one_of_more = any(
+                period.year == when.year and other.value != fact.value
                 for other in book.of_line[fact.line]
                 for period in other.periods
-                if period.year == when.year and other.value != fact.value
-            }
-            if lengths - {period.months for period in fact.periods}:
+            )
+            if is_one_of_more:
                 continue
         return True
     return False

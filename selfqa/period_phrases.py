@@ -186,6 +186,7 @@ _CHINESE = re.compile(
   | (?P<begin>(?<!\d)(?P<by>{_YEAR})\s?年?(?:年?初|期初))
   | (?P<annual>(?<!\d)(?P<ay>{_YEAR})\s?年(?:度|全年))
   | (?P<year>(?<![\d,.])(?P<y>{_YEAR})(?=\s?年|\s?[、和与及至—~-]\s?{_YEAR}\s?年))
+  | (?P<bare>第(?P<bq>[一二三四])季度)
   | (?P<this>报告期末|本期末|本年末|期末)
   | (?P<opening>报告期初|期初|年初)
   | (?P<last>上年同期|上年度?末?|上期|去年同期|去年)
@@ -234,6 +235,8 @@ def _chinese(text: str, fiscal_year: int, months: int) -> Iterator[When]:
 def _relative(match: re.Match[str], year: int, months: int) -> When:
     at = match.span()
     last = {3: (3, 31), 6: (6, 30), 9: (9, 30)}.get(months, (12, 31))
+    if match["bare"]:
+        return When(year, 3, 0, 0, 1 + _QUARTERS.index(match["bq"]), *at)
     if match["this"]:
         return When(year, 0, *last, 0, *at)
     if match["opening"]:
