@@ -23,7 +23,7 @@ _COUNT = re.compile(
     r"\bshares\b|\boptions\b|\bunits?\b|\bRSUs?\b|\bPSUs?\b|\bnumber of\b|\bemployees\b|\bstores\b|\bcustomers\b"
     r"|\bheadcount\b|\brights\b|\bterm\b|\blife\b|\byears?\b|\bdays\b|\bvolatility\b|\bper\b|\bprice\b|\bcount\b"
     r"|\bgranted\b|\bvested\b|\bexercised\b|\bforfeited\b|\bcancell?ed\b|\bunvested\b|\bratio\b|\btimes\b|\bmultiple\b"
-    r"|\btonnes?\b|\bemissions\b|\bhours\b|股数|数量|人数|户数|家数|天数|次数|[（(](?:股|人|吨|台|套|个|户|家)[）)]",
+    r"|\btonnes?\b|\bemissions\b|\bhours\b|\b[MkG]Wh\b|\blit(?:er|re)s\b|股数|数量|人数|户数|家数|天数|次数|[（(](?:股|人|吨|台|套|个|户|家)[）)]",
     re.IGNORECASE,
 )
 _RATE = re.compile(
@@ -73,6 +73,36 @@ def cell_facts(source: Source, filing: Filing) -> tuple[list[BoundFact], list[Wo
     return reader.facts, reader.lines
 
 
+def inferred_scale(cells: Sequence[BoundFact], told: Sequence[BoundFact]) -> list[BoundFact]:
+    """Scale up the cells of a document without a unit note where its sentences say the same figures with one.
+
+    Two sentences at least must say a cell rounded ("$24.2 million" for 24,193), all in one scale.
+    """
+    sizes = [(abs(fact.value), half) for fact in told if (half := _half_digit(fact)) > 500]
+    votes = {
+        power: sum(
+            any(abs(abs(cell.value).scaleb(power) - size) <= half for cell in cells if abs(cell.value) >= 100)
+            for size, half in sizes
+        )
+        for power in (3, 6, 9)
+    }
+    power = max(votes, key=lambda one: votes[one])
+    if votes[power] < 2 or sum(count > 0 for count in votes.values()) > 1:
+        return list(cells)
+    return [
+        replace(cell, value=cell.value.scaleb(power), others=(cell.value,))
+        if cell.unit in ("currency", "plain")
+        else cell
+        for cell in cells
+    ]
+
+
+def _half_digit(fact: BoundFact) -> Decimal:
+    exponent = fact.written.as_tuple().exponent
+    assert isinstance(exponent, int)
+    return Decimal("0.5").scaleb(exponent) * (abs(fact.value) / fact.written if fact.written else 0)
+
+
 def is_of_shares(source: Source) -> bool:
     """May bare figures be percentages? An exhibit that lists holdings says so once, at its head."""
     return "percent" in source.text[:3000].lower() and not unit_note(source.text[:200000], is_document=True)
@@ -118,6 +148,8 @@ def _table(reader: _Reader, block: Block, above: str, section: str, number: int)
             previous = row
             if len(row.cells) > 1 and all(re.fullmatch(r"[\s$—–‒-]+", cell.text) for cell in row.cells[1:]):
                 continue  # a row of dashes is no head
+            if not head_is_open and row.cells[0].left == 0 and len(row.cells) > 1 and not _says_time(row, reader):
+                continue  # nor is one of words
             if len(row.cells) == 1 and row.cells[0].left == 0:
                 parents = [row.cells[0].text] if not _is_unit_line(row.cells[0].text) else parents
             else:
@@ -325,6 +357,11 @@ def _is_head(row: Row, reader: _Reader) -> bool:
     """Are all figures of a row years: the head of a table?"""
     cells = [cell for cell in row.cells if cell_figure(cell.text)]
     return all(re.fullmatch(r"(?:19|20)\d\d\s?年?", narrow(cell.text).strip()) for cell in cells)
+
+
+def _says_time(row: Row, reader: _Reader) -> bool:
+    """Do the cells after the label say periods or units, so that a second head begins inside a table?"""
+    return any(reader.periods(cell.text) or unit_note(cell.text) for cell in row.cells[1:])
 
 
 def _is_unit_line(text: str) -> bool:

@@ -9,11 +9,12 @@ from decimal import Decimal
 from finlm.figures import Figure, Unit, find_figures, narrow
 from selfqa.binding import BoundFact, FactBook, Moved, Words
 from selfqa.blocks import Source
-from selfqa.bound_cells import cell_facts, is_of_shares
+from selfqa.bound_cells import cell_facts, inferred_scale, is_of_shares
 from selfqa.concepts import tokens, without_figures
 from selfqa.entities import Filing
 from selfqa.period_phrases import When, periods_said
 from selfqa.sentences import Sentence, sentences_of
+from selfqa.unit_notes import unit_note
 
 _UP = re.compile(r"\b(?:increas|grew|growth|rose|higher|up\b)\w*|增长|增加|提高|上升", re.IGNORECASE)
 _DOWN = re.compile(r"\b(?:decreas|declin|fell|lower|down\b)\w*|下降|减少|降低|下滑", re.IGNORECASE)
@@ -29,6 +30,10 @@ def book_of(source: Source, filing: Filing) -> FactBook:
         before: list[When] = []
         for sentence in sentences_of(source, block.start, block.end):
             before = _sentence(sentence, filing, before, facts, lines, units)
+    if not unit_note(source.text[:200000], is_document=True):
+        cells = [fact for fact in facts if fact.origin == "cell"]
+        others = [fact for fact in facts if fact.origin != "cell"]
+        facts = inferred_scale(cells, [fact for fact in others if fact.origin == "sentence"]) + others
     return FactBook(facts, lines, _main_currency(facts))
 
 

@@ -179,7 +179,7 @@ def expression_fault(claim: Claim, expression: Expression, book: FactBook) -> Fa
             return "wrong-operand", f"{number} is no figure of the document"
     if not any(_is_result(claim, expression, scale, operands) for scale in _scales(operands)):
         return "wrong-derivation", f"{claim.figure.text!r} is not what the listed computation gives"
-    return _period_fault(claim, operands)
+    return _period_fault(claim, operands, expression.zeros)
 
 
 def _scales(operands: Sequence[Sequence[BoundFact]]) -> set[Decimal]:
@@ -215,14 +215,14 @@ def _results(expression: Expression, scale: Decimal, units: set[Unit]) -> Iterat
         yield expression.result * scale, "amount"
 
 
-def _period_fault(claim: Claim, operands: Sequence[Sequence[BoundFact]]) -> Fault | None:
+def _period_fault(claim: Claim, operands: Sequence[Sequence[BoundFact]], zeros: int) -> Fault | None:
     """Each period asked for has an operand, each operand is of a period asked for or between two of them."""
     asked = claim.all_whens
     if not asked:
         return None
-    for when in asked:
-        if not any(fact.agrees(when) for facts in operands for fact in facts):
-            return "wrong-period", f"no operand is of {when.year}"
+    missing = [when for when in asked if not any(fact.agrees(when) for facts in operands for fact in facts)]
+    if len(missing) > zeros:
+        return "wrong-period", f"no operand is of {missing[0].year}"
     years = [when.year for when in asked]
     for facts in operands:
         if any(fact.agrees(when) for fact in facts for when in asked):

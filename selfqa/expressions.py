@@ -16,7 +16,7 @@ class Expression:
 
     Example:
         Expression(operands=(Decimal("44.1"), Decimal("56.7")), result=Decimal("-12.6"),
-                   degree=1, has_percent=False, is_difference=True)
+                   degree=1, has_percent=False, is_difference=True, zeros=0)
     """
 
     operands: tuple[Decimal, ...]
@@ -27,6 +27,8 @@ class Expression:
     has_percent: bool
     is_difference: bool
     """It takes figures from each other."""
+    zeros: int
+    """Bare zeros: what a table shows as a dash."""
 
 
 def parse_expression(text: str, figures: frozenset[Decimal] = frozenset()) -> Expression:
@@ -52,7 +54,9 @@ def parse_expression(text: str, figures: frozenset[Decimal] = frozenset()) -> Ex
     except (SyntaxError, ValueError, DivisionByZero, InvalidOperation, ZeroDivisionError) as error:
         raise UserError(f"{text!r} is no computation of + - * / over figures ({error})") from error
     operands = tuple(leaf.number for leaf in leaves if not leaf.is_constant)
-    return Expression(operands, value, degree, has_percent, "-" in bare.lstrip("-"))
+    return Expression(
+        operands, value, degree, has_percent, "-" in bare.lstrip("-"), sum(not leaf.number for leaf in leaves)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,8 @@ class When:
 
     def agrees(self, fact: "When") -> bool:
         """May a figure of `fact` be said of this period? False where the two say different things."""
-        is_early = fact.month == 1 and 0 < fact.day <= 7  # fiscal 2019 may end on January 3, 2020
-        if self.year != fact.year - (is_early and self.is_bare_year):
+        is_early = fact.month == 1 and 0 < fact.day <= 7 and self.is_bare_year  # fiscal 2019 may end on January 3, 2020
+        if self.year != fact.year and not (is_early and self.year == fact.year - 1):
             return False
         if UNSAID not in (self.months, fact.months) and self.months != fact.months:
             return False
