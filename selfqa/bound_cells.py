@@ -160,7 +160,8 @@ def _table(reader: _Reader, block: Block, above: str, section: str, number: int)
         head_is_open = False
         previous = row
         label = "" if _fills(row.cells[0]) else row.cells[0].text
-        told = _RowText(row, label, parents, head, title, caption, note, share_power, number, block.lead)
+        is_rates = "%" in body and not note.is_said and _sign_in(body) == ""
+        told = _RowText(row, label, parents, head, title, caption, note, share_power, number, block.lead, is_rates)
         bound |= _row(reader, told, figures, tags)
         if re.match(r"\W*(?:total|合计|小计)", label, re.IGNORECASE):
             parents = []
@@ -180,6 +181,8 @@ class _RowText:
     """Power of ten of counts of shares, where a note says so apart ("shares in thousands")."""
     table: int
     lead: str
+    is_rates: bool
+    """Some figures of the table have a percent sign and nothing says what the others count."""
 
 
 def _row(reader: _Reader, text: _RowText, figures: Sequence[tuple[Cell, Figure]], tags: dict[int, Tag]) -> set[int]:
@@ -264,7 +267,7 @@ def _cell_fact(
         power, unit, currency = 0, "percent", ""
     elif figure.unit == "plain":
         unit = "currency" if currency and not _COUNT.search(words) else "plain"
-        if (may_be_share or _RATE.search(words)) and abs(figure.value) < 1000:
+        if (may_be_share or text.is_rates or _RATE.search(words)) and abs(figure.value) < 1000:
             others = (figure.value,)
             yield _made(figure, cell, 0, "percent", "", periods, line)
         if things and text.share_power:

@@ -105,13 +105,15 @@ def aligned_periods(
     """
     if not said:
         return [() for _ in amounts]
-    if len(said) == 1 and len(amounts) == 1:
-        return [(said[0],)]
     found: list[tuple[When, ...]] = []
     for amount in amounts:
         place = _enclosure(text, amount.start)
-        near_amounts = [other for other in amounts if _enclosure(text, other.start) == place]
-        near_said = [when for when in said if _enclosure(text, when.start) == place] or list(said)
+        near_amounts = [
+            other for other in amounts if _enclosure(text, other.start) == place and other.unit == amount.unit
+        ]
+        near_said = [when for when in said if _enclosure(text, when.start) == place]
+        if not near_said:  # what parentheses say holds inside them, what stands outside holds in both
+            near_said = [when for when in said if _enclosure(text, when.start)[0] == 0]
         found.append(_aligned(text, amount, near_amounts, near_said, language))
     return found
 
@@ -129,8 +131,8 @@ _PARENTHESES = re.compile(r"[(（][^()（）]*[)）]")
 def _aligned(
     text: str, amount: Figure, amounts: Sequence[Figure], said: Sequence[When], language: str
 ) -> tuple[When, ...]:
-    if len(said) == 1:
-        return (said[0],)
+    if len(said) < 2:
+        return tuple(said)
     places = [when.start for when in said]
     is_row = not any(min(places) < other.start < max(places) for other in amounts)
     if re.search(r"respective|分别", text) or is_row:

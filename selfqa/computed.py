@@ -79,7 +79,9 @@ def _is_one_metric(old: BoundFact, new: BoundFact, book: FactBook) -> bool:
 
 def is_told(claim: Claim, fact: BoundFact) -> bool:
     """Does a fact that tells a change tell the claim's: over its periods, in its direction?"""
-    if not fact.moved or not all(fact.agrees(when) for when in claim.all_whens):
+    latest = max(claim.all_whens, key=lambda when: when.year, default=None)  # a sentence may leave out the base
+    told = [latest] if latest is not None and fact.origin == "sentence" else claim.all_whens
+    if not fact.moved or not all(fact.agrees(when) for when in told):
         return False
     up, down = _directions(claim)
     return fact.moved == "either" or up == down or (fact.moved == "up") == up

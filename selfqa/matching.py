@@ -21,7 +21,7 @@ _NEGATIVE = re.compile(
 )
 _MOVES = re.compile(
     r"\b(?:income|net of(?: related)?) tax(?:es)?\b(?! benefit)"
-    r"|\b(?:rose|increased|decreased|fell|declined|change) (?:by|from|between)\b|增长|增加|减少|下降|净额",
+    r"|\b(?:rose|increased?|decreased?|fell|declined?|change) (?:by|from|between)\b|增长|增加|减少|下降|净额",
     re.IGNORECASE,
 )
 _POSITIVE = re.compile(

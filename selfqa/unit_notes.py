@@ -12,7 +12,8 @@ _ENGLISH = re.compile(
     (?:(?P<before>{_SIGN})\s?)?(?:\bin\s+)?(?P<currency>{_SIGN})?\s?
     (?P<scale>\b(?:thousands|millions|billions)\b)(?:\s+of\s+(?P<of>(?:U\.?S\.?\s+)?dollars|euros?|yuan|RMB|pounds|yen|US\$))?
   | (?P<sign>{_SIGN})\s?[’'‘]?(?P<zeros>000|m|mn|bn|million|thousand|billion)\b(?:[’']?s)?
-  | \(\s?[’'‘]?(?P<bare>000)[’']?s?\s?\)
+  | \bin\s+(?P<single>thousand|million|billion)\b
+  | \(\s?(?:in\s)?[’'‘]?(?P<bare>1,000|000)[’']?s?\s?\)
   | \bin\s+[’'‘]?(?P<in000>000)[’']?s\b
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -62,7 +63,7 @@ def unit_note(text: str, *, is_document: bool = False) -> UnitNote:
 
 
 def _english(match: re.Match[str], text: str) -> UnitNote:
-    scale = match["scale"] or match["zeros"] or match["bare"] or match["in000"]
+    scale = match["scale"] or match["zeros"] or match["bare"] or match["in000"] or match["single"]
     words = text[match.end() : match.end() + 12].lower()
     before = text[max(0, match.start() - 30) : match.start()].lower()
     if match["scale"] and re.match(r"\s+of\s+(?:shares|barrels|units)", words):
@@ -73,7 +74,7 @@ def _english(match: re.Match[str], text: str) -> UnitNote:
     if match["scale"] and not is_sure and not re.search(r"(?:\bin\s+|[(（|\n]|dollars\s+|^)\s*$", before):
         return UnitNote()  # "we sold millions of devices"
     word = (scale or "").lower().removesuffix("s")
-    power = {"000": 3}.get(word) or SCALES.get(word, 0)
+    power = {"000": 3, "1,000": 3}.get(word) or SCALES.get(word, 0)
     sign = (match["before"] or match["currency"] or match["sign"] or match["of"] or "").lower()
     sign = "us$" if "dollar" in sign else sign
     if not sign and re.search(r"dollars\s*(?:are\s)?(?:in\s)?$", before):
