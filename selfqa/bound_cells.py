@@ -7,13 +7,14 @@ from decimal import Decimal
 
 from finlm.figure_grammar import SCALES
 from finlm.figures import Figure, Unit, cell_figure, find_figures, narrow
-from selfqa.binding import BoundFact, Words
+from selfqa.binding import BoundFact
 from selfqa.blocks import Block, Cell, Row, Source, Tag
 from selfqa.concepts import camel_words, tokens
 from selfqa.entities import Filing
 from selfqa.period_phrases import UNSAID, When, of_dates, periods_said
 from selfqa.periods import header_columns, is_chinese_header, is_header
 from selfqa.unit_notes import UnitNote, unit_note
+from selfqa.word_index import Words
 
 _CHANGE = re.compile(
     r"\b(?:change|variance|increase|decrease|growth|vs\.?|\(decr|incr)\b|增减|变动|同比|环比|增长", re.IGNORECASE

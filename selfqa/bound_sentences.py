@@ -7,7 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from finlm.figures import Figure, Unit, find_figures, narrow
-from selfqa.binding import BoundFact, FactBook, Moved, Words
+from selfqa.binding import BoundFact, FactBook, Moved
 from selfqa.blocks import Source
 from selfqa.bound_cells import cell_facts, inferred_scale, is_of_shares
 from selfqa.concepts import tokens, without_figures
@@ -15,6 +15,7 @@ from selfqa.entities import Filing
 from selfqa.period_phrases import When, periods_said
 from selfqa.sentences import Sentence, sentences_of
 from selfqa.unit_notes import unit_note
+from selfqa.word_index import Words
 
 _UP = re.compile(r"\b(?:increas|grew|growth|rose|higher|up\b)\w*|增长|增加|提高|上升", re.IGNORECASE)
 _DOWN = re.compile(r"\b(?:decreas|declin|fell|lower|down\b)\w*|下降|减少|降低|下滑", re.IGNORECASE)

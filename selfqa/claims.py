@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 
+import numpy as np
+
 from finlm.errors import UserError
 from finlm.figures import Figure, find_figures, narrow
 from selfqa import computed
@@ -184,8 +186,9 @@ def _candidates(claim: Claim, facts: Sequence[BoundFact], book: FactBook) -> lis
     with_period = [fact for fact in facts if fact.periods]
     if not with_period or len(with_period) == len(facts) or not claim.whens:
         return list(facts)
-    best = max(book.score(claim.words, fact.line) for fact in with_period)
-    return [fact for fact in facts if fact.periods or book.score(claim.words, fact.line) > best + MARGIN]
+    scores = book.scores(claim.words)
+    best = max(scores[fact.line] for fact in with_period)
+    return [fact for fact in facts if fact.periods or scores[fact.line] > best + MARGIN]
 
 
 def _size_fault(claim: Claim, book: FactBook) -> Fault:
@@ -208,15 +211,15 @@ def _words_fault(claim: Claim, found: Sequence[BoundFact], book: FactBook) -> Fa
 def _is_other(words: dict[str, float], found: Sequence[BoundFact], claim: Claim, book: FactBook) -> bool:
     scores = book.scores(words)
     margin = 0.4 if claim.is_listed else MARGIN  # "34% and 11%" for two customers: the question's words are of both
-    own = max(scores.get(fact.line, 0.0) for fact in found)
+    own = max(scores[fact.line] for fact in found)
     if own < FLOOR and words is claim.words:
         return True
-    if words is claim.own_words and max(scores.values(), default=0.0) < NAMED:
+    if words is claim.own_words and scores.max(initial=0.0) < NAMED:
         return False  # the answer's own words name no metric: the question's stand for it
     lines = {fact.line for fact in found}
     labels = {book.lines[line].own[0] for line in lines}  # the same label in another table is no other metric
-    for line, score in scores.items():
-        if score < own + margin or line in lines or not book.lines[line].table or book.lines[line].own[0] in labels:
+    for line in np.flatnonzero(scores >= own + margin).tolist():
+        if line in lines or not book.lines[line].table or book.lines[line].own[0] in labels:
             continue
         rivals = [fact for fact in book.of_line[line] if is_unit(claim, fact, book) and not fact.moved]
         if any(fact.periods and is_period(claim.whens, fact, book) for fact in rivals):

@@ -6,11 +6,14 @@ from dataclasses import replace
 from decimal import Decimal
 from itertools import product
 
+import numpy as np
+
 from finlm.figures import Unit
 from selfqa.binding import BoundFact, FactBook
 from selfqa.expressions import Expression
 from selfqa.matching import THINGS, Claim, Fault, dated, half_digit, is_period, is_said_negative
 from selfqa.period_phrases import When
+from selfqa.word_index import Scores
 
 MOST = 24
 """How many of the best matching facts of each side are tried as operands."""
@@ -108,14 +111,15 @@ def _two_periods(whens: Sequence[When], *, is_change: bool) -> tuple[When, When]
     return None
 
 
-def _operands(when: When, scores: dict[int, float], book: FactBook) -> list[BoundFact]:
-    found = [
-        fact
-        for line in scores
-        for fact in book.of_line[line]
-        if fact.periods and not fact.moved and is_period((when,), fact, book)
-    ]
-    return sorted(found, key=lambda fact: -scores[fact.line])[:MOST]
+def _operands(when: When, scores: Scores, book: FactBook) -> list[BoundFact]:
+    """Return the facts of a period whose words answer best for the claim's, at most `MOST`."""
+    found: list[BoundFact] = []
+    for line in np.argsort(-scores, kind="stable").tolist():
+        if not scores[line] or len(found) >= MOST:
+            break
+        facts = book.of_line[line]
+        found += [fact for fact in facts if fact.periods and not fact.moved and is_period((when,), fact, book)]
+    return found[:MOST]
 
 
 Rule = Callable[[BoundFact, BoundFact], Decimal | None]

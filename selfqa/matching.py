@@ -131,7 +131,7 @@ def is_period(whens: Iterable[When], fact: BoundFact, book: FactBook) -> bool:
         if when.is_bare_year and any(0 < period.months < 12 for period in fact.periods):
             is_one_of_more = any(
                 period.year == when.year and other.value != fact.value
-                for other in book.of_line[fact.line]
+                for other in book.row_of(fact)
                 for period in other.periods
             )
             if is_one_of_more:
