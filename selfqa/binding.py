@@ -73,7 +73,12 @@ class FactBook:
             self._of_row[self._row(fact)].append(fact)
             self._by_written[fact.written.normalize()].append(fact)
         self._sizes = [abs(fact.value) for fact in self.facts]
-        self._others = [fact for fact in self.facts if fact.others]
+        others = sorted(
+            ((abs(other), number) for number, fact in enumerate(self.facts) for other in fact.others),
+            key=lambda pair: pair[0],
+        )
+        self._other_sizes = [size for size, _ in others]
+        self._others = [number for _, number in others]
 
     def _row(self, fact: BoundFact) -> tuple[int, frozenset[str]]:
         words = self.lines[fact.line]
@@ -87,14 +92,10 @@ class FactBook:
         """Return the facts whose value is `size` within a tolerance, whatever the sign."""
         left = bisect_left(self._sizes, size - tolerance)
         right = bisect_right(self._sizes, size + tolerance)
-        found = list(self.facts[left:right])
-        seen = {id(fact) for fact in found}
-        found += [
-            fact
-            for fact in self._others
-            if id(fact) not in seen and any(abs(abs(other) - size) <= tolerance for other in fact.others)
-        ]
-        return found
+        low = bisect_left(self._other_sizes, size - tolerance)
+        high = bisect_right(self._other_sizes, size + tolerance)
+        places = [*range(left, right), *self._others[low:high]]
+        return [self.facts[place] for place in dict.fromkeys(places)]
 
     def written(self, number: Decimal) -> list[BoundFact]:
         """Return the facts that the document writes with this number, before any scale."""

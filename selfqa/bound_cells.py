@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import lru_cache
 
 from finlm.figure_grammar import SCALES
 from finlm.figures import Figure, Unit, cell_figure, find_figures, narrow
@@ -12,7 +13,7 @@ from selfqa.blocks import Block, Cell, Row, Source, Tag
 from selfqa.concepts import camel_words, tokens
 from selfqa.entities import Filing
 from selfqa.period_phrases import UNSAID, When, of_dates, periods_said
-from selfqa.periods import header_columns, is_chinese_header, is_header
+from selfqa.periods import Column, header_columns, is_chinese_header, is_header
 from selfqa.unit_notes import UnitNote, unit_note
 from selfqa.word_index import Words
 
@@ -50,7 +51,7 @@ class _Reader:
         is_sure = self.filing.fiscal_year and self.filing.language == "zh"
         return [When(self.filing.fiscal_year)] if is_sure else []
 
-    def periods(self, text: str) -> list[When]:
+    def periods(self, text: str) -> Sequence[When]:
         return periods_said(text, self.filing.language, self.filing.fiscal_year, self.filing.months)
 
     def words(self, text: str) -> frozenset[str]:
@@ -176,7 +177,7 @@ class _RowText:
     parents: list[str]
     head: list[Row]
     title: frozenset[str]
-    caption: list[When]
+    caption: Sequence[When]
     note: UnitNote
     share_power: int
     """Power of ten of counts of shares, where a note says so apart ("shares in thousands")."""
@@ -224,7 +225,7 @@ def _joined(own: frozenset[str], column: frozenset[str]) -> tuple[frozenset[str]
     return (own | column,) if own and column - own else ()
 
 
-def _changed(fact: BoundFact, periods: list[When]) -> BoundFact:
+def _changed(fact: BoundFact, periods: Sequence[When]) -> BoundFact:
     return replace(fact, moved="down" if fact.value < 0 else "up", periods=tuple(periods))
 
 
@@ -385,17 +386,23 @@ def _column_text(cell: Cell, text: _RowText) -> str:
     return " ".join(pieces)
 
 
-def _lead_period(cell: Cell, text: _RowText) -> list[When]:
-    """The period of a column in a plain-text table, whose head is running text above it."""
-    if text.head or not text.lead:
-        return []
+@lru_cache(maxsize=256)
+def _columns_of(lead: str) -> tuple[Column, ...]:
+    """The columns that the last run of head lines above a plain-text table names, unit notes among them allowed."""
     run: list[str] = []
-    for line in reversed(text.lead.split("\n")):
+    for line in reversed(lead.split("\n")):
         if is_header(line) or is_chinese_header(line):
             run.insert(0, line)
         elif run and not re.fullmatch(r"[(（].*[)）]", line):
             break
-    columns = header_columns("\n".join(run))
+    return header_columns("\n".join(run))
+
+
+def _lead_period(cell: Cell, text: _RowText) -> list[When]:
+    """The period of a column in a plain-text table, whose head is running text above it."""
+    if text.head or not text.lead:
+        return []
+    columns = _columns_of(text.lead)
     cells = [one for one in text.row.cells[1:] if not re.fullmatch(r"\(\w\)", one.text)]
     if len(columns) != len(cells) or cell not in cells:
         return []

@@ -28,7 +28,7 @@ def book_of(source: Source, filing: Filing) -> FactBook:
     for block in source.blocks:
         if block.kind == "table":
             continue
-        before: list[When] = []
+        before: Sequence[When] = ()
         for sentence in sentences_of(source, block.start, block.end):
             before = _sentence(sentence, filing, before, facts, lines, units)
     if not unit_note(source.text[:200000], is_document=True):
@@ -46,11 +46,11 @@ def _main_currency(facts: Sequence[BoundFact]) -> str:
 def _sentence(
     sentence: Sentence,
     filing: Filing,
-    before: list[When],
+    before: Sequence[When],
     facts: list[BoundFact],
     lines: list[Words],
     units: tuple[Unit, ...],
-) -> list[When]:
+) -> Sequence[When]:
     """Bind the figures of a sentence; returns the periods that hold for the next one if it says none."""
     text = narrow(sentence.text)
     said = periods_said(text, filing.language, filing.fiscal_year, filing.months)

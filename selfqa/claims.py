@@ -98,7 +98,7 @@ def _sentences(text: str) -> list[str]:
     return [piece for piece in re.split(r"(?<=[.!?])\s+(?=[A-Z])|(?<=[。！？；;])|\n+", text) if piece.strip()]
 
 
-def _said(text: str, filing: Filing) -> list[When]:
+def _said(text: str, filing: Filing) -> Sequence[When]:
     said = periods_said(text, filing.language)
     return said or periods_said(text, filing.language, filing.fiscal_year, filing.months)
 

@@ -42,6 +42,7 @@ def fault(claim: Claim, book: FactBook, otherwise: Fault, *, is_change: bool, ma
     labels: set[frozenset[str]] = set()
     rivals: list[tuple[float, frozenset[str]]] = []
     wrong_way = False
+    tolerance = half_digit(claim.figure)
     for old, new in product(older, newer):
         if old.unit != new.unit or old is new or old.currency != new.currency or not _is_one_metric(old, new, book):
             continue
@@ -50,7 +51,7 @@ def fault(claim: Claim, book: FactBook, otherwise: Fault, *, is_change: bool, ma
         rivals.append((score, label))
         for rule in rules:
             value = rule(*_as_said(claim, old, new))
-            if value is None or abs(abs(value) - abs(claim.figure.value)) > half_digit(claim.figure):
+            if value is None or abs(abs(value) - abs(claim.figure.value)) > tolerance:
                 continue
             if _is_direction(claim, value):
                 own = max(own, score)

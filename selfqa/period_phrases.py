@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import lru_cache
 
 from finlm.figures import narrow
 from selfqa.periods import MONTHS
@@ -246,7 +247,10 @@ def _relative(match: re.Match[str], year: int, months: int) -> When:
     return When(year, months, 0, 0, 0, *at)
 
 
-def periods_said(text: str, language: str, fiscal_year: int = 0, months: int = 12) -> list[When]:
+@lru_cache(maxsize=16384)
+def periods_said(text: str, language: str, fiscal_year: int = 0, months: int = 12) -> tuple[When, ...]:
     """Return the periods that a text says, in order."""
+    if not re.search(r"\d\d", text) and not (language == "zh" and fiscal_year):
+        return ()
     plain = narrow(text)
-    return chinese_periods(plain, fiscal_year, months) if language == "zh" else english_periods(plain)
+    return tuple(chinese_periods(plain, fiscal_year, months) if language == "zh" else english_periods(plain))

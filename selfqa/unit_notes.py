@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from finlm.figure_grammar import CURRENCIES, SCALES
 from finlm.figures import narrow
@@ -21,6 +22,9 @@ _ENGLISH = re.compile(
 _CHINESE = re.compile(
     r"(?:单位|金额单位|币种)\s*[：:]?\s*(?:人民币)?\s*(?P<scale>千|百万|万|亿)?(?P<unit>元|美元|港元|股|吨)"
     r"|[（(](?:人民币)?(?P<scale2>千|百万|万|亿)?(?P<unit2>元|美元|股)[）)]"
+)
+_HINT = re.compile(
+    r"thousand|million|billion|000|[$€£¥]\s?[mb]|单位|币种|[（(](?:人民币|[千百万亿美])?[万]?[元股]", re.IGNORECASE
 )
 _DOLLARS = {"us$": "USD", "a$": "AUD", "c$": "CAD"}
 
@@ -50,9 +54,12 @@ class UnitNote:
         return self if self.currency else replace(self, currency=other.currency)
 
 
+@lru_cache(maxsize=16384)
 def unit_note(text: str, *, is_document: bool = False) -> UnitNote:
     """Read the unit note of a text: the last one of a table's surroundings, a document's most frequent one."""
     plain = narrow(text)
+    if not _HINT.search(plain):
+        return UnitNote()
     found = [note for note in (_english(match, plain) for match in _ENGLISH.finditer(plain)) if note]
     found += [_chinese(match) for match in _CHINESE.finditer(plain)]
     if not found:
