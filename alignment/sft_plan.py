@@ -105,6 +105,8 @@ class Plan:
     def drawn(self) -> dict[str, Drawn]:
         """Return what the round under way has drawn of each stream."""
         passes = self._drawing.passes
+        if 0 < self._next == self.rounds[-1].first_step:  # just begun: the tallies are the round's before
+            return {name: Drawn(samples=0, tokens=0, learned=0, passes=round(its, 4)) for name, its in passes.items()}
         return {
             name: Drawn(
                 samples=tally.samples, tokens=tally.tokens, learned=tally.learned, passes=round(passes[name], 4)

@@ -23,7 +23,20 @@ OTHER_ENTITIES = {
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _EN_SCALES = ("thousand", "million", "billion")
 _ZH_SCALES = ("万亿", "百万", "千", "万", "亿")
-_POWERS = {"": 0, "thousand": 3, "million": 6, "billion": 9, "千": 3, "万": 4, "百万": 6, "亿": 8, "万亿": 12}
+_POWERS = {
+    "": 0,
+    "cell": 0,
+    "thousand": 3,
+    "million": 6,
+    "billion": 9,
+    "千": 3,
+    "万": 4,
+    "百万": 6,
+    "亿": 8,
+    "万亿": 12,
+}
+_MEANS_MINUS = re.compile(r"loss|deficit|used|repayment|payment|expense|cost|decrease|decline|亏损|损失|支出|流出|减少")
+_MEANS_PLUS = re.compile(r"income|gain|provided|proceeds|profit|increase|净额|收益|利润")
 _OPPOSITE = {"rose": "fell", "fell": "rose", "增长": "下降", "下降": "增长", "增加": "减少", "减少": "增加"}
 
 
@@ -125,16 +138,18 @@ def _scale(pair: TruePair, ground: Ground, rng: random.Random) -> Altered | None
 def _sign(pair: TruePair, ground: Ground, rng: random.Random) -> Altered | None:
     """A minus put or taken away; of a change, the other direction."""
     for word, opposite in _OPPOSITE.items():
-        if pair.operation and word in pair.answer:
+        if pair.operation and pair.metric and word in pair.answer:
             return Altered("sign", "answer", pair.question, pair.answer.replace(word, opposite))
     number = _NUMBER.search(pair.amount)
     assert number
     is_negative = bool(re.search(r"[-−(]", pair.amount[: number.start()]))
     if is_negative:
-        return _in_answer(pair, "sign", re.sub(r"[-−()]", "", pair.amount))
+        text = re.sub(r"income tax|net of tax", "", (pair.metric or pair.question).lower())
+        is_said = bool(_MEANS_MINUS.search(text)) and not _MEANS_PLUS.search(text)  # "cash used was $5" for (5)
+        return _in_answer(pair, "sign", re.sub(r"[-−()]", "", pair.amount), is_also_true=is_said)
     if pair.language == "en" and pair.amount.startswith("$") and rng.random() < 0.5:
         return _in_answer(pair, "sign", f"$({number[0]}){pair.amount[number.end() :]}")
-    return _in_answer(pair, "sign", f"-{pair.amount}")
+    return _in_answer(pair, "sign", f"-{pair.amount}", is_also_true=not pair.truths[0].value)
 
 
 def _unit(pair: TruePair, ground: Ground, rng: random.Random) -> Altered | None:
@@ -143,7 +158,7 @@ def _unit(pair: TruePair, ground: Ground, rng: random.Random) -> Altered | None:
     if "%" in amount:
         options = [amount.replace("%", " percentage points" if pair.language == "en" else "个百分点")]
         options.append("$" + amount.replace("%", " million") if pair.language == "en" else amount.replace("%", "万元"))
-        if not pair.operation and pair.truths[0].unit == "percent":
+        if pair.operation != "growth":
             options = options[1:]  # "2.1 percentage points" may say what "2.1 %" means
     elif "$" in amount:
         number = amount.replace("$", "")
@@ -167,6 +182,8 @@ def _unit(pair: TruePair, ground: Ground, rng: random.Random) -> Altered | None:
 
 def _period(pair: TruePair, ground: Ground, rng: random.Random) -> Altered | None:
     """Another period that the document tells of, or a year that it does not."""
+    if not pair.metric:
+        return None
     if pair.operation:
         return _periods(pair, ground, rng)
     old = pair.periods[0]

@@ -32,7 +32,7 @@ def markdown(description: dict[str, Any], figures: dict[str, Any], *, curves: st
     drawn = [
         f"| {arm} | {its['instruction_tokens']:,} | "
         + " | ".join(f"{its['drawn'][stream]['tokens']:,}" for stream in its["drawn"])
-        + f" | {its['filled']:.1%} | {figures['seconds'][arm]:.0f} |"
+        + f" | {its['filled']:.1%} | {'cut off' if (took := figures['seconds'][arm]) is None else f'{took:.0f}'} |"
         for arm, its in arms.items()
     ]
     streams = list(arms[names[0]]["drawn"])
@@ -46,6 +46,8 @@ def markdown(description: dict[str, Any], figures: dict[str, Any], *, curves: st
         "",
         "SmolLM2-135M, all weights, rows of 2,048 tokens packed by best fit. Held-out loss before and after, nats per "
         "token of text or of an answer; the same held-out samples in all arms.",
+        f"Evaluation {figures['evaluations']} of {figures['evaluations_planned']} of each arm, where all have seen the "
+        "same instruction tokens.",
         "",
         f"| held out | before | {' | '.join(names)} |",
         "|" + "---|" * (2 + len(names)),
@@ -83,7 +85,10 @@ def draw(path: Path, arms: dict[str, dict[str, Any]]) -> None:
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "finlm", "axes.grid": True, "grid.alpha": 0.3}):
         rows = -(-len(shown) // 2)
         canvas = Figure(figsize=(9, 2.8 * rows), layout="constrained")
-        for axes, name in zip(canvas.subplots(rows, 2, squeeze=False).flat, shown, strict=False):
+        grid = list(canvas.subplots(rows, 2, squeeze=False).flat)
+        for axes in grid[len(shown) :]:
+            axes.set_axis_off()
+        for axes, name in zip(grid, shown, strict=False):
             for arm, its in arms.items():
                 curve = its["curve"]
                 axes.plot([one["tokens"] / 1e6 for one in curve], [one[name] for one in curve], marker="o", label=arm)

@@ -70,7 +70,7 @@ def count_phases(clock: Clock, trainer: Any) -> None:
     from alignment import lessons, rollout
 
     def role(*_: Any) -> str:
-        active, is_off = trainer.roles._switch.state()[0]
+        active, is_off = trainer.roles._switches[trainer.roles.sampled].state()[0]
         return "score reference" if is_off else f"score {active[0]}"
 
     clock.around(rollout, "log_probs", lambda *_: role() if not torch.is_grad_enabled() else "inside of an update")

@@ -162,6 +162,8 @@ def trl_best(given: argparse.Namespace, sets: Sequence[list[Pair]]) -> Run:
         "per_device_train_batch_size": min(4, given.pairs),
         "gradient_checkpointing": False,
         "use_liger_kernel": torch.cuda.is_available() and importlib.util.find_spec("liger_kernel") is not None,
+        # Liger's pass over logits would be put into the classifier, which has none
+        "liger_kernel_config": {"fused_linear_cross_entropy": False},
         "train_sampling_strategy": "group_by_length",
         "remove_unused_columns": False,  # that of the lengths
     }

@@ -16,19 +16,22 @@ import argparse
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import check_ixbrl
-from benchmarks.check_alterations import KINDS, altered
+from benchmarks import check_ixbrl, check_tatqa
+from benchmarks.check_alterations import KINDS, Altered, altered
 from benchmarks.check_truths import Ground, TruePair, share_interval
 from finlm.runs import write_json, write_text
+from selfqa import names
+from selfqa.binding import FactBook
 from selfqa.blocks import Source
+from selfqa.bound_sentences import book_of
+from selfqa.claims import claim_fault
 from selfqa.entities import Filing, read_filing
-from selfqa.filters import fault_of
-from selfqa.pairs import Pair
+from selfqa.markup import read_html
 from selfqa.reading import read_file
 
 IXBRL = "aapl-10-q-2025-08-01.html"
@@ -58,9 +61,10 @@ def main() -> None:
     shared = Path(os.environ.get("FINLM_SHARED_DATA", "../shared/data"))
     parser.add_argument("--data", type=Path, default=shared, help="folder of the real data")
     parser.add_argument("--out", type=Path, help="the .json to write; a .md of the same name stands beside it")
+    parser.add_argument("--only", default="", help="sources whose name begins so")
     parser.add_argument("--failures", type=Path, help="also write the pairs that the checker judged wrongly")
     given = parser.parse_args()
-    trials = list(tried(given.data))
+    trials = list(tried(given.data, given.only))
     figures = figures_of(trials)
     run = description()
     print(page(figures, run))
@@ -71,11 +75,37 @@ def main() -> None:
         write_text(given.out.with_suffix(".md"), page(figures, run))
 
 
-def tried(data: Path) -> Iterator[Trial]:
+def tried(data: Path, only: str) -> Iterator[Trial]:
     """Check every true pair and every altered copy."""
+    if "ixbrl".startswith(only):
+        yield from _tried_ixbrl(data)
+    if "tatqa".startswith(only):
+        yield from _tried_tatqa(data)
+
+
+def _tried_ixbrl(data: Path) -> Iterator[Trial]:
     path = data / "filings" / "en" / IXBRL
     ground = check_ixbrl.ground_of(path)
     yield from _trials(list(check_ixbrl.pairs_of(ground, IXBRL)), ground, checker_of(path))
+
+
+def _tried_tatqa(data: Path) -> Iterator[Trial]:
+    for context in check_tatqa.contexts_of(data / "evaluation" / "tatqa_dev.json.gz"):
+        source = read_html(context.page)
+        filing = Filing("", "", "en", context.year, 12)
+        book = book_of(source, filing)
+        for pair in context.pairs:
+
+            def check(question: str, answer: str, text: str = pair.derivation) -> str:
+                fault = claim_fault(question, answer, book, filing, text)  # noqa: B023 - called before the next one
+                return fault[0] if fault else ""
+
+            for trial in _trials([pair], context.ground, check):
+                is_so_shown = trial.kind == "sign" and check_tatqa.is_shown_negative(pair, context)
+                yield replace(trial, is_left_out=trial.is_left_out or is_so_shown)
+            moved = check_tatqa.period_altered(pair, context)
+            if moved is not None:
+                yield _trial(pair, moved, check)
 
 
 def _trials(pairs: Sequence[TruePair], ground: Ground, check: Check) -> Iterator[Trial]:
@@ -83,10 +113,13 @@ def _trials(pairs: Sequence[TruePair], ground: Ground, check: Check) -> Iterator
         rule = check(pair.question, pair.answer)
         yield Trial(pair.source, pair.language, "untouched", "", rule, False, pair.question, pair.answer)
         for copy in altered(pair, ground):
-            rule = check(copy.question, copy.answer)
-            left_out = copy.is_also_true
-            where = copy.where
-            yield Trial(pair.source, pair.language, copy.kind, where, rule, left_out, copy.question, copy.answer)
+            yield _trial(pair, copy, check)
+
+
+def _trial(pair: TruePair, copy: Altered, check: Check) -> Trial:
+    rule = check(copy.question, copy.answer)
+    left_out = copy.is_also_true
+    return Trial(pair.source, pair.language, copy.kind, copy.where, rule, left_out, copy.question, copy.answer)
 
 
 def checker_of(path: Path) -> Check:
@@ -94,26 +127,21 @@ def checker_of(path: Path) -> Check:
     (source,) = read_file(path, path.parent)
     assert isinstance(source, Source)
     filing = read_filing(source)
+    book = book_of(source, filing)
 
     def check(question: str, answer: str) -> str:
-        return rule_of(question, answer, source, filing)
+        return rule_of(question, answer, source, filing, book)
 
     return check
 
 
-def rule_of(question: str, answer: str, source: Source, filing: Filing) -> str:
+def rule_of(question: str, answer: str, source: Source, filing: Filing, book: FactBook) -> str:
     """Return the rule that a pair about a filing breaks, with the whole filing as its evidence."""
-    pair = Pair(
-        question=question,
-        answer=answer,
-        kind="figure",
-        start=0,
-        end=len(source.text),
-        rule="answer",
-        topic="",
-        place="",
-    )
-    fault = fault_of(pair, filing, source.text, limit_length=False)
+    if filing.company and not any(name in question for name in names.aliases(filing)):
+        return "no-entity"
+    if names.foreign_name(question, answer, filing, source.text):
+        return "wrong-entity"
+    fault = claim_fault(question, answer, book, filing)
     return fault[0] if fault else ""
 
 

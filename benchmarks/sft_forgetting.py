@@ -13,7 +13,9 @@ All weights learn: rank-16 adapters at the same learning rate forgot nothing in 
 Held-out losses are of the same samples in every arm, by stream and language, before the first step and after the last.
 They are printed, and written as JSON, as a page and as curves; the page of a run with the others beside it lies in
 `--runs`. `--set ARM.NAME=VALUE` changes a setting of one arm, `--set all.NAME=VALUE` of every arm. Each arm is a
-process of its own with a log in `--runs`; `--parallel` runs them at once, spread over the GPUs.
+process of its own with a log in `--runs`; `--parallel` runs them at once, spread over the GPUs. `--gather` runs none of
+them: arms that were cut off are compared at the last evaluation that all of them reached, which is one of the same
+instruction tokens.
 """
 
 import argparse
@@ -138,21 +140,38 @@ def losses(one: HeldOutLoss) -> dict[str, float]:
     return found | ({"text-general": general} if general is not None else {})
 
 
-def figures_of_arm(run: Path, rows: int) -> dict[str, Any]:
-    """Return what one arm came to.
+def reached(runs: Path) -> int:
+    """Return the last evaluation that every arm came to, counted from 1.
+
+    Raises:
+        SystemExit: An arm has none.
+    """
+    found = {arm: len(read_held_out(runs / arm)) - 1 for arm in ARMS}
+    least = min(found, key=found.__getitem__)
+    if found[least] < 1:
+        sys.exit(f"arm {least} in {runs} has no evaluation behind its first step, so there is nothing to compare.")
+    return found[least]
+
+
+def figures_of_arm(run: Path, rows: int, evaluations: int = ROUNDS) -> dict[str, Any]:
+    """Return what one arm had come to at an evaluation.
 
     Args:
         run: Its folder.
         rows: Packed rows of a step.
+        evaluations: The evaluation, counted from 1; what was drawn until then is its steps' part of what was drawn.
     """
-    history, mixed = read_held_out(run), read_mixture(run)
+    history, mixed = read_held_out(run)[: evaluations + 1], read_mixture(run)
     assert mixed is not None
+    # a run that was cut off may have drawn ahead: rounds that begin later, and rows of the last one
+    begun = [one for one in mixed.rounds if one.first_step < history[-1].step]
+    part = history[-1].step * rows / mixed.rows
     drawn: dict[str, dict[str, int]] = {}
     for name in SHARES:
-        rounds = [one.drawn[name] for one in mixed.rounds if name in one.drawn]
+        rounds = [one.drawn[name] for one in begun if name in one.drawn]
         drawn[name] = {
-            "tokens": sum(one.tokens for one in rounds),
-            "learned": sum(one.learned for one in rounds),
+            "tokens": round(part * sum(one.tokens for one in rounds)),
+            "learned": round(part * sum(one.learned for one in rounds)),
         }
     return {
         "before": losses(history[0]),
@@ -160,9 +179,14 @@ def figures_of_arm(run: Path, rows: int) -> dict[str, Any]:
         "curve": [{"step": one.step, "tokens": one.step * rows * mixed.row_tokens} | losses(one) for one in history],
         "drawn": drawn,
         "instruction_tokens": sum(its["tokens"] for name, its in drawn.items() if not is_text(name)),
-        "rounds": [{"step": one.first_step, "shares": one.shares, "reasons": one.reasons} for one in mixed.rounds],
+        "rounds": [{"step": one.first_step, "shares": one.shares, "reasons": one.reasons} for one in begun],
         "filled": mixed.filled,
     }
+
+
+def seconds_of(path: Path) -> float | None:
+    """Return how long an arm took; None of one that was cut off."""
+    return float(path.read_text()) if path.is_file() else None
 
 
 def rises(arm: dict[str, Any]) -> dict[str, float]:
@@ -200,6 +224,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="ARM.NAME=VALUE", help="change a setting")
     parser.add_argument("--out", type=Path, help="JSON file to write; .md and .svg go beside it")
     parser.add_argument("--parallel", action="store_true", help="all arms at once")
+    parser.add_argument("--gather", action="store_true", help="compare what --runs holds, cut-off arms too")
     parser.add_argument("--arm", choices=ARMS, help="run this one alone and write no result")
     given = parser.parse_args()
     if given.arm:
@@ -207,10 +232,19 @@ def main() -> None:
         run_stage("sft", given.runs, given.seed, settings_of(given, given.arm))
         (given.runs / f"{given.arm}.seconds").write_text(f"{time.perf_counter() - began:.1f}")
         return
-    run_arms(given)
-    seconds = {arm: float((given.runs / f"{arm}.seconds").read_text()) for arm in ARMS}
-    arms = {arm: figures_of_arm(given.runs / arm, given.rows) for arm in ARMS}
-    figures = {"seconds": seconds, "parallel": given.parallel, **verdicts(arms), "arms": arms}
+    if not given.gather:
+        run_arms(given)
+    evaluations = reached(given.runs)
+    seconds = {arm: seconds_of(given.runs / f"{arm}.seconds") for arm in ARMS}
+    arms = {arm: figures_of_arm(given.runs / arm, given.rows, evaluations) for arm in ARMS}
+    figures = {
+        "seconds": seconds,
+        "parallel": given.parallel,
+        "evaluations": evaluations,
+        "evaluations_planned": ROUNDS,
+        **verdicts(arms),
+        "arms": arms,
+    }
     write_sft_page(
         given.runs / "mixed", given.runs / "report.html", [given.runs / arm for arm in ARMS if arm != "mixed"]
     )

@@ -102,18 +102,21 @@ def launcher(given: argparse.Namespace) -> list[str]:
 def headline(sides: list[dict[str, Any]]) -> dict[str, float]:
     """Return the figures that were measured, by the names that they are asked for."""
     one = best(sides, "tokens_per_second", side="ours", tune="lora", processes=1)
-    several = best(sides, "tokens_per_second", side="ours", tune="lora", processes=2)
+    several = best(sides, "tokens_per_second", side="ours", tune="lora", processes=2, sharder="sft_fsdp2")
+    copies = best(sides, "tokens_per_second", side="ours", tune="lora", processes=2, sharder="multi_gpu")
     found = {
         "tokens_per_second": one,
         "trl_tokens_per_second": best(sides, "tokens_per_second", side="trl-best"),
+        "trl_apart_tokens_per_second": best(sides, "tokens_per_second", side="trl-best", documents_apart=True),
         "trl_default_tokens_per_second": best(sides, "tokens_per_second", side="trl-default", set=[]),
         "full_ft_tokens_per_second": best(sides, "tokens_per_second", side="ours", tune="full", processes=1),
     }
     figures = {name: side["tokens_per_second"] for name, side in found.items() if side}
     if one:
         figures |= {"peak_gib": one["peak_gib"], "ceiling_share": one["ceiling_share"]}
-    if one and several:
-        figures["two_gpu_speedup"] = several["tokens_per_second"] / one["tokens_per_second"]
+    for name, two in (("two_gpu_speedup", several), ("two_gpu_copies_speedup", copies)):
+        if one and two:
+            figures[name] = two["tokens_per_second"] / one["tokens_per_second"]
     return figures
 
 

@@ -142,9 +142,11 @@ def _as_figure(text: str, plain: str, match: re.Match[str]) -> Figure:
     start, end = match.span()
     is_enclosed = bool(match["open"] or match["outer"])
     closes = bool(match["close"]) or plain[end : end + 1] == ")"
-    is_bare = is_enclosed and not (before or match["percent"] or words) and re.fullmatch(r"\d{1,2}", match["number"])
+    is_bare = (
+        is_enclosed and not (before or match["percent"] or words or scale) and re.fullmatch(r"\d{1,2}", match["number"])
+    )
     is_negative = bool(match["minus"] or match["minus2"]) or (
-        is_enclosed and closes and not is_bare and (not scale or bool(match["open"] and match["close"]))
+        is_enclosed and closes and not is_bare and (not scale or bool(match["close"]))
     )
     if match["outer"]:
         if is_negative and not match["close"] and closes and not (match["minus"] or match["minus2"]):

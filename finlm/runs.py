@@ -182,6 +182,8 @@ def file_hash(path: Path) -> str:
 def fingerprint(path: str | os.PathLike[str]) -> str:
     """Hash of a file, or of a folder's file names and contents; a sealed folder answers from its manifest.
 
+    A file of a folder that may not be opened counts by its name: who reads the folder says what it is about it.
+
     Raises:
         MissingInput: There is nothing at `path`.
     """
@@ -194,7 +196,11 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
         return file_hash(path / MANIFEST)
     digest = hashlib.sha256()
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{file_hash(file)}\n".encode())
+        try:
+            content = file_hash(file)
+        except PermissionError:
+            content = "not to be opened"
+        digest.update(f"{file.relative_to(path).as_posix()}\0{content}\n".encode())
     return digest.hexdigest()
 
 

@@ -5,7 +5,9 @@ AdaptLLM (arXiv 2309.09530) mines such sentences by rules; here the question say
 
 import re
 from collections.abc import Iterator
+from functools import partial
 
+from selfqa.blocks import Block, Row, Source
 from selfqa.english_words import MEASURE, Lexicon
 from selfqa.entities import Filing
 from selfqa.pairs import Pair, possessive
@@ -92,6 +94,8 @@ def _owned(phrase: str, filing: Filing, lexicon: Lexicon) -> str:
         and name[0] in lexicon.names - _NO_LINES
         and MEASURE.match(re.sub(r"^(?:net|gross) ", "", following))
     )
+    if name is not None and name[0] in _NO_LINES:
+        bare = bare[:1].lower() + bare[1:]
     said = named(bare if is_line or "," in bare else small_first(bare, lexicon), filing.short)
     return f"{possessive(filing.short)} {said}" if said else ""
 
@@ -177,3 +181,52 @@ def _chinese(raw: str, filing: Filing) -> Made | None:
     if found and filing.short in found["fact"] and "因此" not in found["fact"]:
         return f"为什么{found['fact']}？", text, found["fact"][:12], "cause-because"
     return None
+
+
+_ZH_REASONS = re.compile(r"(?:重大)?变动(?:原因|情况)?说明|变动原因|形成原因(?:说明)?|原因说明")
+
+
+def reason_pairs(source: Source, filing: Filing) -> Iterator[Pair]:
+    """Yield the pairs of Chinese tables with a column of reasons: 重大变动说明, 形成原因说明."""
+    if filing.language != "zh" or not filing.fiscal_year:
+        return
+    for number, block in enumerate(source.blocks):
+        heads = [cell for row in block.rows[:2] for cell in row.cells if _ZH_REASONS.fullmatch(_bare(cell.text))]
+        for row in block.rows if heads else ():
+            label = row.cells[0]
+            reasons = [cell for cell in row.cells[1:] if re.match(r"主要(?:系|是|由于|因)", _bare(cell.text))]
+            told = chinese_told(_bare(reasons[0].text), filing) if reasons else None
+            if not told:
+                continue
+            metric = _bare(label.text)
+            if not re.fullmatch(r"[\u4e00-\u9fff（）]{3,16}", metric):
+                continue
+            how = "形成" if "形成" in heads[0].text else "变动"
+            whose = f"{filing.short}{filing.fiscal_year}年{'末' if '资产' in _title_of(source, number) else ''}{metric}"
+            yield Pair(
+                question=f"{whose}{how}的主要原因是什么？",
+                answer=f"{whose}{how}的原因：{told.rstrip('。；;')}。",
+                kind="cause",
+                start=row.start,
+                end=row.end,
+                rule="reason-column",
+                topic=metric,
+                place=f"reasons {number}",
+                passage=partial(_row_lines, source.text, block, row),
+            )
+
+
+def _row_lines(text: str, block: Block, row: Row) -> str:
+    """A row of reasons with the rows beside it."""
+    at = block.rows.index(row)
+    near = block.rows[max(0, at - 1) : at + 2]
+    return "\n".join(" ".join(text[one.start : one.end].split()) for one in near)
+
+
+def _title_of(source: Source, number: int) -> str:
+    above = [block for block in source.blocks[max(0, number - 4) : number] if block.kind == "heading"]
+    return source.text[above[-1].start : above[-1].end] if above else ""
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"\s", "", text)

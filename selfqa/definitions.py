@@ -12,13 +12,25 @@ from selfqa.pairs import Pair
 from selfqa.tables import Table
 
 _COMPANY_FACTS = {
-    "公司的法定代表人": ("的法定代表人是谁", "的法定代表人是"),
-    "法定代表人": ("的法定代表人是谁", "的法定代表人是"),
-    "注册地址": ("的注册地址在哪里", "的注册地址是"),
-    "办公地址": ("的办公地址在哪里", "的办公地址是"),
-    "会计师事务所名称": ("聘请的会计师事务所是哪一家", "聘请的会计师事务所是"),
-    "股票代码": ("的股票代码是多少", "的股票代码是"),
-    "公司国际互联网网址": ("的公司网址是什么", "的公司网址是"),
+    "公司的法定代表人": ("的法定代表人是谁", "的法定代表人是{}"),
+    "法定代表人": ("的法定代表人是谁", "的法定代表人是{}"),
+    "注册地址": ("的注册地址在哪里", "的注册地址是{}"),
+    "办公地址": ("的办公地址在哪里", "的办公地址是{}"),
+    "会计师事务所名称": ("聘请的会计师事务所是哪一家", "聘请的会计师事务所是{}"),
+    "股票代码": ("的股票代码是多少", "的股票代码是{}"),
+    "公司国际互联网网址": ("的公司网址是什么", "的公司网址是{}"),
+    "公司的外文名称": ("的外文名称是什么", "的外文名称是{}"),
+    "公司的中文名称": ("的中文全称是什么", "的中文全称是{}"),
+    "注册地址的邮政编码": ("注册地址的邮政编码是多少", "注册地址的邮政编码是{}"),
+    "公司选定的信息披露媒体的名称": ("选定的信息披露媒体有哪些", "选定的信息披露媒体是{}"),
+    "公司年度报告备置地点": ("的年度报告备置于哪里", "的年度报告备置于{}"),
+    "会计师事务所办公地址": ("聘请的会计师事务所的办公地址在哪里", "聘请的会计师事务所的办公地址是{}"),
+    "签字会计师姓名": ("年度审计的签字会计师是谁", "年度审计的签字会计师是{}"),
+    "境内会计师事务所审计服务的连续年限": (
+        "的会计师事务所已连续提供审计服务多少年",
+        "的会计师事务所已连续提供审计服务{}年",
+    ),
+    "境内会计师事务所报酬(万元)": ("支付给会计师事务所的报酬是多少", "支付给会计师事务所的报酬是{}万元"),
 }
 """Label of a company table -> how its question ends, how its answer goes on; both after the company's name."""
 
@@ -77,7 +89,7 @@ def _company_table(block: Block, filing: Filing) -> Iterator[Pair]:
     rows = [row for row in block.rows if len(row.cells) in (2, 4)]
     for position, row in enumerate(rows):
         for label, value in zip(row.cells[::2], row.cells[1::2], strict=False):
-            wording = _COMPANY_FACTS.get(narrow(label.text).strip())
+            wording = _COMPANY_FACTS.get(narrow(label.text).replace("(如有)", "").strip())
             if wording is None or len(value.text) > 40 or not value.text.strip("/-— "):
                 continue
             near = rows[max(0, position - 2) : position + 3]
@@ -88,7 +100,7 @@ def _company_table(block: Block, filing: Filing) -> Iterator[Pair]:
             ]
             yield Pair(
                 question=f"{filing.short}{wording[0]}？",
-                answer=f"{filing.short}{wording[1]}{value.text.strip()}。",
+                answer=f"{filing.short}{wording[1].format(value.text.strip())}。",
                 kind="fact",
                 start=row.start,
                 end=row.end,

@@ -99,10 +99,12 @@ class Lexicon:
         self.pairs = {name for name, count in names.items() if " " in name and count > 1 and not MEASURE.search(name)}
 
         self.counts = names
+        self.parts = {word for name in names for word in name.split(" ")}
 
     def is_name(self, word: str) -> bool:
         """True if the document writes a word large inside its sentences about as often as small."""
-        return self.counts[word] * 2 > self.common[word.lower()]
+        common = self.common[word.lower()]
+        return self.counts[word] * 2 > common or (common == 0 and word in self.parts)
 
     def in_sentence(self, label: str) -> str:
         """Write a label as it would stand inside a sentence: "Total Net Sales" -> "total net sales"."""

@@ -16,21 +16,25 @@ from finlm.figures import find_figures
 from selfqa import pairs as wording
 from selfqa.background import Background
 from selfqa.blocks import Source
-from selfqa.causes import cause_pairs
+from selfqa.causes import cause_pairs, reason_pairs
 from selfqa.chinese import chinese_facts
+from selfqa.cover import cover_pairs
 from selfqa.definitions import definition_pairs
 from selfqa.english import english_facts
 from selfqa.english_words import Lexicon
 from selfqa.entities import Filing
 from selfqa.facts import Dropped, Fact
+from selfqa.lists import heading_lists, list_pairs
 from selfqa.pairs import Pair
 from selfqa.passages import Rows, table_passage
+from selfqa.policies import policy_pairs
 from selfqa.prose import stretches
 from selfqa.risks import risk_pairs
 from selfqa.selection import is_rounding
 from selfqa.sentences import sentence_pairs
 from selfqa.summaries import summary_pairs
 from selfqa.tables import Table, read_tables
+from selfqa.terms import term_pairs
 from selfqa.totals import total_pairs
 from selfqa.unanswerable import unanswerable_pairs
 from selfqa.yes_no import chinese_boxes, chinese_direction, chinese_versus, english_direction, english_versus
@@ -43,6 +47,10 @@ _PRIMARY = re.compile(
     r"|资产负债表|利润表|现金流量表|主要会计数据|主要财务指标|营业收入构成|分产品|季度",
     re.IGNORECASE,
 )
+
+
+NAME_COMMA = "\u201a"
+"""Stands for the comma of "Acme, Inc." while sentences are taken apart: it parts no clauses."""
 
 
 def extract(
@@ -81,11 +89,31 @@ def extract(
     told = sentence_pairs(source, filing, lexicon, passage_limit, passages)
     for made in (*told, *definition_pairs(source, filing, tables)):
         (found_pairs if isinstance(made, Pair) else dropped).append(made)  # type: ignore[arg-type]
-    found_pairs += chinese_boxes(source, filing, passages)
-    for stretch in stretches(source, zones_of(source), passages):
-        for ask in (cause_pairs, risk_pairs, summary_pairs):
-            found_pairs += ask(stretch, filing, lexicon, passage_limit)
+    found_pairs += _prose_pairs(source, filing, lexicon, passages, passage_limit)
     return found_pairs, dropped
+
+
+def _prose_pairs(
+    source: Source, filing: Filing, lexicon: Lexicon | None, passages: Sequence[Background], limit: int
+) -> Iterator[Pair]:
+    yield from chinese_boxes(source, filing, passages)
+    yield from reason_pairs(source, filing)
+    yield from heading_lists(source, filing)
+    if lexicon:
+        yield from cover_pairs(source, filing)
+    plain = replace(filing, short=filing.short.replace(",", NAME_COMMA))
+    for stretch in stretches(source, zones_of(source), passages):
+        found = [
+            pair
+            for ask in (cause_pairs, risk_pairs, summary_pairs, term_pairs)
+            for pair in ask(stretch, plain, lexicon, limit)
+        ]
+        if lexicon:
+            found += policy_pairs(stretch, plain, lexicon, limit)
+            found += list_pairs(stretch, plain, lexicon, limit)
+        for pair in found:
+            question, answer = (text.replace(NAME_COMMA, ",") for text in (pair.question, pair.answer))
+            yield replace(pair, question=question, answer=answer)
 
 
 def _agreed(facts: Sequence[Fact], tables: dict[int, Table], language: str) -> tuple[list[Fact], list[Dropped]]:

@@ -8,17 +8,24 @@ white space.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from decimal import Decimal, InvalidOperation
+from dataclasses import replace
+from typing import NamedTuple
 
 from lxml import etree
 
 from selfqa.blocks import Block, BlockKind, Cell, Row, Source, Tag
+from selfqa.flow import Flow
+from selfqa.ixbrl import Context, contexts_of, note_tag, plain, units_of
 from selfqa.unread import Unreadable
 
 HIDDEN = {"head", "script", "style", "ix:header", "ix:hidden", "noscript", "template"}
 HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6", "h"}
 BREAKS = HEADINGS | {
+    "table",  # one with tables in it is a layout, not a table
+    "caption",
+    "tr",
+    "td",
+    "th",
     "p",
     "div",
     "li",
@@ -34,26 +41,26 @@ BREAKS = HEADINGS | {
     "pre",
     "body",
 }
-_SPACE = re.compile(r"\s+")
-_IS_WIDE = re.compile(r"[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
 
 
 def read_html(markup: str) -> Source:
     """Read a page; `path` and `sha256` are the caller's to fill.
 
     Raises:
-        Unreadable: There is no element in it.
+        Unreadable: There is no element in it, or too many inside each other.
     """
-    parser = etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
+    parser = etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
     root = etree.fromstring(markup.encode("utf-8"), parser)
     if root is None:
         raise Unreadable("no-text", "has no element of HTML")
-    contexts, units = _contexts(root), _units(root)
+    if any(error.type_name == "ERR_RESOURCE_LIMIT" for error in parser.error_log):  # the parser drops the rest
+        raise Unreadable("file-damaged", "has more than 2,048 elements inside each other: its marks are never closed")
+    contexts, units = contexts_of(root), units_of(root)
     walker = _Walker(contexts, units)
     walker.walk(root)
-    title = _plain(root.find(".//title"))
+    title = plain(root.find(".//title"))
     names = {
-        str(element.get("name")): _plain(element)
+        str(element.get("name")): plain(element)
         for element in root.iter("ix:nonnumeric")
         if str(element.get("name")).startswith("dei:")
     }
@@ -63,36 +70,14 @@ def read_html(markup: str) -> Source:
     )
 
 
-@dataclass(slots=True)
-class _Flow:
-    """Text as it grows, white space collapsed; a line break inside Chinese text is no space."""
-
-    text: str = ""
-    pending: str = ""
-    tags: list[Tag] = field(default_factory=list)
-
-    def add(self, piece: str) -> None:
-        for part in re.split(r"(\s+)", piece):
-            if not part:
-                continue
-            if part.isspace():
-                self.pending += part
-                continue
-            if self.pending and self.text:
-                is_wrapped = "\n" in self.pending and (_IS_WIDE.match(part[0]) or _IS_WIDE.match(self.text[-1]))
-                self.text += "" if is_wrapped else " "
-            self.pending = ""
-            self.text += part
-
-
 class _Walker:
-    def __init__(self, contexts: dict[str, "_Context"], units: dict[str, str]) -> None:
+    def __init__(self, contexts: dict[str, Context], units: dict[str, str]) -> None:
         self.contexts, self.units = contexts, units
         self.out: list[str] = []
         self.length = 0
         self.blocks: list[Block] = []
         self.tags: list[Tag] = []
-        self.flow = _Flow()
+        self.flow = Flow()
         self.kind: BlockKind = "paragraph"
 
     def walk(self, root: etree._Element) -> None:
@@ -108,7 +93,7 @@ class _Walker:
             if event == "start":
                 if _is_hidden(element):
                     skipped = element
-                elif element.tag == "table":
+                elif element.tag == "table" and next(element.iterdescendants("table"), None) is None:
                     self._break()
                     self._table(element)
                     skipped = element
@@ -124,14 +109,14 @@ class _Walker:
         if element.tag in HEADINGS:
             self.kind = "heading"
         if element.tag == "ix:nonfraction":
-            opened[element] = len(self.flow.text)
+            opened[element] = len(self.flow)
         if _is_footnote_mark(element):
-            self.flow.pending += " "
+            self.flow.space()
         self.flow.add(element.text or "")
 
     def _close(self, element: etree._Element, opened: dict[etree._Element, int]) -> None:
         if element in opened:
-            _note_tag(element, self.flow, opened.pop(element), self.contexts, self.units)
+            note_tag(element, self.flow, opened.pop(element), self.contexts, self.units)
         if element.tag in BREAKS:
             self._break()
         self.flow.add(element.tail or "")
@@ -139,7 +124,7 @@ class _Walker:
     def _break(self) -> None:
         """End the current line; what was gathered becomes a block."""
         flow, kind = self.flow, self.kind
-        self.flow, self.kind = _Flow(), "paragraph"
+        self.flow, self.kind = Flow(), "paragraph"
         if not flow.text:
             return
         start = self.length
@@ -189,29 +174,38 @@ def _is_footnote_mark(element: etree._Element) -> bool:
 
 
 def _grid(
-    table: etree._Element, contexts: dict[str, "_Context"], units: dict[str, str]
-) -> Iterator[list[tuple[int, int, _Flow]]]:
+    table: etree._Element, contexts: dict[str, Context], units: dict[str, str]
+) -> Iterator[list[tuple[int, int, Flow]]]:
     """Yield each row's filled cells with their grid columns, signs put back to their numbers."""
-    below: dict[int, int] = {}  # column -> rows still covered by a cell from above
-    for row in table.iter("tr"):
-        if next(row.iterancestors("table")) is not table:
-            continue
-        column, cells, covered = 0, [], dict(below)
+    above: list[_Covered] = []
+    own = (row for row in table.iter("tr") if next(row.iterancestors("table")) is table)
+    for number, row in enumerate(own):
+        column, passed = 0, 0
+        cells, opened = [], []
         for cell in row:
             if cell.tag not in ("td", "th"):
                 continue
-            while covered.get(column, 0) > 0:
-                column += 1
+            while passed < len(above) and above[passed].left <= column:
+                column = max(column, above[passed].right)
+                passed += 1
             width, height = _span(cell, "colspan"), _span(cell, "rowspan")
             if height > 1:
-                below.update(dict.fromkeys(range(column, column + width), height))
+                opened.append(_Covered(column, column + width, number + height))
             flow = _cell_flow(cell, contexts, units)
             if flow.text:
                 cells.append((column, column + width, flow))
             column += width
-        below = {column: rows - 1 for column, rows in below.items() if rows > 1}
+        above = sorted(covered for covered in above + opened if covered.until > number + 1)
         if cells:
             yield _joined(cells)
+
+
+class _Covered(NamedTuple):
+    """Columns that a cell from above covers in the rows before `until`."""
+
+    left: int
+    right: int
+    until: int
 
 
 def _span(cell: etree._Element, name: str) -> int:
@@ -219,8 +213,8 @@ def _span(cell: etree._Element, name: str) -> int:
     return min(int(value), 1000) if value.isdigit() and int(value) > 0 else 1
 
 
-def _cell_flow(cell: etree._Element, contexts: dict[str, "_Context"], units: dict[str, str]) -> _Flow:
-    flow = _Flow()
+def _cell_flow(cell: etree._Element, contexts: dict[str, Context], units: dict[str, str]) -> Flow:
+    flow = Flow()
     opened: dict[etree._Element, int] = {}
     hidden: etree._Element | None = None
     for event, element in etree.iterwalk(cell, events=("start", "end")):
@@ -234,23 +228,23 @@ def _cell_flow(cell: etree._Element, contexts: dict[str, "_Context"], units: dic
                 hidden = element
                 continue
             if element.tag in BREAKS or _is_footnote_mark(element):
-                flow.pending += " "
+                flow.space()
             if element.tag == "ix:nonfraction":
-                opened[element] = len(flow.text)
+                opened[element] = len(flow)
             flow.add(element.text or "")
         else:
             if element in opened:
-                _note_tag(element, flow, opened.pop(element), contexts, units)
+                note_tag(element, flow, opened.pop(element), contexts, units)
             if element is not cell:
                 if element.tag in BREAKS:
-                    flow.pending += " "
+                    flow.space()
                 flow.add(element.tail or "")
     return flow
 
 
-def _joined(cells: list[tuple[int, int, _Flow]]) -> list[tuple[int, int, _Flow]]:
+def _joined(cells: list[tuple[int, int, Flow]]) -> list[tuple[int, int, Flow]]:
     """Put `$`, `(`, `)` and `%` that stand in cells of their own back to the number beside them."""
-    joined: list[tuple[int, int, _Flow]] = []
+    joined: list[tuple[int, int, Flow]] = []
     for left, right, flow in cells:
         previous = joined[-1] if joined else None
         is_prefix = previous is not None and re.fullmatch(r"[$€£¥(]{1,2}|US\$|\$\s?\(", previous[2].text)
@@ -260,75 +254,8 @@ def _joined(cells: list[tuple[int, int, _Flow]]) -> list[tuple[int, int, _Flow]]
         if previous and (is_prefix or is_suffix):
             shift = len(previous[2].text)
             tags = [replace(tag, start=tag.start + shift, end=tag.end + shift) for tag in flow.tags]
-            both = _Flow(previous[2].text + flow.text, "", previous[2].tags + tags)
+            both = Flow(previous[2].text + flow.text, previous[2].tags + tags)
             joined[-1] = (previous[0], right, both)
         else:
             joined.append((left, right, flow))
     return joined
-
-
-# ---------------------------------------------------------------------------------------------- inline XBRL
-
-
-@dataclass(frozen=True, slots=True)
-class _Context:
-    since: str
-    until: str
-    dimensions: tuple[str, ...]
-
-
-def _plain(element: etree._Element | None) -> str:
-    """All text of an element, white space unified."""
-    return " ".join("".join(str(piece) for piece in element.itertext()).split()) if element is not None else ""
-
-
-def _texts(element: etree._Element, name: str) -> str:
-    return "".join(_plain(found) for found in element.iter(f"xbrli:{name}", name))
-
-
-def _contexts(root: etree._Element) -> dict[str, _Context]:
-    found = {}
-    for element in root.iter("xbrli:context", "context"):
-        members = tuple(_plain(member) for member in element.iter("xbrldi:explicitmember"))
-        until = _texts(element, "instant") or _texts(element, "enddate")
-        found[element.get("id") or ""] = _Context(_texts(element, "startdate"), until, members)
-    return found
-
-
-def _units(root: etree._Element) -> dict[str, str]:
-    found = {}
-    for element in root.iter("xbrli:unit", "unit"):
-        measures = [_plain(measure) for measure in element.iter("xbrli:measure", "measure")]
-        found[element.get("id") or ""] = "/".join(measure.split(":")[-1] for measure in measures)
-    return found
-
-
-def _note_tag(
-    element: etree._Element, flow: _Flow, start: int, contexts: dict[str, _Context], units: dict[str, str]
-) -> None:
-    written = flow.text[start:]
-    start += len(written) - len(written.lstrip())
-    value = _value(written, element)
-    context = contexts.get(element.get("contextref") or "")
-    if value is None or context is None:
-        return
-    unit = units.get(element.get("unitref") or "", "")
-    concept = element.get("name") or ""
-    flow.tags.append(Tag(start, len(flow.text), concept, value, unit, context.since, context.until, context.dimensions))
-
-
-def _value(written: str, element: etree._Element) -> Decimal | None:
-    """The number as the filer means it: format, scale and sign applied; None where the format is unknown."""
-    kind = (element.get("format") or "").split(":")[-1].lower().replace("-", "")
-    digits = _SPACE.sub("", written)
-    if kind in {"fixedzero", "zerodash", "numdash"} or digits in {"—", "–", "-"}:
-        digits = "0"
-    elif kind in {"numcommadecimal", "numcommadot", "numunitdecimal"}:
-        digits = digits.replace(".", "").replace(",", ".")
-    else:
-        digits = digits.replace(",", "")
-    try:
-        number = Decimal(digits).scaleb(int(element.get("scale") or 0))
-    except (InvalidOperation, ValueError):
-        return None
-    return -number if element.get("sign") == "-" else number

@@ -1,12 +1,11 @@
-"""What a run writes: records, removals, counts that add up, and a page of samples to read."""
+"""What a run has made: records, removals, counts that add up, samples to read."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from finlm import jsonl, runs
 from finlm.records import Conversation, Document, Message, Provenance, Removal, content_id
+from selfqa.background import Background
 from selfqa.entities import Filing
 from selfqa.pairs import Pair, hashed
 from selfqa.plan import Share
@@ -45,8 +44,9 @@ class Made:
     conversations: list[Conversation] = field(default_factory=list)
     removals: list[Removal] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-
     coverage: list[Covered] = field(default_factory=list)
+    passages: dict[str, list[Background]] = field(default_factory=dict)
+    """Document's id -> its passages without boilerplate and repeats."""
 
     def add_document(self, document: Document, chosen: Chosen) -> None:
         """Note what a document gave."""
@@ -99,17 +99,6 @@ def conversations_of(
             )
         )
     return made
-
-
-def write(folder: Path, made: Made) -> dict[str, object]:
-    """Write the four files and the samples; returns the summary."""
-    jsonl.write(folder / "documents.jsonl", made.documents)
-    jsonl.write(folder / "instructions.jsonl", made.conversations)
-    jsonl.write(folder / "rejected.jsonl", made.removals)
-    summary = summary_of(made)
-    runs.write_json(folder / "summary.json", summary)
-    runs.write_text(folder / "samples.md", samples(made))
-    return summary
 
 
 def summary_of(made: Made) -> dict[str, object]:

@@ -58,10 +58,11 @@ _BASE = "|".join(
         underestimate partner participate pursue receive reflect regard remain repurchase retain return run
         see settle ship specialize spend strengthen target think track train transfer treat try understand
         update value view wish lose breach acquire introduce encounter undertake become fall find get give
-        go keep lead leave meet bring begin choose carry comply deploy enable enjoy ensure anticipate assume""",
+        go keep lead leave meet bring begin choose carry comply accrue exclude deploy enable
+        enjoy ensure anticipate assume""",
     )
 )
-_ADVERBS = r"(?:(?:also|often|now|still|never|always|then|further|not only|\w+ly) )*"
+_ADVERBS = r"(?:(?:also|often|now|still|never|always|then|further|not only|(?!rely|apply|supply|comply)\w+ly) )*"
 _SECOND_VERB = re.compile(rf"\b(?:and|or|but),? (?:also )?(?:\w+ly )?(?:{_BASE})\b")
 _SECOND_AUXILIARY = re.compile(r"\b(?:and|or|but),? (?:also )?(?:\w+ly )?(?:are|have|do|were)\b")
 

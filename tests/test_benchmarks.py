@@ -108,28 +108,32 @@ def test_filled_rows_cut_documents_which_then_see_each_other(tmp_path: Path) -> 
 def test_figures_are_of_the_fastest_run_of_each_side() -> None:
     def side(name: str, speed: float, **named: Any) -> dict[str, Any]:
         given = {"side": name, "tune": "lora", "processes": 1, "set": [], "tokens_per_second": speed}
+        given |= {"documents_apart": True, "sharder": None}
         return given | {"peak_gib": speed / 100, "ceiling_share": 0.5} | named
 
     sides = [
         side("ours", 90.0),
         side("ours", 100.0),
         side("ours", 50.0, tune="full"),
-        side("ours", 190.0, processes=2),
+        side("ours", 190.0, processes=2, sharder="sft_fsdp2"),
         side("trl-best", 40.0),
-        side("trl-best", 45.0, set=["packing_strategy=wrapped"]),
+        side("trl-best", 45.0, set=["packing_strategy=wrapped"], documents_apart=False),
+        side("ours", 195.0, processes=2, sharder="multi_gpu"),
         side("trl-default", 20.0),
         side("trl-default", 30.0, set=["packing=true"]),  # no longer its defaults
     ]
     assert sft_gpu.headline(sides) == {
         "tokens_per_second": 100.0,
         "trl_tokens_per_second": 45.0,
+        "trl_apart_tokens_per_second": 40.0,
         "trl_default_tokens_per_second": 20.0,
         "full_ft_tokens_per_second": 50.0,
         "peak_gib": 1.0,
         "ceiling_share": 0.5,
         "two_gpu_speedup": 1.9,
+        "two_gpu_copies_speedup": 1.95,
     }
-    assert sft_gpu.headline(sides[4:5]) == {"trl_tokens_per_second": 40.0}
+    assert sft_gpu.headline(sides[5:6]) == {"trl_tokens_per_second": 45.0}
 
 
 def test_drawn_pairs_have_a_prompt_in_common_and_differ() -> None:

@@ -69,8 +69,7 @@ def test_the_whole_benchmark_on_a_tiny_model(tiny: Tiny, tmp_path: Path) -> None
         (data / "corpus" / f"{name}.jsonl").write_text(lines, encoding="utf-8")
     (data / "corpus" / "words.txt").write_text("word\t1\n", encoding="utf-8")
     out = tmp_path / "results" / "forgetting.json"
-    lora = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
-    changed = {"model": str(tiny.base), "max_length": 128, "dtype": "float32", "threads": 1, "lora": lora}
+    changed = {"model": str(tiny.base), "max_length": 128, "dtype": "float32", "threads": 1}
     command = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks" / "sft_forgetting.py"), "--out", str(out)]
     command += ["--data", str(data), "--runs", str(tmp_path / "runs"), "--steps", "12", "--rows", "4", "--samples", "8"]
     for name, value in changed.items():
@@ -89,3 +88,27 @@ def test_the_whole_benchmark_on_a_tiny_model(tiny: Tiny, tmp_path: Path) -> None
     page = out.with_suffix(".md").read_text(encoding="utf-8")
     assert "](forgetting.svg)" in page
     assert (tmp_path / "runs" / "report.html").is_file()
+    the_arms_are_compared_where_all_of_them_were(command, figures, tmp_path)
+
+
+def the_arms_are_compared_where_all_of_them_were(command: list[str], whole: Any, folder: Path) -> None:
+    cut = folder / "runs" / "moving"
+    lines = (cut / "held_out.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (cut / "held_out.jsonl").write_text("".join(lines[:3]), encoding="utf-8")
+    out = folder / "cut.json"
+    done = subprocess.run(
+        [*command, "--gather", "--out", str(out)],
+        env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(out.read_text(encoding="utf-8"))["figures"]
+    assert found["evaluations"] == 2 < found["evaluations_planned"] == whole["evaluations"]
+    for arm, its in found["arms"].items():
+        curve = whole["arms"][arm]["curve"]
+        assert its["curve"] == curve[:3]
+        assert {name: its["after"][name] for name in curve[2] if name in its["after"]} == {
+            name: value for name, value in curve[2].items() if name not in ("step", "tokens")
+        }
+    third = whole["arms"]["mixed"]["instruction_tokens"] / 3
+    assert found["arms"]["mixed"]["instruction_tokens"] == pytest.approx(third, abs=1)
+    assert len(found["arms"]["moving"]["rounds"]) == 2

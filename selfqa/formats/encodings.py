@@ -1,24 +1,73 @@
-"""Bytes to text, whatever a label says: UTF-8, UTF-16 by its mark, GB18030 where it reads as Chinese."""
+"""Bytes to text, by what stands in them: a label inside a page is as often wrong as right, so none is believed.
+
+UTF-8 first (a few broken bytes in a long text are marked, not the end of it), then GB18030 where it reads as Chinese,
+then what charset-normalizer finds least odd among the encodings of filings.
+"""
+
+import codecs
+
+from charset_normalizer import from_bytes
+
+ENCODINGS = ["cp1252", "big5hkscs", "cp932", "euc_jp", "cp949", "cp1250", "cp1251", "cp1253", "cp1254"]
+"""What filings are in besides UTF-8 and GB18030: West, Hong Kong and Taiwan, Japan, Korea, Middle and East Europe."""
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_BROKEN_SHARE = 0.001
+"""A text is UTF-8 still if this share of its characters is broken."""
 
 
 def decode(raw: bytes) -> str | None:
-    """Return the text of UTF-8 (a byte-order mark is dropped) or GB18030 bytes, None for anything else.
+    """Return the text that bytes are, without a byte-order mark; None where they are no text.
 
-    GB18030 accepts nearly any bytes, so what it gives must look like text: no private-use or control characters and
-    mostly Chinese or ASCII.
+    Broken bytes of a text that is UTF-8 otherwise become U+FFFD.
     """
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        try:
-            return raw.decode("utf-16")
-        except UnicodeDecodeError:
-            return None
+    for mark, encoding in _MARKS:
+        if raw.startswith(mark):
+            return raw.decode(encoding, errors="replace").removeprefix("\ufeff")
+    if b"\0" in raw:
+        return _wide(raw)
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-8")
     except UnicodeDecodeError:
         pass
-    try:
-        text = raw.decode("gb18030")
-    except UnicodeDecodeError:
+    text = raw.decode("utf-8", errors="replace")
+    broken = text.count("\ufffd")
+    if broken <= _BROKEN_SHARE * len(text) and 10 * broken < sum(not char.isascii() for char in text):
+        return text
+    return _chinese(raw) or _least_odd(raw)
+
+
+def _wide(raw: bytes) -> str | None:
+    """UTF-16 that has lost its mark: every other byte of its Latin letters and spaces is zero."""
+    for encoding, zeros in (("utf-16-le", raw[1::2]), ("utf-16-be", raw[::2])):
+        if len(raw) % 2 == 0 and zeros.count(0) > 0.2 * len(zeros) and raw.count(0) < 1.1 * zeros.count(0):
+            text = raw.decode(encoding, errors="replace")
+            return text if "\ufffd" not in text else None
+    return None
+
+
+def _least_odd(raw: bytes) -> str | None:
+    """What charset-normalizer thinks; most of the West's text is alike in all its encodings, so its own comes first."""
+    found = from_bytes(raw, cp_isolation=ENCODINGS, preemptive_behaviour=False)
+    best = found.best()
+    if best is None:
+        return None
+    western = next((match for match in found if match.encoding == "cp1252"), best)
+    return str(western if western.chaos <= best.chaos + 0.01 else best)
+
+
+def _chinese(raw: bytes) -> str | None:
+    """GB18030 accepts nearly any bytes, so what it gives must look like text.
+
+    No private-use or control characters, mostly Chinese or ASCII, and nearly all of its characters usual ones.
+    """
+    text = raw.decode("gb18030", errors="replace")
+    if text.count("\ufffd") > _BROKEN_SHARE * len(text):
         return None
     strange = sum(
         1

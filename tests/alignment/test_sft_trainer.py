@@ -260,3 +260,15 @@ def test_patience_counts_from_the_best() -> None:
     assert best_of(history) == history[1]
     assert [has_ended(history[:count], 2) for count in (1, 2, 3, 4)] == [False, False, False, True]
     assert not has_ended(history, 0)
+
+
+def test_a_round_that_has_just_begun_has_drawn_nothing(tmp_path: Path) -> None:
+    plan = Plan(STREAMS, SHARES, room=64, rows=4, seed=5, folder=tmp_path)
+    laid_out = sum(len(its) for rows in plan.steps(0, 3) for row in rows for its in row.samples)
+    plan.begin_round(3, SHARES, dict.fromkeys(SHARES, "as before"))
+    plan.write()
+    first, second = msgspec.json.decode((tmp_path / "mixture.json").read_bytes(), type=Mixed).rounds
+    assert {name: its.tokens for name, its in second.drawn.items()} == dict.fromkeys(SHARES, 0)
+    drawn = {name: its.tokens for name, its in first.drawn.items()}
+    assert sum(drawn.values()) >= laid_out > 0  # samples wait until they fit into a row
+    assert {name: its.tokens for name, its in plan.totals().items()} == drawn

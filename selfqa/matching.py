@@ -1,0 +1,141 @@
+"""When a figure that an answer claims is a fact's: same unit, sign and period."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from finlm.figures import Figure
+from selfqa.binding import BoundFact, FactBook
+from selfqa.period_phrases import When
+
+Fault = tuple[str, str]
+"""The rule that a pair breaks, and the reason."""
+
+_NEGATIVE = re.compile(
+    r"\b(?:tax benefits?|loss|losses|deficit|used|outflows?|paid|payments?|repurchase\w*|repay\w*|decreas\w*|declin\w*"
+    r"|fell|expenses?|costs?|provision|charges?|less|impairments?|depreciation|amortization|purchases?d?"
+    r"|issuances?|allowance|withheld|distributions?|dividends?|below|negative|reduc\w+|settle\w*|investments?|vested|forfeited|exercised|cancell?ed|redeemed|expired)\b"
+    r"|亏损|损失|支出|支付|流出|减少|下降|费用|成本|为负|亏|偿还|购建|计提",
+    re.IGNORECASE,
+)
+_MOVES = re.compile(
+    r"\b(?:income|net of(?: related)?) tax(?:es)?\b(?! benefit)"
+    r"|\b(?:rose|increased|decreased|fell|declined|change) (?:by|from|between)\b|增长|增加|减少|下降|净额",
+    re.IGNORECASE,
+)
+_POSITIVE = re.compile(
+    r"\b(?:income|gains?|profits?|earnings|provided|(?<!tax )benefit|proceeds|increas\w*|inflows?)\b"
+    r"|收益|利润|流入|增加|净额",
+    re.IGNORECASE,
+)
+THINGS = re.compile(
+    r"\s?(?:\w+\s)?(?P<thing>shares|employees|customers|stores|people|barrels|users)\b|\s?(?P<zh>股|人|家|户|吨|台|套)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One figure of an answer and what the answer and its question say of it.
+
+    Example:
+        Claim(figure=…, text="net income was $5 million in 2024", whens=(When(2024),), words={"net": 1.0, "incom": 1.0},
+              own_words={…})
+    """
+
+    figure: Figure
+    text: str
+    """The sentence."""
+    question: str
+    whens: tuple[When, ...]
+    """Periods that it may be meant of; empty where none is said."""
+    all_whens: tuple[When, ...]
+    """All periods that its sentence and question say."""
+    words: dict[str, float]
+    """Token of sentence or question -> weight."""
+    own_words: dict[str, float]
+    """Those of the sentence alone."""
+    is_listed: bool = False
+    """One of several figures of a sentence without words of its own."""
+
+    @property
+    def tolerance(self) -> Decimal:
+        """Half of the last digit that the figure is written with."""
+        return half_digit(self.figure)
+
+
+def half_digit(figure: Figure) -> Decimal:
+    """Return half of the last digit that a figure is written with, in whole units."""
+    number = re.search(r"\d[\d,]*\.?\d*|\.\d+", figure.text)
+    assert number
+    written = Decimal(number[0].replace(",", ""))
+    if not written:
+        return Decimal(0)
+    scale = abs(figure.value) / written
+    exponent = written.as_tuple().exponent
+    assert isinstance(exponent, int)
+    return Decimal("0.5").scaleb(exponent) * scale
+
+
+def is_unit(claim: Claim, fact: BoundFact, book: FactBook) -> bool:
+    """Can a figure be meant in a fact's unit?"""
+    figure = claim.figure
+    currency = fact.currency or book.currency
+    noun = THINGS.match(claim.text[figure.end :])
+    if figure.unit in {"currency", "per-share"}:
+        is_money = fact.unit in {"currency", "per-share"} or (fact.unit == "plain" and not fact.things)
+        return is_money and (figure.currency == currency or not currency) and noun is None
+    if figure.unit in {"percent", "points"}:
+        return fact.unit == figure.unit
+    if fact.unit in {"percent", "points"}:
+        return False
+    if noun is None:
+        return True
+    if (noun["thing"] or "") == "shares" or noun["zh"] == "股":
+        return fact.things == "shares" or (fact.unit == "plain" and fact.origin == "cell")
+    return fact.unit == "plain" and fact.things != "shares"
+
+
+def is_sign(claim: Claim, fact: BoundFact) -> bool:
+    """A minus needs a negative fact; a bare number for a negative fact needs a word that says so, and no other."""
+    value = claim.figure.value
+    if not value or (value < 0) == (fact.value < 0):
+        return True
+    if value < 0:
+        return False
+    return is_said_negative(claim)
+
+
+def is_said_negative(claim: Claim) -> bool:
+    """Do the words say what a minus would, as "a loss of" does and "income (loss)" does not?"""
+    text = re.sub(
+        r"\b(?:income|net of(?: related)?) tax(?:es)?\b(?! benefit)", " ", f"{claim.text} {claim.question}", flags=re.I
+    )
+    text = _MOVES.sub(" ", text)
+    return bool(_NEGATIVE.search(text)) and not _POSITIVE.search(text)
+
+
+def dated(facts: Sequence[BoundFact]) -> list[BoundFact]:
+    """Return the facts that say a period, or all where none does: one without a period proves nothing beside them."""
+    return [fact for fact in facts if fact.periods] or list(facts)
+
+
+def is_period(whens: Iterable[When], fact: BoundFact, book: FactBook) -> bool:
+    """Is a fact of one of these periods? A bare year means no quarter where the row has more of that year."""
+    asked = tuple(whens)
+    if not asked:
+        return True
+    for when in asked:
+        if not fact.agrees(when):
+            continue
+        if when.is_bare_year and any(0 < period.months < 12 for period in fact.periods):
+            lengths = {
+                period.months
+                for other in book.of_line[fact.line]
+                for period in other.periods
+                if period.year == when.year and other.value != fact.value
+            }
+            if lengths - {period.months for period in fact.periods}:
+                continue
+        return True
+    return False

@@ -1,0 +1,86 @@
+"""The line that says what a table's figures count: "(in millions, except per share amounts)", 单位：万元."""
+
+import re
+from dataclasses import dataclass, replace
+
+from finlm.figure_grammar import CURRENCIES, SCALES
+from finlm.figures import narrow
+
+_SIGN = r"US\$|HK\$|A\$|C\$|RMB|USD|CNY|EUR|GBP|[$€£¥]"
+_ENGLISH = re.compile(
+    rf"""
+    (?:(?P<before>{_SIGN})\s?)?(?:\bin\s+)?(?P<currency>{_SIGN})?\s?
+    (?P<scale>\b(?:thousands|millions|billions)\b)(?:\s+of\s+(?P<of>(?:U\.?S\.?\s+)?dollars|euros?|yuan|RMB|pounds|yen|US\$))?
+  | (?P<sign>{_SIGN})\s?[’'‘]?(?P<zeros>000|m|mn|bn|million|thousand|billion)\b(?:[’']?s)?
+  | \(\s?[’'‘]?(?P<bare>000)[’']?s?\s?\)
+  | \bin\s+[’'‘]?(?P<in000>000)[’']?s\b
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_CHINESE = re.compile(
+    r"(?:单位|金额单位|币种)\s*[：:]?\s*(?:人民币)?\s*(?P<scale>千|百万|万|亿)?(?P<unit>元|美元|港元|股|吨)"
+    r"|[（(](?:人民币)?(?P<scale2>千|百万|万|亿)?(?P<unit2>元|美元|股)[）)]"
+)
+_DOLLARS = {"us$": "USD", "a$": "AUD", "c$": "CAD"}
+
+
+@dataclass(frozen=True, slots=True)
+class UnitNote:
+    """Scale and currency of a note; false where there is none.
+
+    Example:
+        UnitNote(power=6, currency="USD", is_said=True)        "(dollars in millions)"
+    """
+
+    power: int = 0
+    """Power of ten that the figures are in."""
+    currency: str = ""
+    is_said: bool = False
+
+    def __bool__(self) -> bool:
+        return self.is_said
+
+    def with_currency(self, currency: str) -> "UnitNote":
+        """Return the same scale in a currency."""
+        return replace(self, currency=currency)
+
+    def or_currency(self, other: "UnitNote") -> "UnitNote":
+        """Return this note, with the other's currency where it names none."""
+        return self if self.currency else replace(self, currency=other.currency)
+
+
+def unit_note(text: str, *, is_document: bool = False) -> UnitNote:
+    """Read the unit note of a text: the last one of a table's surroundings, a document's most frequent one."""
+    plain = narrow(text)
+    found = [note for note in (_english(match, plain) for match in _ENGLISH.finditer(plain)) if note]
+    found += [_chinese(match) for match in _CHINESE.finditer(plain)]
+    if not found:
+        return UnitNote()
+    if is_document:
+        return max(set(found), key=lambda note: (found.count(note), note.power, note.currency))
+    return found[-1] if re.search(r"[一-鿿]", plain) else found[0]
+
+
+def _english(match: re.Match[str], text: str) -> UnitNote:
+    scale = match["scale"] or match["zeros"] or match["bare"] or match["in000"]
+    words = text[match.end() : match.end() + 12].lower()
+    before = text[max(0, match.start() - 30) : match.start()].lower()
+    if match["scale"] and re.match(r"\s+of\s+(?:shares|barrels|units)", words):
+        return UnitNote()
+    if match["scale"] and re.search(r"\bshares?\s+(?:data\s+)?(?:are\s+)?(?:reflected\s+)?(?:in\s)?$", before):
+        return UnitNote()  # "shares in thousands" beside money in millions
+    is_sure = match["before"] or match["currency"] or re.match(r"in\b", match[0].strip(), re.IGNORECASE)
+    if match["scale"] and not is_sure and not re.search(r"(?:\bin\s+|[(（|\n]|dollars\s+|^)\s*$", before):
+        return UnitNote()  # "we sold millions of devices"
+    word = (scale or "").lower().removesuffix("s")
+    power = {"000": 3}.get(word) or SCALES.get(word, 0)
+    sign = (match["before"] or match["currency"] or match["sign"] or match["of"] or "").lower()
+    sign = "us$" if "dollar" in sign else sign
+    if not sign and re.search(r"dollars\s*(?:are\s)?(?:in\s)?$", before):
+        sign = "us$"
+    return UnitNote(power, _DOLLARS.get(sign) or CURRENCIES.get(sign.rstrip("s"), CURRENCIES.get(sign, "")), True)
+
+
+def _chinese(match: re.Match[str]) -> UnitNote:
+    scale, unit = match["scale"] or match["scale2"] or "", match["unit"] or match["unit2"]
+    return UnitNote(SCALES.get(scale, 0), CURRENCIES.get(unit, ""), True)
