@@ -3,8 +3,8 @@
     python selfqa/generate.py --corpus filings/
 
 reads every filing below the folder, asks and answers with the extractive backend (no model) or with an
-OpenAI-compatible endpoint, prunes, balances, and writes instructions.jsonl, documents.jsonl, rejected.jsonl,
-summary.json and samples.md.
+OpenAI-compatible endpoint, prunes, balances, and writes instructions.jsonl (and the formats asked for),
+documents.jsonl, rejected.jsonl, summary.json, a dataset card, samples.md and report.html.
 """
 
 import os
@@ -28,8 +28,10 @@ from finlm.duplicates import near_duplicates
 from finlm.errors import UserError
 from selfqa import library, output
 from selfqa.background import Background, backgrounds
+from selfqa.card import Origin
 from selfqa.corpus import corpus_files
 from selfqa.entities import Filing, borrowed_name, read_filing
+from selfqa.exports import FILES, Format
 from selfqa.extractive import extract
 from selfqa.filters import fault_of
 from selfqa.keeping import Keeping, Read, keep
@@ -37,8 +39,10 @@ from selfqa.library import Place, Shelf, load
 from selfqa.modelled import Asker, ask_and_answer
 from selfqa.pairs import Pair
 from selfqa.plan import TYPES, make_plan
+from selfqa.prompts import PROMPT_VERSION
 from selfqa.reading import MAX_MEGABYTES
 from selfqa.unread import UNREAD_RULES, Unread
+from selfqa.writing import TEMPLATES, write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,9 @@ class Settings:
     """Most of a document's questions that one template may make."""
     forms: tuple[Literal["closed-book", "open-book"], ...] = ("closed-book", "open-book")
     """Which records a question becomes: the bare question, or a passage before it."""
+    formats: tuple[Format, ...] = ("messages",)
+    """Files of records besides `instructions.jsonl` (messages): alpaca, sharegpt, parquet; text for passages as
+    running text with their questions behind them."""
     passage_characters: int = 450
     """Most characters of an open-book passage."""
     cache: str = "{runs}/parsed"
@@ -150,7 +157,7 @@ def main(settings: Settings) -> None:
         passages = cut_all(documents, settings, made)
         asked = ask_all(documents, passages, settings, run, made, progress)
     keep(asked, keeping(settings), made)
-    summary = output.write(run.folder, made)
+    summary = write(run.folder, made, settings.formats, origin(settings))
     run.finish(**summary)
     report(console, run.folder, summary, made)
 
@@ -210,6 +217,7 @@ def cut_all(documents: Sequence[Read], settings: Settings, made: output.Made) ->
             made.remove("passage-repeated", "an earlier passage says nearly the same", texts[position][:200])
         else:
             passages[number].append(piece)
+    made.passages = {read.record.id: pieces for read, pieces in zip(documents, passages, strict=True)}
     made.counts["passages"] = sum(len(pieces) for pieces in passages)
     return passages
 
@@ -300,6 +308,13 @@ def extracted(
         else:
             sound.append(pair)
     return sound
+
+
+def origin(settings: Settings) -> Origin:
+    """How the settings make questions, for the dataset card."""
+    files = [FILES[name] for name in dict.fromkeys(("messages", *settings.formats))]
+    version = f"templates {TEMPLATES}" if settings.backend == "extractive" else f"prompts {PROMPT_VERSION}"
+    return Origin(settings.backend, settings.model, version, tuple(files))
 
 
 def keeping(settings: Settings) -> Keeping:

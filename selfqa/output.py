@@ -1,12 +1,11 @@
-"""What a run writes: records, removals, counts that add up, and a page of samples to read."""
+"""What a run has made: records, removals, counts that add up, samples to read."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from finlm import jsonl, runs
 from finlm.records import Conversation, Document, Message, Provenance, Removal, content_id
+from selfqa.background import Background
 from selfqa.entities import Filing
 from selfqa.pairs import Pair, hashed
 from selfqa.plan import Share
@@ -45,8 +44,9 @@ class Made:
     conversations: list[Conversation] = field(default_factory=list)
     removals: list[Removal] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-
     coverage: list[Covered] = field(default_factory=list)
+    passages: dict[str, list[Background]] = field(default_factory=dict)
+    """Document's id -> its passages without boilerplate and repeats."""
 
     def add_document(self, document: Document, chosen: Chosen) -> None:
         """Note what a document gave."""
@@ -75,10 +75,9 @@ def document_of(path: str, sha256: str, text: str, filing: Filing) -> Document:
 
 
 def conversations_of(
-    pair: Pair, document: Document, filing: Filing, maker: str, also: Sequence[Provenance], forms: Iterable[str]
+    pair: Pair, filing: Filing, provenance: Provenance, also: Sequence[Provenance], forms: Iterable[str]
 ) -> list[Conversation]:
     """Make a pair's records, one per form; the open-book one puts the passage before the question."""
-    provenance = Provenance(maker=maker, document_id=document.id, start=pair.start, end=pair.end)
     made = []
     passage = pair.passage() if "open-book" in forms else ""
     for form in FORMS:
@@ -99,17 +98,6 @@ def conversations_of(
             )
         )
     return made
-
-
-def write(folder: Path, made: Made) -> dict[str, object]:
-    """Write the four files and the samples; returns the summary."""
-    jsonl.write(folder / "documents.jsonl", made.documents)
-    jsonl.write(folder / "instructions.jsonl", made.conversations)
-    jsonl.write(folder / "rejected.jsonl", made.removals)
-    summary = summary_of(made)
-    runs.write_json(folder / "summary.json", summary)
-    runs.write_text(folder / "samples.md", samples(made))
-    return summary
 
 
 def summary_of(made: Made) -> dict[str, object]:
@@ -156,8 +144,14 @@ def samples(made: Made, number: int = 20) -> str:
         evidence = " ".join(document.text[row.provenance.start : row.provenance.end].split())
         quoted = "\n".join(f"> {line}" for line in row.messages[0].content.split("\n"))
         page += [f"## {row.group}: {row.kind}, {row.form}", "", quoted, "", f"**{row.messages[1].content}**", ""]
-        page += [f"Evidence ({document.source}, {row.provenance.start}–{row.provenance.end}): `{evidence[:400]}`", ""]
+        page += [f"Evidence ({_place(document, row.provenance)}): `{evidence[:400]}`", ""]
         if row.derivation is not None:
             operands = " and ".join(row.derivation.operands)
             page += [f"Derived: {row.derivation.operation} of {operands} is {row.derivation.result}", ""]
     return "\n".join(page)
+
+
+def _place(document: Document, evidence: Provenance) -> str:
+    page = f", page {evidence.page}" if evidence.page else ""
+    section = f", {evidence.section}" if evidence.section else ""
+    return f"{document.source}{page}, {evidence.start}–{evidence.end}{section}"

@@ -206,7 +206,15 @@ def test_two_runs_are_byte_equal(root: Path, generate: Any, tmp_path: Path) -> N
     for name, seed in (("one", "1"), ("two", "7")):
         done = generate("--corpus", str(corpus), "--output", str(tmp_path / name), PYTHONHASHSEED=seed)
         assert done.returncode == 0, done.stderr
-    for name in ("instructions.jsonl", "documents.jsonl", "rejected.jsonl", "summary.json", "samples.md"):
+    for name in (
+        "instructions.jsonl",
+        "documents.jsonl",
+        "rejected.jsonl",
+        "summary.json",
+        "samples.md",
+        "README.md",
+        "report.html",
+    ):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
