@@ -204,9 +204,18 @@ def _is_result(claim: Claim, expression: Expression, scale: Decimal, operands: S
         is_unit = claim.figure.unit == unit or (
             unit == "amount" and claim.figure.unit in {"plain", "currency", "per-share"}
         )
-        if is_unit and abs(value - claim.figure.value) <= half_digit(claim.figure) * Decimal("1.02"):
+        is_size = abs(abs(value) - abs(claim.figure.value)) <= half_digit(claim.figure) * Decimal("1.02")
+        if is_unit and is_size and (_is_signed_so(claim, value)):
             return True
     return False
+
+
+def _is_signed_so(claim: Claim, value: Decimal) -> bool:
+    """Has the figure the result's sign, or do the words before it say which way it went?"""
+    up, down = _directions(claim)
+    if claim.figure.value > 0 and up != down and not claim.is_bare:
+        return (value > 0) == up
+    return (value < 0) == (claim.figure.value < 0)
 
 
 def _results(expression: Expression, scale: Decimal, units: set[Unit]) -> Iterator[tuple[Decimal, str]]:

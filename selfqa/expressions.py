@@ -45,7 +45,7 @@ def parse_expression(text: str, figures: frozenset[Decimal] = frozenset()) -> Ex
     plain = re.sub(r"(?<=[\d.])\s*[xX]\s*(?=[\d.])", "*", plain.replace("]", ")")).split("=")[0]
     has_percent = "%" in plain
     plain = re.sub(r"(?<=[-+])(\s*)\(\s*([$\d,.]+)\s*\)", r"\1(-\2)", plain)  # "3 + (13)", as a table writes -13
-    plain = re.sub(r"\d{1,3}(?:,\d{3})+(?![\d.])", lambda found: found[0] + ".0", plain)  # "1,975" is no year
+    plain = re.sub(r"\d{1,3}(?:,\d{3})+(?![,.]?\d)", lambda found: found[0] + ".0", plain)  # "1,975" is no year
     bare = re.sub(r"[$€£¥,%]|million|billion|thousand|[万亿]?元", "", plain).strip()
     try:
         tree = ast.parse(bare, mode="eval").body
@@ -101,7 +101,7 @@ def _binary(node: ast.BinOp, leaves: list[_Leaf], figures: frozenset[Decimal]) -
 
 def texts_of(operation: str, operands: Sequence[str]) -> str:
     """Write a listed operation as the computation that it stands for: growth of a to b is (b - a) / a."""
-    numbers = ["".join(re.findall(r"[\d.]", narrow(operand))) for operand in operands]
+    numbers = ["".join(re.findall(r"[\d.,]", narrow(operand))) for operand in operands]
     if operation == "sum":
         return " + ".join(numbers)
     first, second = numbers[0], numbers[1]

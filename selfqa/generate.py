@@ -34,6 +34,7 @@ from selfqa.entities import Filing, borrowed_name, read_filing
 from selfqa.exports import FILES, Format
 from selfqa.extractive import extract
 from selfqa.filters import fault_of
+from selfqa.grounds import Grounds
 from selfqa.keeping import Keeping, Read, keep
 from selfqa.library import Place, Shelf, load
 from selfqa.modelled import Asker, ask_and_answer
@@ -300,9 +301,10 @@ def extracted(
     for drop in dropped:
         made.remove(drop.rule, drop.reason, drop.text)
     sound = []
+    grounds = Grounds(read.source, read.filing)
     for pair in pairs:
         made.counts["questions"] += 1
-        fault = fault_of(pair, read.filing, read.record.text[pair.start : pair.end])
+        fault = fault_of(pair, read.filing, read.record.text[pair.start : pair.end], document=grounds)
         if fault:
             made.remove(*fault, f"{pair.question} {pair.answer}")
         else:

@@ -12,14 +12,18 @@ from typing import Protocol
 
 import json_repair
 
-from finlm.figures import find_figures, narrow
+from finlm.figures import find_figures
 from selfqa.background import Background
 from selfqa.blocks import Source
+from selfqa.contamination import Contamination
 from selfqa.entities import Filing
 from selfqa.facts import Dropped
-from selfqa.filters import fault_of, question_key
+from selfqa.filters import fault_of
+from selfqa.grounds import Grounds
 from selfqa.pairs import Pair
 from selfqa.prompts import answer_prompt, parse_questions, question_prompt
+from selfqa.questions import QuestionRules, question_key
+from selfqa.quotes import find_quote
 
 
 class Asker(Protocol):
@@ -47,11 +51,15 @@ def ask_and_answer(
     questions: int,
     parallel: int,
     passage_limit: int,
+    contamination: Contamination | None = None,
 ) -> Iterator[Pair | Dropped]:
     """Yield a pair, or what became of it, for every question that a model asked about a document.
 
-    The order is that of the passages, however many calls run side by side.
+    The order is that of the passages, however many calls run side by side. Questions are filtered before an answer is
+    paid for; `contamination` knows what benchmarks ask.
     """
+    rules = QuestionRules(filing, contamination)
+    grounds = Grounds(source, filing)
 
     def text_of(passage: Background) -> str:
         return source.text[passage.start : passage.end]
@@ -61,7 +69,6 @@ def ask_and_answer(
             pool.map(lambda p: endpoint.ask(question_prompt(text_of(p), filing, questions), wants_json=False), passages)
         )
         asked: list[Asked] = []
-        known: set[str] = set()
         for passage, reply in zip(passages, replies, strict=True):
             found = parse_questions(reply)[: 2 * questions]
             if not found:
@@ -69,35 +76,20 @@ def ask_and_answer(
                     "malformed", "no question could be read from the reply", reply[:400], passage.start, passage.end
                 )
             for question in found:
-                fault = _question_fault(question, filing, known)
+                fault = rules.fault(question)
                 if fault:
                     yield Dropped(*fault, question, passage.start, passage.end)
                 else:
-                    known.add(question_key(question))
                     asked.append(Asked(question, passage))
         answers = pool.map(
             lambda item: endpoint.ask(answer_prompt(text_of(item.background), filing, item.question), wants_json=True),
             asked,
         )
         for item, reply in zip(asked, answers, strict=True):
-            yield _pair(item, reply, source, filing, passage_limit)
+            yield _pair(item, reply, grounds, passage_limit)
 
 
-def _question_fault(question: str, filing: Filing, known: set[str]) -> tuple[str, str] | None:
-    """Filter before paying for an answer."""
-    if question_key(question) in known:
-        return "duplicate-question", "asked before about this document"
-    if len(question) > 400:
-        return "too-long", "the question is longer than 400 characters"
-    candidate = _made(question, _placeholder(filing), 0, 0)
-    return fault_of(candidate, filing, "", limit_length=False)
-
-
-def _placeholder(filing: Filing) -> str:
-    return "待答" if filing.language == "zh" else "pending"
-
-
-def _made(question: str, answer: str, start: int, end: int) -> Pair:
+def _made(question: str, answer: str, start: int, end: int, computation: str) -> Pair:
     has_amount = any(not (figure.is_date or figure.is_label) for figure in find_figures(answer))
     return Pair(
         question=question,
@@ -108,11 +100,12 @@ def _made(question: str, answer: str, start: int, end: int) -> Pair:
         rule="answer",
         topic=question_key(question)[:24],
         place=f"passage {start // 2000}",
+        computation=computation,
     )
 
 
-def _pair(item: Asked, reply: str, source: Source, filing: Filing, limit: int) -> Pair | Dropped:
-    background = item.background
+def _pair(item: Asked, reply: str, grounds: Grounds, limit: int) -> Pair | Dropped:
+    background, source, filing = item.background, grounds.source, grounds.filing
 
     def dropped(rule: str, reason: str) -> Dropped:
         return Dropped(rule, reason, f"{item.question} {reply[:400]}", background.start, background.end)
@@ -134,34 +127,15 @@ def _pair(item: Asked, reply: str, source: Source, filing: Filing, limit: int) -
         return dropped("quote-not-found", f"{missing[0][:120]!r} does not stand in the passage")
     found = [span for span in spans if span is not None]
     start, end = min(span[0] for span in found), max(span[1] for span in found)
-    pair = _made(item.question, parsed["answer"].strip(), start, end)
-    fault = fault_of(pair, filing, source.text[start:end], limit_length=False)
+    computation = parsed.get("computation")
+    pair = _made(
+        item.question, parsed["answer"].strip(), start, end, computation if isinstance(computation, str) else ""
+    )
+    evidence = "\n".join(source.text[span[0] : span[1]] for span in found)
+    fault = fault_of(pair, filing, evidence, limit_length=False, document=grounds)
     if fault:
         return dropped(*fault)
     return replace(pair, passage=partial(_window, source.text, start, end, background, limit))
-
-
-def find_quote(quote: str, text: str, start: int, end: int) -> tuple[int, int] | None:
-    """Find a quote in text[start:end]: exactly, else with white space, width and quotation marks evened out."""
-    at = text.find(quote, start, end)
-    if at >= 0:
-        return at, at + len(quote)
-    wanted, _ = _even(quote, 0)
-    given, places = _even(text[start:end], start)
-    at = given.find(wanted)
-    if not wanted or at < 0:
-        return None
-    return places[at], places[at + len(wanted) - 1] + 1
-
-
-def _even(text: str, start: int) -> tuple[str, list[int]]:
-    kept, places = [], []
-    marks = str.maketrans("“”‘’", "\"\"''")
-    for offset, char in enumerate(narrow(text).translate(marks).lower()):
-        if not char.isspace():
-            kept.append(char)
-            places.append(start + offset)
-    return "".join(kept), places
 
 
 def _window(text: str, start: int, end: int, background: Background, limit: int) -> str:

@@ -48,6 +48,8 @@ class Pair:
     passage: Callable[[], str] = str
     """Writes the open-book form's passage; called only for pairs that are kept."""
     derivation: Derivation | None = None
+    computation: str = ""
+    """Arithmetic that a model lists for a figure of its answer: "(412.6 - 384.2) / 384.2"."""
     is_open_only: bool = False
     """True where the question makes sense only behind its passage."""
     rank: int = 0

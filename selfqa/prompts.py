@@ -10,7 +10,7 @@ import re
 
 from selfqa.entities import Filing
 
-PROMPT_VERSION = "1"
+PROMPT_VERSION = "2"
 """Part of the cache's key: a changed prompt asks anew."""
 
 ANSWER_SCHEMA = {
@@ -18,6 +18,7 @@ ANSWER_SCHEMA = {
     "properties": {
         "answer": {"type": "string"},
         "evidence": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        "computation": {"type": "string"},
     },
     "required": ["answer", "evidence"],
     "additionalProperties": False,
@@ -49,11 +50,13 @@ _ANSWER = {
         "Question: {question}\nAnswer it from the background knowledge, in as much detail as the question needs, "
         "in English. "
         "Do not change any key fact or figure and do not mention the knowledge or a text. Return JSON: "
-        '{{"answer": "...", "evidence": ["quote copied character by character", ...]}}'
+        '{{"answer": "...", "evidence": ["quote copied character by character", ...], "computation": ""}}. '
+        'Where you compute a figure, list how: "(412.6 - 384.2) / 384.2".'
     ),
     "zh": (
         "问题：{question}\n请根据背景知识用中文回答，详略以问题所需为准。关键事实和数字不得改动，不要提到“背景知识”“文章”。"
-        '返回JSON：{{"answer": "……", "evidence": ["逐字摘录的原文", ……]}}'
+        '返回JSON：{{"answer": "……", "evidence": ["逐字摘录的原文", ……], "computation": ""}}。'
+        "若答案中的数字是算出来的，在computation中写出算式，如“(412.6 - 384.2) / 384.2”。"
     ),
 }
 
