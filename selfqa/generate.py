@@ -32,8 +32,7 @@ from selfqa.card import Origin
 from selfqa.corpus import corpus_files
 from selfqa.entities import Filing, borrowed_name, read_filing
 from selfqa.exports import FILES, Format
-from selfqa.extractive import extract
-from selfqa.filters import fault_of
+from selfqa.extracting import extract_all
 from selfqa.keeping import Keeping, Read, keep
 from selfqa.library import Place, Shelf, load
 from selfqa.modelled import Asker, ask_and_answer
@@ -89,6 +88,8 @@ class Settings:
     """Share of business, risk, discussion, statements, notes and other; without them as the material gives."""
     template_share: float = 0.3
     """Most of a document's questions that one template may make."""
+    across_filings: bool = True
+    """Compare periods of a company that stand in different filings of it (backend `extractive`)."""
     forms: tuple[Literal["closed-book", "open-book"], ...] = ("closed-book", "open-book")
     """Which records a question becomes: the bare question, or a passage before it."""
     formats: tuple[Format, ...] = ("messages",)
@@ -231,12 +232,11 @@ def ask_all(
     progress: Progress,
 ) -> list[tuple[Read, Pair]]:
     """Ask and answer about every document, with the chosen backend."""
-    asked: list[tuple[Read, Pair]] = []
     pieces = list(zip(documents, passages, strict=True))
     if settings.backend == "extractive":
-        for read, kept in progress.track(pieces, description="asking"):
-            asked += [(read, pair) for pair in extracted(read, kept, others_than(read, documents), settings, made)]
-        return asked
+        tracked = progress.track(pieces, description="asking")
+        return extract_all(tracked, documents, settings.passage_characters, settings.across_filings, made)
+    asked: list[tuple[Read, Pair]] = []
     from selfqa.endpoint import Endpoint, Sampling
 
     sampling = Sampling(
@@ -280,33 +280,6 @@ def answered(
             sound.append(found)
         else:
             made.remove(found.rule, found.reason, found.text)
-    return sound
-
-
-def others_than(read: Read, documents: Sequence[Read]) -> list[str]:
-    """Return the other companies of the document's language, sorted."""
-    mine = read.filing
-    names = {
-        other.filing.short for other in documents if other.filing.language == mine.language and other.filing.company
-    }
-    return sorted(name for name in names - {mine.short, ""})
-
-
-def extracted(
-    read: Read, passages: Sequence[Background], others: Sequence[str], settings: Settings, made: output.Made
-) -> list[Pair]:
-    """Return a document's pairs that break no rule."""
-    pairs, dropped = extract(read.source, read.filing, passages, settings.passage_characters, others)
-    for drop in dropped:
-        made.remove(drop.rule, drop.reason, drop.text)
-    sound = []
-    for pair in pairs:
-        made.counts["questions"] += 1
-        fault = fault_of(pair, read.filing, read.record.text[pair.start : pair.end])
-        if fault:
-            made.remove(*fault, f"{pair.question} {pair.answer}")
-        else:
-            sound.append(pair)
     return sound
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
-from finlm.records import Derivation
+from finlm.records import Derivation, Provenance
 from selfqa.entities import Filing
 from selfqa.facts import Fact
 from selfqa.periods import MONTHS, Period
@@ -48,6 +48,8 @@ class Pair:
     passage: Callable[[], str] = str
     """Writes the open-book form's passage; called only for pairs that are kept."""
     derivation: Derivation | None = None
+    beside: tuple[Provenance, ...] = ()
+    """Where the rest of the evidence stands, if it needs other documents too."""
     is_open_only: bool = False
     """True where the question makes sense only behind its passage."""
     rank: int = 0
@@ -56,7 +58,7 @@ class Pair:
     @property
     def difficulty(self) -> str:
         """One of `DIFFICULTIES`."""
-        if self.derivation is not None or self.kind in {"summary", "unanswerable"}:
+        if self.derivation is not None or self.beside or self.kind in {"summary", "unanswerable"}:
             return "hard"
         return "easy" if self.kind in {"figure", "fact", "definition"} or self.rule == "box" else "medium"
 
