@@ -3,15 +3,17 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from finlm.records import PreferencePair
 from reward import baselines, consistency, findings
-from reward.bag_of_words import TokenPair, fit
+from reward.bag_of_words import TokenPair
 from reward.baselines import Baseline
 from reward.consistency import Consistency, Swapping
 from reward.findings import Findings
+from reward.fitted_words import fitted
 from reward.formatting import CHANGES
 from reward.groups import Group, at_most, encoded
 from reward.judged import Judged, judged
@@ -103,16 +105,16 @@ def reformatted(
 
 
 def simpler_judges(
-    records: Sequence[Judged], groups: Sequence[Group], train: Sequence[Group], *, seed: int
+    records: Sequence[Judged], groups: Sequence[Group], train: Sequence[Group], *, cache: Path, seed: int
 ) -> list[Baseline]:
     """Compare the model with a judge that takes the longer answer, and with one that knows words and no order."""
-    words = fit(
+    words = fitted(
         [
             TokenPair(one.pair.prompt.group or one.pair.prompt.id, group.answers[one.better], group.answers[one.worse])
             for group in train
             for one in group.comparisons
         ],
-        seed=seed,
+        cache,
     )
     ids = {
         one.pair.id: (group.answers[one.better], group.answers[one.worse])
@@ -142,6 +144,7 @@ def findings_of(
     std: float,
     scale: float,
     again: int,
+    cache: Path,
     seed: int,
 ) -> Findings:
     """Measure all that the page tells.
@@ -156,6 +159,7 @@ def findings_of(
         std: Standard deviation of the scores of `records`.
         scale: Exported scores times this are in the units of the loss.
         again: Comparisons that are scored again, swapped and reformatted, at most.
+        cache: Folder of bags of words that were fitted before.
         seed: Of the intervals, and of what is scored again.
     """
     some = drawn(groups, again, seed=seed)
@@ -165,7 +169,7 @@ def findings_of(
         records,
         seed=seed,
         scale=scale,
-        baselines=simpler_judges(records, groups, train, seed=seed),
+        baselines=simpler_judges(records, groups, train, cache=cache, seed=seed),
         swapping=swapped(its, some, scores) if some else None,
         consistency=reformatted(its, some, scores, tokenizer, max_length=max_length, std=std, seed=seed)
         if some and std > 0

@@ -109,6 +109,8 @@ class RewardSettings:
     takes several times as long as scoring them once. 0: none."""
     normalise_on: int = 256
     """Ended candidate answers that the normalisation is taken on, at most."""
+    cache: str = "{runs}/cache/words"
+    """Folder of bags of words fitted to the same training pairs before; may be deleted at any time."""
     save_steps: int = 50
     """Steps between checkpoints."""
     seed: int = 0
@@ -169,6 +171,7 @@ def main(settings: RewardSettings) -> None:
             "reward",
             settings,
             inputs=inputs,
+            free=("cache",),
             overwrite=settings.overwrite and trainers.processes().is_main_process,
         )
     if run.is_finished:
@@ -225,6 +228,7 @@ def main(settings: RewardSettings) -> None:
         std=spread(records)[1],
         scale=scale.std,
         again=settings.consistency_pairs,
+        cache=Path(settings.cache),
         seed=settings.seed,
     )
     if trainer.accelerator.is_main_process:

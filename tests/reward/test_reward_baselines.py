@@ -2,14 +2,16 @@
 
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from judging import judged
 
-from reward import baselines
+from reward import bag_of_words, baselines
 from reward.bag_of_words import BagOfWords, Rows, TokenPair, fit, folds_of, minimise
+from reward.fitted_words import fitted
 from reward.judged import Judged
 
 
@@ -116,6 +118,24 @@ def test_one_group_and_none() -> None:
     assert "on groups left out in turn (0.001: 0.500" in baselines.told(same)
     with pytest.raises(ValueError, match="no pairs to fit a bag of words to"):
         fit([], seed=0)
+
+
+def test_a_bag_of_words_is_fitted_once_for_all_runs_on_the_same_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = texts(60)
+    first = fitted(pairs, tmp_path / "words")
+    assert first == fit(pairs, seed=0)
+    with monkeypatch.context() as without:
+        without.setattr(bag_of_words, "fit", None)
+        assert fitted(list(pairs), tmp_path / "words") == first
+    other = fitted(pairs[:-1], tmp_path / "words")
+    assert other != first
+    files = sorted((tmp_path / "words").iterdir())
+    assert len(files) == 2
+    for file in files:
+        file.write_bytes(file.read_bytes()[:50])  # it is fitted again, whatever had happened to the file
+    assert fitted(pairs, tmp_path / "words") == first
 
 
 # ------------------------------------------------------------------------------------------------------- baselines

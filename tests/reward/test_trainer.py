@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,12 +12,13 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
-from transformers import AutoTokenizer, LlamaForSequenceClassification, TrainingArguments
+from transformers import AutoTokenizer, LlamaForCausalLM, LlamaForSequenceClassification, TrainingArguments
 from trl import RewardConfig, RewardTrainer
 
+from finlm import scorer, tuning
 from finlm.model import load_causal
 from finlm.records import Message, PreferencePair, Prompt, Provenance
-from reward import judging, readings
+from reward import export, judging, learning, readings
 from reward.groups import Comparison, Group, encoded, weighed
 from reward.trainer import ComparisonTrainer, Objective
 
@@ -134,6 +136,78 @@ def test_steps_do_not_depend_on_their_passes(make: Maker, objective: Objective) 
             torch.testing.assert_close(other[name], weight, atol=5e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_all_weights_learn_as_a_plain_loop_would(tiny: Any, groups: list[Group], tmp_path: Path, tied: bool) -> None:
+    """One step of plain descent on TRL's loss, on each prompt's pairs by themselves and the whole model's gradients."""
+    settings = SimpleNamespace(tune="full", optimizer="adamw", dtype="float32", lora={})
+
+    def model() -> LlamaForCausalLM:
+        causal = load_causal(tiny.base, dtype=torch.float32, device=torch.device("cpu"))
+        if tied:
+            causal.config.tie_word_embeddings = True
+            causal.lm_head.weight = causal.model.embed_tokens.weight
+        return causal
+
+    torch.manual_seed(3)
+    trained = learning.learning(settings, model())
+    head = learning.head_of(trained).clone()
+    trainer = ComparisonTrainer(
+        groups=groups, objective=Objective(), batch_size=len(groups), micro_batch=5, micro_batch_tokens=0,
+        model=trained,
+        args=TrainingArguments(
+            output_dir=str(tmp_path), max_steps=1, learning_rate=0.1, optim="sgd", lr_scheduler_type="constant",
+            max_grad_norm=0.0, per_device_train_batch_size=1, save_strategy="no", report_to=[], use_cpu=True,
+            disable_tqdm=True,
+        ),
+    )  # fmt: skip
+    trainer.go_on()
+
+    plain, weight = model().requires_grad_(True), head.requires_grad_(True)
+    total = torch.zeros(())
+    for group in groups:
+        read = [
+            plain.model(input_ids=torch.tensor([[*group.prompt, *answer]])).last_hidden_state[0, -1] @ weight
+            for answer in group.answers
+        ]
+        leads = torch.stack([read[one.better] - read[one.worse] for one in group.comparisons])
+        total = total - torch.nn.functional.logsigmoid(leads).mean()
+    (total / len(groups)).backward()
+    torch.testing.assert_close(learning.head_of(trained), (weight - 0.1 * weight.grad).detach(), atol=1e-5, rtol=1e-4)
+    moved = dict(trained.named_parameters())
+    for name, one in plain.named_parameters():
+        wanted = one.detach() if one.grad is None else one.detach() - 0.1 * one.grad
+        torch.testing.assert_close(moved[name].detach(), wanted, atol=1e-5, rtol=1e-4, msg=name)
+    assert moved["lm_head.weight" if not tied else "score.weight"].requires_grad is tied
+
+
+def test_rounded_weights_are_those_that_are_exported(tiny: Any, groups: list[Group], tmp_path: Path) -> None:
+    """In bfloat16 products the weights stay float32 until the end; what is exported is what was scored with."""
+    settings = SimpleNamespace(tune="full", optimizer="adamw", dtype="bfloat16", lora={})
+    cpu = torch.device("cpu")
+    assert (tuning.kept_in(settings, cpu), tuning.autocast(settings, cpu)) == (torch.float32, torch.bfloat16)
+    trained = learning.learning(settings, load_causal(tiny.base, dtype=torch.float32, device=cpu))
+    trainer = ComparisonTrainer(
+        groups=groups, objective=Objective(loss="token"), batch_size=6, micro_batch=6, micro_batch_tokens=0,
+        autocast=torch.bfloat16, model=trained,
+        args=TrainingArguments(
+            output_dir=str(tmp_path), max_steps=2, learning_rate=1e-3, per_device_train_batch_size=1,
+            save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True,
+        ),
+    )  # fmt: skip
+    trainer.go_on()
+    assert {one.dtype for one in trained.parameters()} == {torch.float32}
+    trainer.settle()
+    assert {name for name, one in trained.named_parameters() if one.dtype == torch.float32} == {"score.weight"}
+    export.save_whole(trained, tmp_path / "model")
+    loaded = load_causal(tmp_path / "model", dtype=torch.bfloat16, device=cpu)
+    here = dict(trained.named_parameters())
+    assert all(torch.equal(one, here[name]) for name, one in loaded.named_parameters())
+    rows = [[*group.prompt, *answer] for group in groups for answer in group.answers]
+    head = scorer.fold(learning.head_of(trained), mean=0.0, std=1.0)
+    scored, again = (scorer.score_rows(one, head, rows, pad=0, batch_size=1) for one in (trained, loaded))
+    torch.testing.assert_close(scored, again, atol=0.02, rtol=0)  # a last bit of bfloat16 in 48 states
+
+
 def test_a_resumed_run_ends_bit_equal(make: Maker, tmp_path: Path) -> None:
     straight = make()
     straight.go_on()
@@ -202,6 +276,32 @@ def test_scores_come_in_the_order_of_the_groups(make: Maker, groups: list[Group]
     assert [len(its) for its in together] == [len(group.answers) for group in groups]
     for one, other in zip(together, alone, strict=True):
         assert one == pytest.approx(other, abs=1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_score_is_read_at_the_true_last_token_however_a_row_is_padded(
+    make: Maker, groups: list[Group], tiny: Any, side: str
+) -> None:
+    """Of transformers' own classifier, which looks for the last token that is no pad, on rows of all lengths."""
+    trainer = make()
+    tokenizer = AutoTokenizer.from_pretrained(tiny.base, padding_side=side)
+    base = load_causal(tiny.base, dtype=torch.float32, device=torch.device("cpu"))
+    base.config.num_labels, base.config.pad_token_id = 1, tokenizer.pad_token_id
+    classifier = LlamaForSequenceClassification(base.config).eval()
+    classifier.model = base.model
+    with torch.no_grad():
+        classifier.score.weight.copy_(learning.head_of(trainer.model).unsqueeze(0))
+    rows = [[*group.prompt, *answer] for group in groups for answer in group.answers]
+    assert len({len(row) for row in rows}) > 2
+    padded = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
+    assert bool((padded["attention_mask"][:, 0 if side == "left" else -1] == 0).any())
+    with torch.no_grad():
+        wanted = classifier(**padded).logits.squeeze(1)
+    found = torch.tensor([score for its in trainer.scores(groups) for score in its])
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    head = scorer.fold(learning.head_of(trainer.model), mean=0.0, std=1.0)
+    exported = scorer.score_rows(trainer.model, head, rows, pad=tokenizer.pad_token_id, batch_size=len(rows))
+    torch.testing.assert_close(exported, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_what_is_scored_again_is_bounded_and_drawn_by_the_seed(groups: list[Group]) -> None:
