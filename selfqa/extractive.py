@@ -138,6 +138,8 @@ def _siblings(table: Table, rows: Rows) -> Iterator[tuple[Fact, Fact]]:
                 and 0 < one.value != other.value > 0
                 and not any(re.search(r"\btotal\b|\bnet\b|合计|总计|小计|净", fact.metric) for fact in (one, other))
                 and _head(one) == _head(other)
+                and one.metric not in other.metric
+                and other.metric not in one.metric
             ):
                 yield one, other
             break
@@ -146,7 +148,7 @@ def _siblings(table: Table, rows: Rows) -> Iterator[tuple[Fact, Fact]]:
 def _head(fact: Fact) -> str:
     """What kind of thing a metric is: only like is compared with like."""
     is_chinese = re.search(r"[\u4e00-\u9fff]", fact.metric)
-    return fact.metric[-2:] if is_chinese else fact.metric.split(" ")[-1].lower().removesuffix("s")
+    return fact.metric[-2:] if is_chinese else wording.head_of(fact.metric).removesuffix("s")
 
 
 def _place(table: Table) -> str:

@@ -84,6 +84,8 @@ class Stretch:
     zone: str
     sentences: tuple[Sentence, ...]
     blocks: tuple[Block, ...]
+    following: str = ""
+    """The next heading."""
 
 
 def stretches(source: Source, zones: Zones, passages: Sequence[Background]) -> Iterator[Stretch]:
@@ -99,7 +101,8 @@ def stretches(source: Source, zones: Zones, passages: Sequence[Background]) -> I
             continue
         if blocks:
             sentences = [one for block in blocks for one in sentences_of(source, block.start, block.end)]
-            yield Stretch(heading, start, zones.at(blocks[0].start), tuple(sentences), tuple(blocks))
+            following = source.text[block.start : block.end]
+            yield Stretch(heading, start, zones.at(blocks[0].start), tuple(sentences), tuple(blocks), following)
         heading, start, blocks = source.text[block.start : block.end], block.start, []
 
 

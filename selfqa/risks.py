@@ -85,13 +85,14 @@ def _english(text: str, filing: Filing, lexicon: Lexicon) -> tuple[str, str, str
     if found is None or _FINITE.search(found["what"]) or _VAGUE.search(found["what"]) or found["what"].count(",") > 3:
         return None
     what = found["what"].rstrip(", ")
+    pause = "," if "," in what else ""
     if what.startswith(name):
         return None
     what = small_first(what, lexicon)
     if name in what:
         return f"What effect {found['modal']} {what} have?", text, what, "risk-effect"
     if name in text:
-        return f"How {found['modal']} {what} affect {name}?", text, what, "risk-effect"
+        return f"How {found['modal']} {what}{pause} affect {name}?", text, what, "risk-effect"
     return None
 
 
