@@ -89,7 +89,7 @@ def head_of(metric: str) -> str:
     whole = metric if is_enumeration else metric.split(",")[0]
     head = re.split(
         r"\(|\s(?:of|from|for|in|by|to|on|at|per|before|after|attributable|generated|used|provided|held|including"
-        r"|excluding|available|declared|paid|under|with|within|arising|outstanding|related)\b",
+        r"|excluding|available|declared|paid|under|with|within|arising|outstanding|related to)\b",
         whole,
     )[0].strip()
     head = re.sub(r"\s(?:payable|receivable)$", "", head)  # accounts payable are several accounts

@@ -23,6 +23,7 @@ from selfqa.pairs import possessive, verb
         ("selling, general and administrative expenses", "were"),
         ("total property, plant and equipment, net", "was"),
         ("cash, cash equivalents and marketable securities", "were"),
+        ("accrued payroll and related expenses", "were"),
         ("crude oil, products and merchandise inventories", "were"),
     ],
 )
