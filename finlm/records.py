@@ -48,6 +48,10 @@ class Provenance:
     """First character of the evidence in the document's text."""
     end: int = 0
     """One past the last character of the evidence."""
+    page: int = 0
+    """Page that the evidence begins on, from 1; 0 where the document has no pages."""
+    section: str = ""
+    """Section and heading that the evidence stands under, as the document writes them."""
     parents: tuple[str, ...] = ()
     """Ids of the records this one was made from."""
 

@@ -10,6 +10,7 @@ from selfqa.library import Place, Shelf, load
 from selfqa.output import Made, conversations_of
 from selfqa.pairs import Pair
 from selfqa.plan import Plan
+from selfqa.sections import outline_of
 from selfqa.selection import choose, unique
 from selfqa.zones import zones_of
 
@@ -66,7 +67,8 @@ def keep(asked: Sequence[tuple[Read, Pair]], keeping: Keeping, made: Made) -> No
 def _keep_document(
     read: Read, pairs: Sequence[Pair], others: dict[int, tuple[Provenance, ...]], keeping: Keeping, made: Made
 ) -> None:
-    zones = zones_of(read.source)
+    source = read.source
+    zones, outline = zones_of(source), outline_of(source)
     chosen = choose(pairs, keeping.limit, keeping.plan, lambda pair: zones.at(pair.start))
     for pair in chosen.left:
         if pair.kind in keeping.plan.types:
@@ -76,9 +78,15 @@ def _keep_document(
     made.add_document(read.record, chosen)
     for pair in chosen.kept:
         made.counts["kept"] += 1
-        made.conversations += conversations_of(
-            pair, read.record, read.filing, keeping.maker_of(pair), others[id(pair)], keeping.forms
+        evidence = Provenance(
+            maker=keeping.maker_of(pair),
+            document_id=read.record.id,
+            start=pair.start,
+            end=pair.end,
+            page=source.page_of(pair.start),
+            section=outline.path(pair.start),
         )
+        made.conversations += conversations_of(pair, read.filing, evidence, others[id(pair)], keeping.forms)
 
 
 def _text(pair: Pair) -> str:

@@ -16,10 +16,13 @@ from lxml import etree
 from selfqa.blocks import Block, BlockKind, Cell, Row, Source, Tag
 from selfqa.flow import Flow
 from selfqa.ixbrl import Context, contexts_of, note_tag, plain, units_of
+from selfqa.sections import is_section_title
 from selfqa.unread import Unreadable
 
 HIDDEN = {"head", "script", "style", "ix:header", "ix:hidden", "noscript", "template"}
 HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6", "h"}
+_BOLD = re.compile(r"font-weight:\s*(?:bold|[6-9]00)", re.IGNORECASE)
+_ENDS_SENTENCE = (".", "。", ";", "；", ",", "，", ":", "：")
 BREAKS = HEADINGS | {
     "table",  # one with tables in it is a layout, not a table
     "caption",
@@ -79,6 +82,9 @@ class _Walker:
         self.tags: list[Tag] = []
         self.flow = Flow()
         self.kind: BlockKind = "paragraph"
+        self.bold: list[etree._Element] = []
+        """Elements that are open and make their text bold."""
+        self.letters, self.bold_letters = 0, 0
 
     def walk(self, root: etree._Element) -> None:
         """Write the whole page: text before an element's children when it opens, the text after it when it closes."""
@@ -88,7 +94,7 @@ class _Walker:
             if skipped is not None:
                 if event == "end" and element is skipped:
                     skipped = None
-                    self.flow.add(element.tail or "")
+                    self._add(element.tail)
                 continue
             if event == "start":
                 if _is_hidden(element):
@@ -112,26 +118,42 @@ class _Walker:
             opened[element] = len(self.flow)
         if _is_footnote_mark(element):
             self.flow.space()
-        self.flow.add(element.text or "")
+        if _is_bold(element):
+            self.bold.append(element)
+        self._add(element.text)
 
     def _close(self, element: etree._Element, opened: dict[etree._Element, int]) -> None:
         if element in opened:
             note_tag(element, self.flow, opened.pop(element), self.contexts, self.units)
         if element.tag in BREAKS:
             self._break()
-        self.flow.add(element.tail or "")
+        if element.tag in HEADINGS:
+            self.kind = "paragraph"
+        if self.bold and element is self.bold[-1]:
+            self.bold.pop()
+        self._add(element.tail)
+
+    def _add(self, piece: str | None) -> None:
+        if piece:
+            self.flow.add(piece)
+            self.letters += len(piece.strip())
+            self.bold_letters += len(piece.strip()) * bool(self.bold)
 
     def _break(self) -> None:
         """End the current line; what was gathered becomes a block."""
-        flow, kind = self.flow, self.kind
-        self.flow, self.kind = Flow(), "paragraph"
-        if not flow.text:
+        text, tags = self.flow.text, self.flow.tags
+        if not text:
             return
+        is_bold = self.bold_letters == self.letters
+        is_marked = self.kind == "heading" and (len(text) <= 60 or _may_head(text))  # some mark whole pages so
+        is_heading = is_marked or is_section_title(text) or (is_bold and _may_head(text))
         start = self.length
-        self._write(flow.text)
-        self.blocks.append(Block(kind, start, self.length))
-        self.tags += [replace(tag, start=tag.start + start, end=tag.end + start) for tag in flow.tags]
+        self._write(text)
+        self.blocks.append(Block("heading" if is_heading else "paragraph", start, self.length))
+        self.tags += [replace(tag, start=tag.start + start, end=tag.end + start) for tag in tags]
         self._write("\n\n")
+        self.flow, self.kind = Flow(), "paragraph"
+        self.letters, self.bold_letters = 0, 0
 
     def _write(self, text: str) -> None:
         self.out.append(text)
@@ -139,7 +161,7 @@ class _Walker:
 
     def _table(self, table: etree._Element) -> None:
         rows = []
-        begin = self.length
+        begin, at_parts = self.length, len(self.out)
         for cells in _grid(table, self.contexts, self.units):
             start = self.length
             placed = []
@@ -155,7 +177,9 @@ class _Walker:
         if not rows:
             return
         end = rows[-1].end
-        if max(len(row.cells) for row in rows) == 1:  # laid out as a table, read as text
+        if len(rows) == 1 and is_section_title("".join(self.out[at_parts:])[:-1]):
+            self.blocks.append(Block("heading", begin, end))
+        elif max(len(row.cells) for row in rows) == 1:  # laid out as a table, read as text
             self.blocks += [Block("paragraph", row.start, row.end) for row in rows]
         else:
             self.blocks.append(Block("table", begin, end, tuple(rows)))
@@ -166,6 +190,18 @@ def _is_hidden(element: etree._Element) -> bool:
     if not isinstance(element.tag, str) or element.tag in HIDDEN:
         return True
     return "display:none" in (element.get("style") or "").replace(" ", "").lower()
+
+
+def _is_bold(element: etree._Element) -> bool:
+    if element.tag in ("b", "strong"):
+        return True
+    style = element.get("style")
+    return style is not None and _BOLD.search(style) is not None
+
+
+def _may_head(text: str) -> bool:
+    """Is a bold line a heading, not a sentence and not a row of figures?"""
+    return len(text) <= 150 and not text.endswith(_ENDS_SENTENCE) and any(char.isalpha() for char in text)
 
 
 def _is_footnote_mark(element: etree._Element) -> bool:

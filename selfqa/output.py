@@ -75,10 +75,9 @@ def document_of(path: str, sha256: str, text: str, filing: Filing) -> Document:
 
 
 def conversations_of(
-    pair: Pair, document: Document, filing: Filing, maker: str, also: Sequence[Provenance], forms: Iterable[str]
+    pair: Pair, filing: Filing, provenance: Provenance, also: Sequence[Provenance], forms: Iterable[str]
 ) -> list[Conversation]:
     """Make a pair's records, one per form; the open-book one puts the passage before the question."""
-    provenance = Provenance(maker=maker, document_id=document.id, start=pair.start, end=pair.end)
     made = []
     passage = pair.passage() if "open-book" in forms else ""
     for form in FORMS:
@@ -145,8 +144,14 @@ def samples(made: Made, number: int = 20) -> str:
         evidence = " ".join(document.text[row.provenance.start : row.provenance.end].split())
         quoted = "\n".join(f"> {line}" for line in row.messages[0].content.split("\n"))
         page += [f"## {row.group}: {row.kind}, {row.form}", "", quoted, "", f"**{row.messages[1].content}**", ""]
-        page += [f"Evidence ({document.source}, {row.provenance.start}–{row.provenance.end}): `{evidence[:400]}`", ""]
+        page += [f"Evidence ({_place(document, row.provenance)}): `{evidence[:400]}`", ""]
         if row.derivation is not None:
             operands = " and ".join(row.derivation.operands)
             page += [f"Derived: {row.derivation.operation} of {operands} is {row.derivation.result}", ""]
     return "\n".join(page)
+
+
+def _place(document: Document, evidence: Provenance) -> str:
+    page = f", page {evidence.page}" if evidence.page else ""
+    section = f", {evidence.section}" if evidence.section else ""
+    return f"{document.source}{page}, {evidence.start}–{evidence.end}{section}"

@@ -21,7 +21,17 @@ import msgspec
 from selfqa.blocks import Source
 from selfqa.unread import Unreadable, UnreadRule
 
-_READERS = ("blocks.py", "markup.py", "periods.py", "plain.py", "reading.py", "formats/*.py")
+_READERS = (
+    "blocks.py",
+    "markup.py",
+    "periods.py",
+    "plain.py",
+    "reading.py",
+    "flow.py",
+    "ixbrl.py",
+    "sections.py",
+    "formats/*.py",
+)
 """Code that what is read depends on."""
 _LIBRARIES = ("lxml", "pdfplumber", "pdfminer.six", "python-docx", "openpyxl", "pyarrow", "charset-normalizer")
 _HEAD = struct.Struct(">4sI")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from selfqa.blocks import Block, Cell, Row, Source
 from selfqa.periods import is_chinese_header, is_header
+from selfqa.sections import is_section_title
 
 _NUMBER = r"(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)"
 _VALUE = (
@@ -41,12 +42,17 @@ MAX_LABEL = 110
 def read_text(text: str) -> Source:
     """Read plain text, a page of a PDF's text included."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return Source("", "", text, tuple(_Tables(text).blocks()))
+    return Source("", "", text, tuple(text_blocks(text, 0, len(text))))
 
 
 def text_blocks(text: str, begin: int, stop: int) -> Iterator[Block]:
     """Yield the blocks of text[begin:stop], in order: headings, paragraphs, and tables that are lines of figures."""
-    return _Tables(text, begin, stop).blocks()
+    found: list[Block] = []
+    for block in _Tables(text, begin, stop).blocks():
+        while found and found[-1].start >= block.start:  # lines above a table that turned out to head its rows
+            found.pop()
+        found.append(block)
+    yield from found
 
 
 def ends_in_figures(line: str) -> bool:
@@ -60,7 +66,7 @@ def read_markdown(text: str) -> Source:
     blocks: list[Block] = []
     plain_from = 0
     for start, end, kind in _markdown_parts(text):
-        blocks += _Tables(text, plain_from, start).blocks()
+        blocks += text_blocks(text, plain_from, start)
         if kind == "table":
             blocks += _pipe_table(text, start, end)
         else:
@@ -69,7 +75,7 @@ def read_markdown(text: str) -> Source:
             if inner < end:
                 blocks.append(Block("heading", inner, end))
         plain_from = end
-    blocks += _Tables(text, plain_from, len(text)).blocks()
+    blocks += text_blocks(text, plain_from, len(text))
     title = next((text[block.start : block.end] for block in blocks if block.kind == "heading"), "")
     return Source("", "", text, tuple(blocks), title=title)
 
@@ -115,8 +121,8 @@ class _Tables:
     """Cuts text[begin:end] into blocks; tables are runs of lines that end in figures."""
 
     text: str
-    begin: int = 0
-    stop: int = -1
+    begin: int
+    stop: int
     lead: list[_Line] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     labels: int = 0
@@ -134,6 +140,11 @@ class _Tables:
             after = lines[number + 1] if number + 1 < len(lines) else None
             number += 1
             if _SKIP.match(line.text):
+                continue
+            if is_section_title(line.text):
+                yield from self._end_table()
+                yield Block("heading", line.start, line.end)
+                self.lead, self.headed, self.notes = [], 0, []
                 continue
             if is_header(line.text) or is_chinese_header(line.text) or _is_note(line.text):
                 yield from self._end_table()
@@ -158,16 +169,18 @@ class _Tables:
             yield from self._end_table()
             self.notes.clear()
             yield from self._prose(line, lines, number)
-            while number < len(lines) and not lines[number].opens_group and _is_prose(line.text):
+            while number < len(lines) and not self._begins_block(lines[number]) and _is_prose(line.text):
                 number += 1
         yield from self._end_table()
         # a note or header that no figures follow here belongs to a table of another kind, right below
         yield from (Block("paragraph", line.start, line.end) for line in self.notes)
 
+    def _begins_block(self, line: _Line) -> bool:
+        return line.opens_group or is_section_title(line.text)
+
     def _lines(self) -> Iterator[_Line]:
-        stop = len(self.text) if self.stop < 0 else self.stop
         opens = True
-        for match in re.finditer(r"[^\n]*\n?", self.text[self.begin : stop]):
+        for match in re.finditer(r"[^\n]*\n?", self.text[self.begin : self.stop]):
             body = match[0].strip()
             if not body:
                 opens = True
@@ -225,7 +238,7 @@ class _Tables:
     def _prose(self, line: _Line, lines: list[_Line], number: int) -> Iterator[Block]:
         end = line.end
         if _is_prose(line.text):
-            while number < len(lines) and not lines[number].opens_group:
+            while number < len(lines) and not self._begins_block(lines[number]):
                 end = lines[number].end
                 number += 1
             yield Block("paragraph", line.start, end)
@@ -278,6 +291,6 @@ def _is_prose(line: str) -> bool:
 
 
 def _is_heading(line: str) -> bool:
-    return (
-        len(line) <= 100 and not line.endswith((".", "。", ",", "，", ";", "；")) and bool(re.search(r"[^\W\d_]", line))
-    )
+    """A short line that ends no sentence; not what a Chinese report ticks: `□ 适用 √ 不适用`."""
+    is_open = not line.endswith((".", "。", ",", "，", ";", "；")) and not line.startswith(("□", "√", "☑"))
+    return len(line) <= 100 and is_open and bool(re.search(r"[^\W\d_]", line))
