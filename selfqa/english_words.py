@@ -43,7 +43,8 @@ GENERIC = re.compile(
 REFUSED = re.compile(
     r"^(?:%|percent(?:age)? of|as a percent|balances?\b|beginning|ending|change|increase|decrease|\(increase"
     r"|effect of"
-    r"|less\b|adjustment|due in|maturit|\d|weighted[- ]average (?:price|grant|exercise|fair)|total reportable segments)"
+    r"|less\b|adjustment|due in|maturit|\d|weighted[- ]average (?:price|grant|exercise|fair)"
+    r"|total reportable segments|held (?:for|to))"
     r"|during the (?:period|year)"
     r"|\b(?:beginning|end) of (?:the )?(?:period|year)|ending balances?|beginning balances?|percent of",
     re.IGNORECASE,
