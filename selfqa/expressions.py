@@ -100,7 +100,12 @@ def _binary(node: ast.BinOp, leaves: list[_Leaf], figures: frozenset[Decimal]) -
 
 
 def texts_of(operation: str, operands: Sequence[str]) -> str:
-    """Write a listed operation as the computation that it stands for: growth of a to b is (b - a) / a."""
+    """Write a listed operation as the computation that it stands for: growth of a to b is (b - a) / a.
+
+    Operands of unlike scales ("$412.6 million" and "$1.2 billion") give no computation: an empty string.
+    """
+    if len({re.sub(r"[\d.,\s]", "", narrow(operand)) for operand in operands}) > 1:
+        return ""
     numbers = ["".join(re.findall(r"[\d.,]", narrow(operand))) for operand in operands]
     if operation == "sum":
         return " + ".join(numbers)
