@@ -11,7 +11,7 @@ from selfqa.formats.builder import Placed
 from selfqa.formats.radicals import unified
 from selfqa.signs import is_sign
 
-MAX_HEADS = 4
+MAX_HEADS = 5
 """Lines above a ruled table that may be its head."""
 
 
@@ -67,30 +67,37 @@ def with_heads(parts: Sequence[Part]) -> list[Part]:
     kept: list[Part] = []
     for part in parts:
         if isinstance(part, Grid):
-            heads: list[tuple[Placed, ...]] = []
-            top = part.top
-            while kept and len(heads) < MAX_HEADS and isinstance(line := kept[-1], Line):
-                cells = _over(line, part.edges)
-                if top - line.bottom > line.size or not cells:
-                    break
-                heads.insert(0, cells)
-                top = line.top
-                kept.pop()
-            part = replace(part, rows=(*heads, *part.rows), top=top)
+            heads = _heads(kept, part)
+            del kept[len(kept) - len(heads) :]
+            part = replace(part, rows=(*heads, *part.rows))
         kept.append(part)
     return kept
 
 
+def _heads(above: Sequence[Part], table: Grid) -> list[tuple[Placed, ...]]:
+    """The rows that the lines above a table are: its head, and labels between head and figures."""
+    rows: list[tuple[Placed, ...]] = []
+    top, found = table.top, 0
+    for line in reversed(above[-MAX_HEADS:]):
+        if not isinstance(line, Line) or top - line.bottom > line.size or _is_note(line):
+            break
+        cells = _over(line, table.edges)
+        is_label = len(line.words) == 1 and line.words[0][0] < table.edges[1]
+        rows.insert(0, (Placed(0, 1, line.text),) if is_label else cells)
+        top, found = line.top, found if is_label else len(rows)
+    return rows[len(rows) - found :] if found else []
+
+
+def _is_note(line: Line) -> bool:
+    return line.text.startswith(("(", "（")) or "单位" in line.text
+
+
 def _over(line: Line, edges: Sequence[int]) -> tuple[Placed, ...]:
-    """The line's words as cells over the columns they stand above; none if one stands over the labels or a note."""
-    if len(edges) < 3 or line.text.startswith(("(", "（")) or "单位" in line.text:
-        return ()
+    """The line's words as cells over the columns that they stand above."""
     cells = []
     for left, right, text in line.words:
         first = max(0, bisect_right(edges, left + 1) - 1)
         last = min(len(edges) - 1, max(first + 1, bisect_left(edges, right - 1)))
-        if left < edges[1] and len(line.words) == 1:
-            return ()
         cells.append(Placed(first, last, text))
     return tuple(cells)
 
