@@ -17,8 +17,8 @@ from pdfplumber.utils.exceptions import PdfminerException
 
 from selfqa.blocks import Source
 from selfqa.formats.builder import Builder, is_wide
+from selfqa.formats.glyphs import unified
 from selfqa.formats.pdf_tables import Grid, Line, Part, bare_tables, ruled_table, with_heads
-from selfqa.formats.radicals import unified
 from selfqa.plain import ends_in_figures
 from selfqa.unread import Unreadable
 
@@ -104,9 +104,10 @@ def _words(chars: Sequence[dict[str, Any]], size: float) -> Iterator[tuple[float
     """Cut a line where more than a letter's height is free."""
     run: list[dict[str, Any]] = []
     for char in chars:
-        if char["text"].isspace():
+        if char["text"].isspace() or (run and char is run[-1]):  # pdfplumber repeats a ligature for each letter
             continue
-        if run and char["x0"] - run[-1]["x1"] > size:
+        is_next = bool(run) and char["text"] in "$€£¥" and run[-1]["text"] in "0123456789)%—–-"
+        if run and (is_next or char["x0"] - run[-1]["x1"] > size):
             yield run[0]["x0"], run[-1]["x1"], _spelt(run, size)
             run = []
         run.append(char)

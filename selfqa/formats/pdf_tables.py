@@ -8,7 +8,7 @@ from typing import Any
 
 from finlm.figures import cell_figure
 from selfqa.formats.builder import Placed
-from selfqa.formats.radicals import unified
+from selfqa.formats.glyphs import unified
 from selfqa.signs import is_sign
 
 MAX_HEADS = 5

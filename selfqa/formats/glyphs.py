@@ -1,4 +1,4 @@
-"""Chinese characters that a PDF's font hands out as radicals: ⽣ for 生, ⻓ for 长.
+"""Characters that a PDF's font hands out under another name: ⽣ for 生, ⻓ for 长, ﬁ for fi.
 
 Fonts that draw a character and a radical with one glyph name it by the radical. The Kangxi radicals have their
 character in Unicode's compatibility decomposition; of the supplement, which has none, those are here that are a
@@ -15,9 +15,10 @@ _SUPPLEMENT = dict(
     )
 )
 _KANGXI = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0x2F00, 0x2FD6)}
-_CHARACTERS = {**{ord(radical): character for radical, character in _SUPPLEMENT.items()}, **_KANGXI}
+_LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl"}
+_CHARACTERS = {**str.maketrans(_SUPPLEMENT | _LIGATURES), **_KANGXI}
 
 
 def unified(text: str) -> str:
-    """Return `text` with its radicals as the characters that they stand for; its length stays."""
+    """Return `text` with radicals and ligatures as the characters that they stand for."""
     return text.translate(_CHARACTERS)
