@@ -1,6 +1,7 @@
 """Every epoch of a reward model's training: judged on the same held-out comparisons, its weights kept to choose from.
 
-<run>/epochs/epoch-01/                adapter or model with its head as they were, and judged.jsonl in the loss's units
+<run>/epochs/epoch-01/                adapter or model with its head as they were; judged.jsonl and findings.json, which
+                                      are in the loss's units and without what takes further passes
 """
 
 import shutil
@@ -15,12 +16,11 @@ from finlm import runs
 from finlm.metrics import append_metrics
 from finlm.model import save_trained
 from finlm.progress import console
+from reward.findings import EPOCHS, findings, write_findings
 from reward.groups import Group
 from reward.judged import Judged, decided, read_judged, write_judged
 from reward.judging import records_of
 from reward.trainer import ComparisonTrainer
-
-FOLDER = "epochs"
 
 
 class Epochs(TrainerCallback):  # type: ignore[misc]
@@ -35,14 +35,14 @@ class Epochs(TrainerCallback):  # type: ignore[misc]
     def __init__(self, trainer: ComparisonTrainer, held_out: Sequence[Group], folder: Path) -> None:
         self._trainer = trainer
         self._held_out = held_out
-        self._folder = folder / FOLDER
+        self._folder = folder / EPOCHS
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Of a run that goes on, forget what came after its checkpoint."""
         if not args.should_save:
             return
-        for folder in sorted(self._folder.glob("epoch-*")):
-            if _number(folder) * self._trainer.steps_per_epoch > state.global_step:
+        for epoch, folder in runs.numbered(self._folder, "epoch-*").items():
+            if epoch * self._trainer.steps_per_epoch > state.global_step:
                 shutil.rmtree(folder)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -60,6 +60,7 @@ class Epochs(TrainerCallback):  # type: ignore[misc]
         with runs.whole_folder(folder_of(self._folder.parent, epoch)) as aside:
             save_trained(self._trainer.model, aside)
             write_judged(aside, records)
+            write_findings(aside, findings(records, seed=args.seed))
         hits = [record.hit for record in decided(records)]
         right = sum(hits) / len(hits)
         figures = {"held_out/accuracy": right, "perf/judging_seconds": seconds}
@@ -67,15 +68,11 @@ class Epochs(TrainerCallback):  # type: ignore[misc]
         console.print(f"epoch {epoch}: right on {right:.3f} of {len(hits):,} held-out pairs, judged in {seconds:.1f} s")
 
 
-def _number(folder: Path) -> int:
-    return int(folder.name.rpartition("-")[2])
-
-
 def read_epochs(folder: Path) -> dict[int, list[Judged]]:
     """Return what each epoch of a run made of the held-out comparisons."""
-    return {_number(its): read_judged(its) for its in sorted((folder / FOLDER).glob("epoch-*"))}
+    return {epoch: read_judged(its) for epoch, its in runs.numbered(folder / EPOCHS, "epoch-*").items()}
 
 
 def folder_of(folder: Path, epoch: int) -> Path:
     """Return where an epoch of a run keeps its weights."""
-    return folder / FOLDER / f"epoch-{epoch:02d}"
+    return folder / EPOCHS / f"epoch-{epoch:02d}"

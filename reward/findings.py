@@ -1,6 +1,7 @@
 """All that was found out about a reward model on held-out pairs, as one record.
 
 <run>/findings.json                   the Findings, of the chosen epoch
+<run>/epochs/epoch-01/findings.json   those of every epoch, in the loss's units, without what takes further passes
 <run>/mistakes.jsonl                  the PreferencePairs that the model is most sure of and wrong about
 """
 
@@ -18,6 +19,8 @@ from reward.measures import MATCHED, Measures, measure
 
 FINDINGS = "findings.json"
 MISTAKES = "mistakes.jsonl"
+EPOCHS = "epochs"
+"""Folder of a run's epochs."""
 SHOWN_MISTAKES = 20
 """Pairs whose texts are kept to be read."""
 
@@ -101,6 +104,16 @@ def read_findings(folder: Path) -> Findings | None:
         UserError: The file is damaged.
     """
     return jsonl.read_whole(folder / FINDINGS, Findings)
+
+
+def read_epoch_findings(run: Path) -> dict[int, Findings]:
+    """Return what was found out about each epoch of a run, the first epoch first.
+
+    Raises:
+        UserError: A file is damaged.
+    """
+    read = {epoch: read_findings(folder) for epoch, folder in runs.numbered(run / EPOCHS, "epoch-*").items()}
+    return {epoch: found for epoch, found in read.items() if found is not None}
 
 
 def write_mistakes(folder: Path, records: Iterable[Judged], pairs: Iterable[PreferencePair]) -> None:

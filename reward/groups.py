@@ -1,5 +1,6 @@
 """All comparisons of one prompt as token ids: each answer is read once, however many comparisons it is in."""
 
+import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -225,19 +226,27 @@ def weighed(found: Sequence[Group]) -> list[Group]:
     return [replace(group, weight=float(group.independent)) for group in found]
 
 
-def at_most(found: Sequence[Group], comparisons: int) -> tuple[list[Group], list[Removal]]:
-    """Return the first groups that together have at most so many comparisons, and what is beyond them."""
-    kept: list[Group] = []
-    removals = []
-    reason = f"{comparisons} held-out pairs are tested on"
+def drawn(
+    found: Sequence[Group], comparisons: int, *, seed: int, rule: str = "over-limit"
+) -> tuple[list[Group], list[Removal]]:
+    """Return the groups if they have at most so many comparisons, else some, drawn by the seed, and what is beyond.
+
+    Both are in their order. A file's beginning would be no sample: it is often of one source.
+    """
+    kept: set[int] = set()
     size = 0
-    for group in found:
-        if size + len(group.comparisons) <= comparisons:
-            kept.append(group)
-            size += len(group.comparisons)
-        else:
-            removals += [Removal(record_id=one.pair.id, rule="over-limit", reason=reason) for one in group.comparisons]
-    return kept, removals
+    for place in random.Random(seed).sample(range(len(found)), len(found)):
+        if size + len(found[place].comparisons) <= comparisons:
+            kept.add(place)
+            size += len(found[place].comparisons)
+    reason = f"beyond {comparisons} pairs, drawn by prompts"
+    removals = [
+        Removal(record_id=one.pair.id, rule=rule, reason=reason)
+        for place, group in enumerate(found)
+        if place not in kept
+        for one in group.comparisons
+    ]
+    return [group for place, group in enumerate(found) if place in kept], removals
 
 
 def ended_answers(

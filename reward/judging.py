@@ -1,6 +1,5 @@
 """A trained reward model asked about held-out comparisons: as they are, the other way round, reformatted."""
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from reward.consistency import Consistency, Swapping
 from reward.findings import Findings
 from reward.fitted_words import fitted
 from reward.formatting import CHANGES
-from reward.groups import Group, at_most, encoded
+from reward.groups import Group, drawn, encoded
 from reward.judged import Judged, judged
 
 Scores = Callable[[Sequence[Group]], list[list[float]]]
@@ -50,16 +49,6 @@ def turned(groups: Sequence[Group]) -> list[Group]:
         )
         for group in reversed(groups)
     ]
-
-
-def drawn(groups: Sequence[Group], comparisons: int, *, seed: int) -> list[Group]:
-    """Return the groups if they have at most so many comparisons, else some, drawn by the seed, in their order."""
-    if sum(len(group.comparisons) for group in groups) <= comparisons:
-        return list(groups)
-    order = random.Random(seed).sample(range(len(groups)), len(groups))
-    kept, _ = at_most([groups[place] for place in order], comparisons)
-    taken = {id(group) for group in kept}
-    return [group for group in groups if id(group) in taken]
 
 
 def swapped(records: Sequence[Judged], groups: Sequence[Group], scores: Scores) -> Swapping:
@@ -162,7 +151,7 @@ def findings_of(
         cache: Folder of bags of words that were fitted before.
         seed: Of the intervals, and of what is scored again.
     """
-    some = drawn(groups, again, seed=seed)
+    some, _ = drawn(groups, again, seed=seed, rule="not-repeated")
     names = {one.pair.id for group in some for one in group.comparisons}
     its = [record for record in records if record.pair_id in names]
     return findings.findings(

@@ -1,22 +1,22 @@
 """The page of a reward model: how well it judges held-out pairs, beside what must be beaten and what cannot be.
 
-The page depends on the run's records alone (findings.json, selection.json, judged.jsonl, mistakes.jsonl), timings and
-places left out: the same run gives the same bytes.
+The page depends on the run's records alone (findings.json, its epochs' too, selection.json, judged.jsonl,
+mistakes.jsonl, rejected.jsonl), timings and places left out: the same run gives the same bytes.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from finlm import report
+from finlm import jsonl, report
 from finlm.errors import MissingInput
-from finlm.records import PreferencePair
+from finlm.records import PreferencePair, Removal
 from finlm.rollout_files import visible
 from reward import page_parts
 from reward.calibration import confidence
-from reward.findings import FINDINGS, MISTAKES, Findings, read_findings, read_mistakes
+from reward.findings import FINDINGS, MISTAKES, Findings, read_epoch_findings, read_findings, read_mistakes
 from reward.judged import Judged, read_judged
-from reward.page_parts import FEW_PROMPTS, MARK, within
+from reward.page_parts import FEW_PROMPTS, MARK, REJECTED, within
 from reward.selection import SELECTION, Selection, read_selection
 
 PAGE = "report.html"
@@ -55,11 +55,17 @@ def page_of(run: Path) -> report.Page:
         sections.append(page_parts.sources(found))
     if selection is not None:
         sections += page_parts.epochs(selection)
+    by_epoch = read_epoch_findings(run)
+    if len(by_epoch) > 1:
+        sections.append(page_parts.epoch_by_epoch(by_epoch))
     sections += [page_parts.slices(found.measures), *page_parts.reliability(found.measures.calibration)]
     if found.agreement is not None:
         sections += page_parts.agreement(found.agreement)
     if found.swapping is not None or found.consistency:
         sections.append(page_parts.consistency(found))
+    removals = list(jsonl.read(run / REJECTED, Removal)) if (run / REJECTED).is_file() else []
+    if removals:
+        sections.append(page_parts.set_aside(removals))
     if mistakes:
         sections.append(_mistakes(mistakes, judged, found.measures.calibration.scale))
     sections += _absent(found, selection, mistakes)

@@ -1,11 +1,15 @@
 """Parts of a reward model's page: tables and curves of what was found out."""
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
 from finlm import report
+from finlm.records import Removal
 from finlm.rollout_files import visible
 from reward.agreement import Agreement
 from reward.baselines import span
 from reward.calibration import Calibration
-from reward.findings import FINDINGS, Findings
+from reward.findings import EPOCHS, FINDINGS, Findings
 from reward.intervals import Estimate
 from reward.measures import Measures
 from reward.selection import Selection
@@ -14,6 +18,7 @@ FEW_PROMPTS = 20
 """Prompts below which an interval is marked."""
 MARK = " *"
 SHOWN_ANNOTATORS = 12
+REJECTED = "rejected.jsonl"
 
 
 def baselines(found: Findings) -> report.Table:
@@ -133,6 +138,54 @@ def epochs(selection: Selection) -> list[report.Section]:
     ]
 
 
+def epoch_by_epoch(found: Mapping[int, Findings]) -> report.Table:
+    """Return every epoch's accuracy on each part, its calibration error and agreement."""
+    measures = {epoch: its.measures for epoch, its in found.items()}
+    first = next(iter(measures.values()))
+
+    def row(by: str, part: str, of: Callable[[Findings], Estimate | None]) -> tuple[report.Cell, ...]:
+        return by, visible(part), *(None if (one := of(its)) is None else f"{one.mean:.3f}" for its in found.values())
+
+    rows = [row("all", "", lambda its: its.measures.accuracy)]
+    for number, part in enumerate(first.slices):
+        is_new = number == 0 or first.slices[number - 1].by != part.by
+        rows.append(row(part.by if is_new else "", part.name, partial(_part, by=part.by, name=part.name)))
+    errors = (f"{its.calibration.error:.3f}" for its in measures.values())
+    rows.append(("calibration error", "", *errors))
+    if any(its.agreement is not None for its in found.values()):
+        rows.append(
+            row(
+                "agreement",
+                "majority of the others",
+                lambda its: its.agreement.model_and_others if its.agreement is not None else None,
+            )
+        )
+    return report.Table(
+        title="Epoch by epoch",
+        columns=("accuracy by", "part", *(f"epoch {epoch}" for epoch in found)),
+        rows=tuple(rows),
+        remark=f"With their intervals in {EPOCHS}/epoch-*/{FINDINGS}.",
+    )
+
+
+def _part(found: Findings, *, by: str, name: str) -> Estimate | None:
+    return next((one.accuracy for one in found.measures.slices_by(by) if one.name == name), None)
+
+
+def set_aside(removals: Sequence[Removal]) -> report.Table:
+    """Return what was neither learned from nor tested on, counted by rule."""
+    by_rule: dict[str, list[Removal]] = {}
+    for removal in removals:
+        by_rule.setdefault(removal.rule, []).append(removal)
+    ordered = sorted(by_rule.items(), key=lambda item: (-len(item[1]), item[0]))
+    return report.Table(
+        title="Set aside",
+        columns=("rule", "pairs", "the first of them"),
+        rows=tuple((rule, len(its), visible(f"{its[0].record_id}: {its[0].reason}")) for rule, its in ordered),
+        remark=f"Neither learned from nor tested on. All are in {REJECTED}.",
+    )
+
+
 def slices(measures: Measures) -> report.Table:
     """Return the accuracy on parts of the pairs."""
     # the sources have a table of their own where there are several
@@ -210,7 +263,7 @@ def agreement(found: Agreement) -> list[report.Section]:
         remark=f"{found.pairs:,} pairs with two decided votes or more, {found.votes:,} votes. "
         f"{found.undecided_votes:,} votes of strength 0 prefer neither answer and are left out. Both columns are asked "
         "about the same votes; where the others are evenly split, both agree by half. With the majority of the others, "
-        f"the reward model agrees {span(found.beside_ceiling)} more often than one annotator.",
+        f"the reward model's agreement is ahead of one annotator's by {span(found.beside_ceiling)}.",
     )
     listed = found.annotators[:SHOWN_ANNOTATORS]
     if not listed:

@@ -3,6 +3,7 @@
 Pairs of a prompt, and of a group of prompts, lie on one side. Whatever is set aside is a Removal with its rule.
 """
 
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def read(settings: Splitting, tokenizer: PreTrainedTokenizerBase) -> Splits:
         )
         for its in (learned, tested)
     )
-    kept, beyond = groups.at_most(test, settings.test_pairs)
+    kept, beyond = groups.drawn(test, settings.test_pairs, seed=0)  # runs with other seeds are tested on the same
     if settings.prompt_weight == "answers":
         train = groups.weighed(train)
     return Splits(train, kept, [*removals, *more, *further, *beyond])
@@ -166,5 +167,5 @@ def normalisation_rows(
         if len(rows) >= LEAST_CANDIDATES:
             return rows, f"{len(rows)} ended answers of {settings.candidates}"
     chosen = [[*group.prompt, *group.answers[one.better]] for group in train for one in group.comparisons]
-    rows = chosen[: settings.normalise_on]
+    rows = random.Random(0).sample(chosen, min(settings.normalise_on, len(chosen)))
     return rows, f"{len(rows)} chosen answers of {settings.preferences}"

@@ -103,7 +103,7 @@ class RewardSettings:
     choice: ChoiceRule = field(default_factory=ChoiceRule)
     """Bounds of the choice among epochs: where mean and deviation of the scores may lie, units of the loss."""
     test_pairs: int = 512
-    """Held-out pairs to test on, at most."""
+    """Held-out pairs to test on, at most, after every epoch; drawn by prompts, the same for every seed."""
     consistency_pairs: int = 512
     """Held-out pairs that are scored again, the other way round and in other formats, at most; drawn by the seed. It
     takes several times as long as scoring them once. 0: none."""

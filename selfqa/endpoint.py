@@ -1,38 +1,58 @@
-"""Any OpenAI-compatible endpoint, with a memory: an answer once paid for is read from disk for ever after.
+"""Any OpenAI-compatible endpoint, asked side by side at a pace that it can take, and asked again when it fails.
 
-The key comes from the environment (OPENAI_API_KEY) and is written nowhere. The cache is an SQLite file in write-ahead
-mode, one committed row per reply, so a killed run asks nothing twice.
+The key comes from the environment (OPENAI_API_KEY) and is written nowhere.
+
+| the endpoint | what happens |
+|---|---|
+| says 429 or 503, does not answer in time, or cannot be reached | asked again after a pause; fewer calls under way |
+| says 408, 409 or 5xx, or a reply that is no JSON | asked again after a pause |
+| says any other 4xx | the run stops with what it said: every other call would be refused too |
+
+A pause is what `Retry-After` says, else it doubles from half a second to thirty, less a random part, so that calls that
+failed together do not come back together.
 """
 
-import hashlib
+import asyncio
 import json
 import os
-import sqlite3
-import threading
+import random
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import openai
 
 from finlm.errors import UserError
-from selfqa.prompts import ANSWER_SCHEMA, PROMPT_VERSION
+from selfqa.calls import Call, Reply
+from selfqa.pace import Pace
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
+BUSY = {429, 503}
+AGAIN = {408, 409, 429}
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How an endpoint is asked."""
+    """How an endpoint is asked.
+
+    Example:
+        Sampling(url="http://127.0.0.1:8000/v1", model="qwen", temperature=0.7, max_tokens=1024, parallel=64,
+                 timeout_seconds=120.0, deadline_seconds=600.0)
+    """
 
     url: str
     model: str
     temperature: float
     max_tokens: int
+    parallel: int
+    """Most calls under way."""
     timeout_seconds: float
-    """For one request."""
+    """For one attempt."""
     deadline_seconds: float
-    """How long a request is tried again before the run stops (and can be resumed)."""
+    """How long a call is tried again before the run stops (and can be resumed)."""
 
 
 def key_for(url: str) -> str:
@@ -47,86 +67,146 @@ def key_for(url: str) -> str:
     return key or "none"
 
 
+def pause_after(failures: int, asked_for: float | None, chance: float) -> float:
+    """Return the seconds before the next attempt.
+
+    Args:
+        failures: Attempts so far, 1 or more.
+        asked_for: What the endpoint's `Retry-After` says, seconds.
+        chance: A random number, 0 to 1.
+    """
+    if asked_for is not None:
+        return min(asked_for, LONGEST_PAUSE_SECONDS) * (1 + 0.25 * chance)
+    doubled = min(FIRST_PAUSE_SECONDS * float(2 ** min(failures - 1, 16)), LONGEST_PAUSE_SECONDS)
+    return doubled * (1 - 0.5 * chance)
+
+
 class Endpoint:
-    """Asks, remembers, tries again.
+    """Asks, waits, asks again.
 
     Attributes:
-        asked: Requests that went over the wire.
-        remembered: Replies that came from the cache.
+        attempts: Requests that went over the wire, by what became of them: `ok`, `429`, `500`, `timeout`, ….
+        pace: How many calls are under way.
     """
 
-    def __init__(self, sampling: Sampling, cache: Path) -> None:
+    def __init__(self, sampling: Sampling) -> None:
+        self.name = sampling.model
         self.sampling = sampling
-        self.asked = 0
-        self.remembered = 0
-        self._lock = threading.Lock()
-        self._client = openai.OpenAI(
-            base_url=sampling.url, api_key=key_for(sampling.url), timeout=sampling.timeout_seconds, max_retries=0
+        self.parameters: Mapping[str, Any] = {
+            "model": sampling.model,
+            "temperature": sampling.temperature,
+            "max_tokens": sampling.max_tokens,
+        }
+        self.attempts: Counter[str] = Counter()
+        self.pace = Pace(sampling.parallel)
+        limits = openai.DefaultAsyncHttpxClient(timeout=sampling.timeout_seconds, limits=_limits(sampling.parallel))
+        self._client = openai.AsyncOpenAI(
+            base_url=sampling.url,
+            api_key=key_for(sampling.url),
+            timeout=sampling.timeout_seconds,
+            max_retries=0,
+            http_client=limits,
         )
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        self._store = sqlite3.connect(cache, check_same_thread=False)
-        self._store.execute("PRAGMA journal_mode=WAL")
-        self._store.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
-        self._store.commit()
 
-    def close(self) -> None:
-        """Close the cache and the connections."""
-        self._store.close()
-        self._client.close()
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
 
-    def ask(self, prompt: str, *, wants_json: bool) -> str:
-        """Return the endpoint's reply to one user message; an empty text if the model gave none.
+    async def ask(self, call: Call) -> Reply:
+        """Return the endpoint's reply to one user message.
 
         Raises:
             UserError: The endpoint refuses the request, or did not answer before the deadline.
         """
-        key = self._key(prompt, wants_json)
-        with self._lock:
-            row = self._store.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
-            if row is not None:
-                self.remembered += 1
-                return str(row[0])
-        reply = self._ask(prompt, wants_json)
-        with self._lock:
-            self.asked += 1
-            self._store.execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, reply))
-            self._store.commit()
-        return reply
-
-    def _key(self, prompt: str, wants_json: bool) -> str:
-        parts = [self.sampling.model, self.sampling.temperature, self.sampling.max_tokens, PROMPT_VERSION, wants_json]
-        return hashlib.sha256(json.dumps([*parts, prompt], ensure_ascii=False).encode("utf-8")).hexdigest()
-
-    def _ask(self, prompt: str, wants_json: bool) -> str:
-        until = time.monotonic() + self.sampling.deadline_seconds
-        pause = 0.5
+        began = time.monotonic()
+        until = began + self.sampling.deadline_seconds
+        failures = 0
         while True:
-            try:
-                return self._once(prompt, wants_json)
-            except (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError) as error:
-                if time.monotonic() + pause > until:
-                    raise UserError(
-                        f"endpoint {self.sampling.url} did not answer within {self.sampling.deadline_seconds:.0f} s "
-                        f"({type(error).__name__}); start it and run the same command again, nothing is asked twice."
-                    ) from error
-                time.sleep(pause)
-                pause = min(2 * pause, 30.0)
-            except openai.APIStatusError as error:
+            async with self.pace.slot() as taken_at:
+                found, fault, asked_for = await self._attempt(call, taken_at)
+            if found is not None:
+                return replace(found, seconds=round(time.monotonic() - began, 3))
+            failures += 1
+            pause = pause_after(failures, asked_for, random.random())
+            if time.monotonic() + pause > until:
                 raise UserError(
-                    f"endpoint {self.sampling.url} refused the request for model {self.sampling.model!r} "
-                    f"(HTTP {error.status_code}); check --endpoint, --model and OPENAI_API_KEY."
-                ) from error
+                    f"endpoint {self.sampling.url} did not answer within {self.sampling.deadline_seconds:.0f} s, in "
+                    f"{failures} attempts ({fault}); start it and run the same command again, nothing is asked twice."
+                )
+            await asyncio.sleep(pause)
 
-    def _once(self, prompt: str, wants_json: bool) -> str:
+    async def _attempt(self, call: Call, taken_at: float) -> tuple[Reply | None, str, float | None]:
+        """Return a reply, or what went wrong and the seconds that the endpoint asked to be left alone."""
+        try:
+            # a proxy that drips bytes keeps every read within the client's limit, and the call for ever
+            async with asyncio.timeout(self.sampling.timeout_seconds):
+                reply = await self._once(call)
+        except (TimeoutError, openai.APIConnectionError) as fault:
+            self.pace.too_busy(taken_at)
+            is_late = isinstance(fault, TimeoutError | openai.APITimeoutError)
+            return self._failed("timeout" if is_late else "connection")
+        except openai.APIStatusError as fault:
+            status = fault.status_code
+            if status in BUSY:
+                self.pace.too_busy(taken_at)
+            if status in AGAIN or status >= 500:
+                return self._failed(str(status), _retry_after(fault.response.headers))
+            raise UserError(
+                f"endpoint {self.sampling.url} refused the request for model {self.sampling.model!r} "
+                f"(HTTP {status}: {_said(fault)}); check --endpoint, --model and OPENAI_API_KEY."
+            ) from fault
+        if reply is None:
+            return self._failed("malformed")
+        self.attempts["ok"] += 1
+        self.pace.went_well()
+        return reply, "", None
+
+    def _failed(self, fault: str, asked_for: float | None = None) -> tuple[None, str, float | None]:
+        self.attempts[fault] += 1
+        return None, fault, asked_for
+
+    async def _once(self, call: Call) -> Reply | None:
+        """Return the reply; None where the endpoint's body is not what the protocol says."""
         extra: dict[str, Any] = {}
-        if wants_json:
-            schema = {"name": "grounded_answer", "schema": ANSWER_SCHEMA, "strict": True}
+        if call.schema is not None:
+            schema = {"name": call.task, "schema": dict(call.schema), "strict": True}
             extra["response_format"] = {"type": "json_schema", "json_schema": schema}
-        reply = self._client.chat.completions.create(
+        raw = await self._client.chat.completions.with_raw_response.create(
             model=self.sampling.model,
-            messages=[{"role": "user", "content": prompt}],
+            messages=[{"role": "user", "content": call.prompt}],
             temperature=self.sampling.temperature,
             max_tokens=self.sampling.max_tokens,
             **extra,
         )
-        return (reply.choices[0].message.content or "") if reply.choices else ""
+        return reply_of(raw.content)
+
+
+def reply_of(body: bytes) -> Reply | None:
+    """Read a chat completion's body; None where it is none (cut off, or a proxy's page)."""
+    try:
+        found = json.loads(body)
+        content = found["choices"][0]["message"]["content"]
+        usage = found.get("usage") or {}
+        counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return None
+    return Reply(content if isinstance(content, str) else "", counts[0], counts[1], 0.0)
+
+
+def _limits(parallel: int) -> Any:
+    import httpx  # openai's own transport
+
+    return httpx.Limits(max_connections=parallel, max_keepalive_connections=parallel)
+
+
+def _retry_after(headers: Any) -> float | None:
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers[name]) * unit)
+        except (KeyError, ValueError):
+            continue
+    return None
+
+
+def _said(fault: openai.APIStatusError) -> str:
+    return " ".join(str(fault.message).split())[:200]

@@ -27,22 +27,30 @@ from finlm import config, runs
 from finlm.duplicates import near_duplicates
 from finlm.errors import UserError
 from selfqa import library, output
+from selfqa.asking import Wish, ask_all, limited, spread
 from selfqa.background import Background, backgrounds
 from selfqa.card import Origin
 from selfqa.corpus import corpus_files
 from selfqa.entities import Filing, borrowed_name, read_filing
+from selfqa.estimate import Rates, estimate, table_of
 from selfqa.exports import FILES, Format
-from selfqa.extractive import extract
-from selfqa.filters import fault_of
+from selfqa.extracting import extract_all
+from selfqa.hiring import NAMED_AT, Hiring, hire
 from selfqa.keeping import Keeping, Read, keep
 from selfqa.library import Place, Shelf, load
-from selfqa.modelled import Asker, ask_and_answer
 from selfqa.pairs import Pair
-from selfqa.plan import TYPES, make_plan
-from selfqa.prompts import PROMPT_VERSION
+from selfqa.plan import TYPES, Plan, make_plan
+from selfqa.prompts import versions
 from selfqa.reading import MAX_MEGABYTES
+from selfqa.replies import typical_seconds
 from selfqa.unread import UNREAD_RULES, Unread
 from selfqa.writing import TEMPLATES, write
+
+FREE = (
+    *("cache", "processes", "replies", "endpoint", "parallel", "timeout_seconds", "deadline_seconds", "batch"),
+    *("seconds_per_call", "prompt_price", "reply_price"),
+)
+"""Settings that decide how long a run takes, not what it makes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +64,26 @@ class Settings:
     """Folder to write into."""
     runs: str = config.default_runs()
     """Run root that `{runs}` stands for."""
-    backend: Literal["extractive", "openai"] = "extractive"
-    """`extractive`: templates over facts, tables and sentences, no model. `openai`: an OpenAI-compatible endpoint."""
+    backend: Literal["extractive", "openai", "transformers"] = "extractive"
+    """`extractive`: templates over facts, tables and sentences, no model. `openai`: an OpenAI-compatible endpoint.
+    `transformers`: a model of this machine, also one that this project trained."""
     endpoint: str = "http://127.0.0.1:8000/v1"
     """Where the endpoint answers; its key is read from OPENAI_API_KEY."""
     model: str = ""
-    """The endpoint's name of the model."""
+    """What asks and answers: the endpoint's name of it; for `transformers` a run, a model folder or `embedded`."""
+    more_models: tuple[str, ...] = ()
+    """Models that answer every question too, each a name as in `model`, or `name@URL`; the best sound answer stays."""
+    scorer: str = ""
+    """What chooses among several answers: a reward model's folder, or the URL of `finlm reward serve`. Without it the
+    first model's sound answer stays."""
+    merge: bool = False
+    """Have `model` write one answer out of several sound ones; it must be as sound."""
+    round_trip: bool = False
+    """Answer every question again from its quotes alone; answers that differ go."""
+    judge: str = ""
+    """A model that grades every answer, a name as in `more_models`; empty: none does."""
+    judge_grade: int = 4
+    """An answer that the judge gives less, of 1 to 5, goes."""
     questions: int = 10
     """Questions that one call asks about a passage."""
     background_characters: int = 2400
@@ -72,8 +94,26 @@ class Settings:
     """Of the endpoint's answers."""
     max_tokens: int = 1024
     """Most tokens of one reply."""
-    parallel: int = 8
-    """Calls to the endpoint side by side."""
+    parallel: int = 64
+    """Most calls to an endpoint side by side; fewer while it says that it is busy."""
+    batch: int = 16
+    """Replies that a model of this machine writes at once."""
+    seed: int = 0
+    """Of a model of this machine."""
+    replies: str = "{runs}/selfqa-replies.sqlite"
+    """File that remembers every reply, for this run and others: nothing is paid for twice."""
+    limit: int = 0
+    """Most passages in all that a model is asked about, spread over the documents; 0 for all."""
+    preview: int = 0
+    """Make that many questions (a model: ask about that many passages), print them, and write no run."""
+    estimate: bool = False
+    """Print what a run with a model would come to in calls, tokens, time and cost, and ask nothing."""
+    seconds_per_call: float = 0.0
+    """For the estimate, seconds; 0: as the replies so far took."""
+    prompt_price: float = 0.0
+    """For the estimate, of a million tokens of prompts."""
+    reply_price: float = 0.0
+    """For the estimate, of a million tokens of replies."""
     timeout_seconds: float = 120.0
     """For one call."""
     deadline_seconds: float = 600.0
@@ -89,6 +129,8 @@ class Settings:
     """Share of business, risk, discussion, statements, notes and other; without them as the material gives."""
     template_share: float = 0.3
     """Most of a document's questions that one template may make."""
+    across_filings: bool = True
+    """Compare periods of a company that stand in different filings of it (backend `extractive`)."""
     forms: tuple[Literal["closed-book", "open-book"], ...] = ("closed-book", "open-book")
     """Which records a question becomes: the bare question, or a passage before it."""
     formats: tuple[Format, ...] = ("messages",)
@@ -115,6 +157,18 @@ class Settings:
             raise UserError("forms is empty; name closed-book, open-book or both.")
         if self.backend == "openai" and not self.model:
             raise UserError("backend openai needs --model: the name that the endpoint serves the model under.")
+        if self.backend == "transformers" and not self.model:
+            raise UserError("backend transformers needs --model: a run, a model folder, or embedded.")
+        if self.backend == "extractive" and (self.estimate or self.limit):
+            raise UserError("estimate and limit are for a model's calls; backend extractive makes none (max_pairs).")
+        if self.scorer and not self.more_models:
+            raise UserError("scorer chooses among several models' answers; name others with --more_models.")
+        if self.merge and not self.more_models:
+            raise UserError("merge writes one answer out of several; name other models with --more_models.")
+        if not 1 <= self.judge_grade <= 5:
+            raise UserError(f"judge_grade is {self.judge_grade}; grades go from 1 to 5.")
+        if min(self.limit, self.preview, self.max_passages) < 0:
+            raise UserError("limit, preview and max_passages must be 0 or more.")
         if self.max_file_megabytes <= 0 or self.processes < 0:
             told = f"max_file_megabytes is {self.max_file_megabytes:g} and processes {self.processes}"
             raise UserError(f"{told}; the first must be above 0, the second 0 or more.")
@@ -125,18 +179,17 @@ class Settings:
 def main(settings: Settings) -> None:
     """Read, ask and answer, prune, balance, write."""
     console = Console(stderr=True)
-    corpus = Path(settings.corpus)
-    files, unknown = corpus_files(corpus)
-    if settings.backend == "openai":
-        from selfqa.endpoint import key_for  # the client takes a second to import, and most runs need none
-
-        key_for(settings.endpoint)
+    files, unknown = corpus_files(Path(settings.corpus))
+    check_keys(settings)
+    if settings.estimate or settings.preview:
+        look_ahead(files, unknown, settings, console)
+        return
     run = runs.Run.open(
         settings.output,
         "selfqa",
         settings,
-        inputs={"corpus": corpus},
-        free=("cache", "processes"),
+        inputs={"corpus": Path(settings.corpus)},
+        free=FREE,
         overwrite=settings.overwrite,
     )
     if run.is_finished:
@@ -144,22 +197,74 @@ def main(settings: Settings) -> None:
             f"{run.folder} is finished ({run.counts.get('records')} records); --overwrite true starts afresh."
         )
         return
+    try:
+        made = make(files, unknown, settings, console)
+    except NothingRead:
+        if not run.resumes:
+            shutil.rmtree(run.folder)
+        raise
+    summary = write(run.folder, made, settings.formats, origin(settings))
+    run.finish(**summary)
+    report(console, run.folder, summary, made)
+
+
+class NothingRead(UserError):
+    """No file of the corpus gave any text."""
+
+
+def check_keys(settings: Settings) -> None:
+    """Refuse an endpoint that needs a key before anything is read."""
+    if settings.backend == "openai":
+        from selfqa.endpoint import key_for  # the client takes a second to import, and most runs need none
+
+        for name in ("", *settings.more_models, settings.judge):
+            key_for(name.partition(NAMED_AT)[2] or settings.endpoint)
+
+
+def look_ahead(files: Sequence[Path], unknown: Sequence[Unread], settings: Settings, console: Console) -> None:
+    """Print what a run would come to, or some questions of it."""
+    if settings.estimate:
+        with Progress(console=console, transient=True) as progress:
+            documents, passages, _ = cut(files, unknown, settings, progress)
+        console.print(estimated(documents, passages, settings))
+        return
+    made = make(files, unknown, settings, console)
+    console.print(output.samples(made, settings.preview), markup=False)
+    for removal in made.removals[-settings.preview :]:
+        console.print(f"left out ({removal.rule}): {removal.reason}: {removal.text[:200]!r}", markup=False)
+
+
+def make(files: Sequence[Path], unknown: Sequence[Unread], settings: Settings, console: Console) -> output.Made:
+    """Read, ask, answer, prune and balance.
+
+    Raises:
+        NothingRead: So it is.
+    """
+    with Progress(console=console, transient=True) as progress:
+        documents, passages, made = cut(files, unknown, settings, progress)
+        if settings.backend == "extractive":
+            tracked = progress.track(list(zip(documents, passages, strict=True)), description="asking")
+            asked = extract_all(tracked, documents, settings.passage_characters, settings.across_filings, made)
+        else:
+            asked = ask_models(documents, passages, settings, made, progress)
+    keep(asked, keeping(settings), made)
+    return made
+
+
+def cut(
+    files: Sequence[Path], unknown: Sequence[Unread], settings: Settings, progress: Progress
+) -> tuple[list[Read], list[list[Background]], output.Made]:
+    """Read every file and cut it into passages."""
     made = output.Made()
     for item in unknown:
         made.remove(item.rule, item.reason, item.path)
     made.counts["files"] = made.counts["files_unread"] = len(unknown)
-    with Progress(console=console, transient=True) as progress:
-        documents = read_all(files, settings, made, progress)
-        if not documents:
-            if not run.resumes:
-                shutil.rmtree(run.folder)
-            raise UserError(f"--corpus {corpus}: none of its {len(files)} files gave any text; see {_reasons(made)}")
-        passages = cut_all(documents, settings, made)
-        asked = ask_all(documents, passages, settings, run, made, progress)
-    keep(asked, keeping(settings), made)
-    summary = write(run.folder, made, settings.formats, origin(settings))
-    run.finish(**summary)
-    report(console, run.folder, summary, made)
+    documents = read_all(files, settings, made, progress)
+    if not documents:
+        raise NothingRead(
+            f"--corpus {settings.corpus}: none of its {len(files)} files gave any text; see {_reasons(made)}"
+        )
+    return documents, cut_all(documents, settings, made), made
 
 
 def read_all(files: Sequence[Path], settings: Settings, made: output.Made, progress: Progress) -> list[Read]:
@@ -202,7 +307,7 @@ def name_all(shelf: Shelf, places: Sequence[Place], made: output.Made) -> list[R
 
 def cut_all(documents: Sequence[Read], settings: Settings, made: output.Made) -> list[list[Background]]:
     """Cut every document into passages; boilerplate and what an earlier passage said nearly word for word go."""
-    shortest = 200 if settings.backend == "openai" else 0
+    shortest = 0 if settings.backend == "extractive" else 200
     cut: list[tuple[int, Background]] = []
     for number, read in enumerate(documents):
         kept, dropped = backgrounds(read.source, settings.background_characters, shortest)
@@ -222,98 +327,72 @@ def cut_all(documents: Sequence[Read], settings: Settings, made: output.Made) ->
     return passages
 
 
-def ask_all(
+def ask_models(
     documents: Sequence[Read],
     passages: Sequence[Sequence[Background]],
     settings: Settings,
-    run: runs.Run,
     made: output.Made,
     progress: Progress,
 ) -> list[tuple[Read, Pair]]:
-    """Ask and answer about every document, with the chosen backend."""
-    asked: list[tuple[Read, Pair]] = []
-    pieces = list(zip(documents, passages, strict=True))
-    if settings.backend == "extractive":
-        for read, kept in progress.track(pieces, description="asking"):
-            asked += [(read, pair) for pair in extracted(read, kept, others_than(read, documents), settings, made)]
-        return asked
-    from selfqa.endpoint import Endpoint, Sampling
-
-    sampling = Sampling(
-        settings.endpoint,
-        settings.model,
-        settings.temperature,
-        settings.max_tokens,
-        settings.timeout_seconds,
-        settings.deadline_seconds,
+    """Have models ask and answer about every document; what no code found grounded is noted."""
+    wish = Wish(dict(plan_of(settings).types), settings.questions, settings.passage_characters)
+    asked_about = chosen_passages(documents, passages, settings, made)
+    crew = hire(hiring(settings))
+    found = ask_all(list(zip(documents, asked_about, strict=True)), wish, crew, progress)
+    made.counts["calls"], made.counts["calls_remembered"] = (
+        crew.replies.counts["asked"],
+        crew.replies.counts["remembered"],
     )
-    endpoint = Endpoint(sampling, run.folder / "replies.sqlite")
-    try:
-        for read, kept in progress.track(pieces, description="asking the endpoint"):
-            asked += [(read, pair) for pair in answered(read, kept, endpoint, settings, made)]
-    finally:
-        endpoint.close()
-    made.counts["calls"], made.counts["calls_remembered"] = endpoint.asked, endpoint.remembered
+    asked: list[tuple[Read, Pair]] = []
+    for read, its in zip(documents, found, strict=True):
+        made.counts["questions"] += len(its)
+        for item in its:
+            if isinstance(item, Pair):
+                asked.append((read, item))
+            else:
+                made.remove(item.rule, item.reason, item.text)
     return asked
 
 
-def answered(
-    read: Read, passages: Sequence[Background], endpoint: Asker, settings: Settings, made: output.Made
-) -> list[Pair]:
-    """Return what a model asked and answered about a document and code found grounded."""
-    if not read.filing.company:
-        made.remove("no-entity", "no company could be found in the document", read.record.source)
-        return []
-    step = max(1, -(-len(passages) // settings.max_passages)) if settings.max_passages else 1
-    sound = []
-    for found in ask_and_answer(
-        read.source,
-        read.filing,
-        passages[::step],
-        endpoint,
-        questions=settings.questions,
-        parallel=settings.parallel,
-        passage_limit=settings.passage_characters,
-    ):
-        made.counts["questions"] += 1
-        if isinstance(found, Pair):
-            sound.append(found)
-        else:
-            made.remove(found.rule, found.reason, found.text)
-    return sound
+def chosen_passages(
+    documents: Sequence[Read], passages: Sequence[Sequence[Background]], settings: Settings, made: output.Made
+) -> list[list[Background]]:
+    """Return the passages that models are asked about, by document; one without a company gives none."""
+    found: list[list[Background]] = []
+    for read, its in zip(documents, passages, strict=True):
+        if not read.filing.company:
+            made.remove("no-entity", "no company could be found in the document", read.record.source)
+        found.append(spread(its, settings.max_passages) if read.filing.company else [])
+    return limited(found, settings.preview or settings.limit)
 
 
-def others_than(read: Read, documents: Sequence[Read]) -> list[str]:
-    """Return the other companies of the document's language, sorted."""
-    mine = read.filing
-    names = {
-        other.filing.short for other in documents if other.filing.language == mine.language and other.filing.company
-    }
-    return sorted(name for name in names - {mine.short, ""})
+def hiring(settings: Settings) -> Hiring:
+    """What the settings say of models."""
+    fields = ["backend", "model", "more_models", "judge", "judge_grade", "round_trip", "scorer", "merge", "endpoint"]
+    fields += ["temperature", "max_tokens", "parallel", "timeout_seconds", "deadline_seconds", "batch", "seed", "runs"]
+    return Hiring(**{name: getattr(settings, name) for name in fields}, replies=Path(settings.replies))
 
 
-def extracted(
-    read: Read, passages: Sequence[Background], others: Sequence[str], settings: Settings, made: output.Made
-) -> list[Pair]:
-    """Return a document's pairs that break no rule."""
-    pairs, dropped = extract(read.source, read.filing, passages, settings.passage_characters, others)
-    for drop in dropped:
-        made.remove(drop.rule, drop.reason, drop.text)
-    sound = []
-    for pair in pairs:
-        made.counts["questions"] += 1
-        fault = fault_of(pair, read.filing, read.record.text[pair.start : pair.end])
-        if fault:
-            made.remove(*fault, f"{pair.question} {pair.answer}")
-        else:
-            sound.append(pair)
-    return sound
+def estimated(documents: Sequence[Read], passages: Sequence[Sequence[Background]], settings: Settings) -> Table:
+    """Return what a run would come to."""
+    made = output.Made()
+    texts = [
+        read.record.text[piece.start : piece.end]
+        for read, its in zip(documents, chosen_passages(documents, passages, settings, made), strict=True)
+        for piece in its
+    ]
+    models = 1 + len(settings.more_models)
+    calls = models + settings.merge + settings.round_trip + bool(settings.judge)
+    seconds = settings.seconds_per_call or typical_seconds(Path(settings.replies), settings.model)
+    at_once = settings.parallel if settings.backend == "openai" else settings.batch
+    rates = Rates(seconds, at_once, settings.prompt_price, settings.reply_price)
+    return table_of(estimate(texts, settings.questions, calls, settings.max_tokens), rates, len(texts))
 
 
 def origin(settings: Settings) -> Origin:
     """How the settings make questions, for the dataset card."""
     files = [FILES[name] for name in dict.fromkeys(("messages", *settings.formats))]
-    version = f"templates {TEMPLATES}" if settings.backend == "extractive" else f"prompts {PROMPT_VERSION}"
+    version = f"templates {TEMPLATES}" if settings.backend == "extractive" else f"prompts {versions()}"
     return Origin(settings.backend, settings.model, version, tuple(files))
 
 
@@ -321,10 +400,16 @@ def keeping(settings: Settings) -> Keeping:
     """What the settings say of how much is kept."""
     return Keeping(
         settings.max_pairs,
-        make_plan(settings.types, settings.difficulties, settings.sections, settings.template_share),
+        plan_of(settings),
         settings.forms,
-        lambda pair: f"model:{settings.model}" if settings.backend == "openai" else f"rule:{pair.rule}",
+        lambda pair: f"rule:{pair.rule}" if settings.backend == "extractive" else f"model:{pair.rule}",
     )
+
+
+def plan_of(settings: Settings) -> Plan:
+    """What a document's questions shall be like; a model's are of no template."""
+    share = settings.template_share if settings.backend == "extractive" else 1.0
+    return make_plan(settings.types, settings.difficulties, settings.sections, share)
 
 
 def _reasons(made: output.Made) -> str:

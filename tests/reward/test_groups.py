@@ -124,3 +124,32 @@ def test_equal_answers_are_no_comparison() -> None:
     one = groups.Comparison(pair("yes", "no"), better=0, worse=1, first=3, certainty=1.0)
     with pytest.raises(ValueError, match="the same"):
         groups.Group((5, 6), ((7, 8, 1), (7, 8, 1)), (one,))
+
+
+def test_what_is_beyond_a_limit_is_drawn_from_the_whole_file(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Forty prompts of two sources, one behind the other in the file; every fourth has a ranking of three."""
+    pairs = []
+    for number in range(40):
+        source = "one" if number < 20 else "other"
+        answers = ["a", "b", "c"][: 3 if number % 4 == 0 else 2]
+        pairs += [
+            pair(better, worse, f"Which of {number}?", source=source)
+            for place, better in enumerate(answers)
+            for worse in answers[place + 1 :]
+        ]
+    found, _ = groups.encoded(pairs, tokenizer, max_length=60)
+    assert groups.drawn(found, 60, seed=0) == (found, [])
+    assert groups.drawn(found, 0, seed=0)[0] == []
+    kept, removals = groups.drawn(found, 30, seed=0)
+    sizes = [sum(len(group.comparisons) for group in its) for its in (found, kept)]
+    assert sizes[0] == 60
+    assert 28 <= sizes[1] <= 30
+    assert len(removals) == 60 - sizes[1]
+    assert {one.rule for one in removals} == {"over-limit"}
+    left = {one.record_id for one in removals}
+    assert left | {one.pair.id for group in kept for one in group.comparisons} == {pair.id for pair in pairs}
+    assert [found.index(group) for group in kept] == sorted(found.index(group) for group in kept)
+    sources = [group.comparisons[0].pair.source for group in kept]
+    assert min(sources.count("one"), sources.count("other")) >= 5
+    assert groups.drawn(found, 30, seed=0) == (kept, removals)
+    assert any(groups.drawn(found, 30, seed=seed)[0] != kept for seed in (1, 2))

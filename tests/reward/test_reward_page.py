@@ -11,11 +11,20 @@ from pathlib import Path
 import pytest
 from judging import pair, votes
 
-from finlm import report
+from finlm import jsonl, report
 from finlm.errors import MissingInput, UserError
-from finlm.records import Message, PreferencePair
+from finlm.records import Message, PreferencePair, Removal
 from reward import baselines, consistency
-from reward.findings import Findings, findings, read_findings, worst, write_findings, write_mistakes
+from reward.findings import (
+    EPOCHS,
+    Findings,
+    findings,
+    read_epoch_findings,
+    read_findings,
+    worst,
+    write_findings,
+    write_mistakes,
+)
 from reward.judged import Judged, write_judged
 from reward.judged import judged as judged_of
 from reward.page import page_of, write_reward_page
@@ -72,6 +81,10 @@ def write_run(folder: Path) -> Findings:
     write_findings(folder, found)
     write_mistakes(folder, records, pairs)
     write_selection(folder, chosen)
+    for epoch, its in epochs.items():
+        write_findings(folder / EPOCHS / f"epoch-{epoch:02d}", findings(its, seed=0))
+    removals = [Removal(record_id=f"p{n}", rule=rule, reason="a reason") for n, rule in enumerate(["weak", "long"] * 2)]
+    jsonl.write(folder / "rejected.jsonl", [*removals, Removal(record_id="<b>", rule="weak", reason="the last")])
     return found
 
 
@@ -107,6 +120,17 @@ def test_its_numbers_are_those_of_the_records(run: Path) -> None:
     assert found.verdict in table(page, "Baselines").remark
     assert [row[0] for row in table(page, "Epochs, and the choice").rows] == ["1", "2 (chosen)"]
     assert "Epoch 2 is the most accurate" in table(page, "Epochs, and the choice").remark
+    each = table(page, "Epoch by epoch")
+    assert each.columns == ("accuracy by", "part", "epoch 1", "epoch 2")
+    by_epoch = read_epoch_findings(run)
+    assert each.rows[0][2:] == tuple(f"{by_epoch[epoch].measures.accuracy.mean:.3f}" for epoch in (1, 2))
+    right = [record.hit for record in scored(pairs_of(240), 0.0, 1) if record.strength == 3]
+    row = next(row for row in each.rows if row[:2] == ("", "3"))
+    assert row[2] == f"{sum(right) / len(right):.3f}"
+    assert [row[0] for row in each.rows[-2:]] == ["calibration error", "agreement"]
+    aside = table(page, "Set aside")
+    assert [row[:2] for row in aside.rows] == [("weak", 3), ("long", 2)]
+    assert aside.rows[0][2] == "p0: a reason"
     sources = table(page, "Source by source")
     assert [row[1] for row in sources.rows] == [120, 60]
     parts = table(page, "Accuracy by part")

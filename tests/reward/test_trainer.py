@@ -18,7 +18,7 @@ from trl import RewardConfig, RewardTrainer
 from finlm import scorer, tuning
 from finlm.model import load_causal
 from finlm.records import Message, PreferencePair, Prompt, Provenance
-from reward import export, judging, learning, readings
+from reward import export, learning, readings
 from reward.groups import Comparison, Group, encoded, weighed
 from reward.trainer import ComparisonTrainer, Objective
 
@@ -302,16 +302,6 @@ def test_a_score_is_read_at_the_true_last_token_however_a_row_is_padded(
     head = scorer.fold(learning.head_of(trainer.model), mean=0.0, std=1.0)
     exported = scorer.score_rows(trainer.model, head, rows, pad=tokenizer.pad_token_id, batch_size=len(rows))
     torch.testing.assert_close(exported, wanted, atol=1e-5, rtol=1e-5)
-
-
-def test_what_is_scored_again_is_bounded_and_drawn_by_the_seed(groups: list[Group]) -> None:
-    """Twelve prompts, every third with three comparisons: twenty in all."""
-    assert judging.drawn(groups, 20, seed=0) == groups
-    assert judging.drawn(groups, 0, seed=0) == []
-    some = judging.drawn(groups, 7, seed=0)
-    assert 5 <= sum(len(group.comparisons) for group in some) <= 7
-    assert [groups.index(group) for group in some] == sorted(groups.index(group) for group in some)
-    assert any(judging.drawn(groups, 7, seed=seed) != some for seed in (1, 2))
 
 
 def test_an_unknown_loss_is_named() -> None:

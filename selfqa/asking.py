@@ -1,0 +1,143 @@
+"""All documents through a crew of models: several at a time, results in the documents' order."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from rich.progress import Progress
+
+from selfqa.background import Background
+from selfqa.crew import Crew
+from selfqa.facts import Dropped
+from selfqa.keeping import Read
+from selfqa.modelled import Task, ask_document
+from selfqa.pairs import Pair
+
+T = TypeVar("T")
+REFRESH_SECONDS = 0.5
+DOCUMENTS_AT_ONCE = 8
+"""Enough that one document's last answers do not leave places empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a document is asked.
+
+    Example:
+        Wish(kinds={"figure": 0.6, "cause": 0.4}, questions=10, limit=450)
+    """
+
+    kinds: dict[str, float]
+    questions: int
+    limit: int
+    """Most characters of an open-book passage."""
+
+
+def spread(passages: Sequence[T], most: int) -> list[T]:
+    """Return at most `most` of them, evenly spread from the first to the last; 0 for all."""
+    if not most or most >= len(passages):
+        return list(passages)
+    if most == 1:
+        return [passages[len(passages) // 2]]
+    return [passages[round(place * (len(passages) - 1) / (most - 1))] for place in range(most)]
+
+
+def limited(passages: Sequence[Sequence[T]], limit: int) -> list[list[T]]:
+    """Return at most `limit` passages in all, as evenly from every document as there are; 0 for all."""
+    if not limit:
+        return [list(its) for its in passages]
+    share = [0] * len(passages)
+    left = limit
+    while left:
+        open_ones = [number for number, its in enumerate(passages) if share[number] < len(its)]
+        if not open_ones:
+            break
+        for number in open_ones[:left]:
+            share[number] += 1
+        left = limit - sum(share)
+    return [spread(its, most) if most else [] for its, most in zip(passages, share, strict=True)]
+
+
+def ask_all(
+    documents: Sequence[tuple[Read, Sequence[Background]]], wish: Wish, crew: Crew, progress: Progress
+) -> list[list[Pair | Dropped]]:
+    """Ask about every document; returns what came of each question, by document.
+
+    Raises:
+        UserError: A backend refused, or did not answer before its deadline; what was answered is remembered.
+    """
+    return asyncio.run(_ask_all(documents, wish, crew, progress))
+
+
+async def _ask_all(
+    documents: Sequence[tuple[Read, Sequence[Background]]], wish: Wish, crew: Crew, progress: Progress
+) -> list[list[Pair | Dropped]]:
+    rules: Counter[str] = Counter()
+    bar = progress.add_task("asking", total=len(documents))
+
+    async def one(number: int) -> list[Pair | Dropped]:
+        read, passages = documents[number]
+        if not passages:
+            return []
+        task = Task(read.source, read.filing, passages, wish.kinds, wish.questions, wish.limit)
+        found = await ask_document(task, crew)
+        rules.update("kept" if isinstance(item, Pair) else item.rule for item in found)
+        progress.advance(bar)
+        return found
+
+    async def watch() -> None:
+        while True:
+            progress.update(bar, description=said(crew, rules))
+            await asyncio.sleep(REFRESH_SECONDS)
+
+    watching = asyncio.create_task(watch())
+    try:
+        return await in_order(len(documents), one, DOCUMENTS_AT_ONCE)
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+    finally:
+        watching.cancel()
+        progress.update(bar, description=said(crew, rules))
+        await crew.close()
+
+
+def said(crew: Crew, rules: Counter[str]) -> str:
+    """Return the progress in words: calls, what is under way, what was kept, and the commonest reasons to drop."""
+    counts = crew.replies.counts
+    words = [f"{counts['asked']:,} calls"]
+    words += [f"{counts['remembered']:,} remembered"] if counts["remembered"] else []
+    paces = [pace for one in crew.backends if (pace := getattr(one, "pace", None)) is not None]
+    if paces:
+        words.append(f"{sum(pace.under_way for pace in paces)} of {sum(int(pace.limit) for pace in paces)} under way")
+    if rules:
+        words.append(f"{rules['kept']:,} sound")
+        words += [f"{rule} {count:,}" for rule, count in rules.most_common(4) if rule != "kept"][:3]
+    return ", ".join(words)
+
+
+async def in_order(count: int, work: Callable[[int], Awaitable[T]], at_once: int) -> list[T]:
+    """Return work(0), work(1), …, of which `at_once` are under way at a time; the first fault ends the others."""
+    places = asyncio.Semaphore(at_once)
+
+    async def one(number: int) -> T:
+        try:
+            return await work(number)
+        finally:
+            places.release()
+
+    tasks = []
+    async with asyncio.TaskGroup() as group:
+        for number in range(count):
+            await places.acquire()
+            tasks.append(group.create_task(one(number)))
+    return [task.result() for task in tasks]
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first single fault of nested groups."""
+    fault: BaseException = group
+    while isinstance(fault, BaseExceptionGroup):
+        fault = fault.exceptions[0]
+    return fault
