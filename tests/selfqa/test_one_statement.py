@@ -169,5 +169,5 @@ def test_a_statement_says_the_same_in_every_format(
     (source,) = read_file(path, tmp_path)
     assert isinstance(source, Source)
     kept, _ = backgrounds(source, 2400, 0)
-    pairs, _ = extract(source, read_filing(source), kept, 450)
+    pairs = extract(source, read_filing(source), kept, 450).pairs
     assert facts <= {pair.answer for pair in pairs if pair.kind == "figure"}

@@ -16,7 +16,7 @@ from selfqa.sections import sections_of
 
 def figures(source: Source) -> set[str]:
     kept, _ = backgrounds(source, 2400, 0)
-    pairs, _ = extract(source, read_filing(source), kept, 450)
+    pairs = extract(source, read_filing(source), kept, 450).pairs
     return {pair.answer for pair in pairs if pair.kind == "figure"}
 
 
