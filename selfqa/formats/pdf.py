@@ -18,7 +18,7 @@ from pdfplumber.utils.exceptions import PdfminerException
 from selfqa.blocks import Source
 from selfqa.formats.builder import Builder, is_wide
 from selfqa.formats.glyphs import unified
-from selfqa.formats.pdf_tables import Grid, Line, Part, bare_tables, ruled_table, with_heads
+from selfqa.formats.pdf_tables import Grid, Line, Part, bare_tables, is_note, ruled_table, with_heads
 from selfqa.plain import ends_in_figures
 from selfqa.unread import Unreadable
 
@@ -107,7 +107,7 @@ def _words(chars: Sequence[dict[str, Any]], size: float) -> Iterator[tuple[float
         if char["text"].isspace() or (run and char is run[-1]):  # pdfplumber repeats a ligature for each letter
             continue
         is_next = bool(run) and char["text"] in "$€£¥" and run[-1]["text"] in "0123456789)%—–-"
-        if run and (is_next or char["x0"] - run[-1]["x1"] > size):
+        if run and char["x0"] - run[-1]["x1"] > (0.5 if is_next else 1.0) * size:
             yield run[0]["x0"], run[-1]["x1"], _spelt(run, size)
             run = []
         run.append(char)
@@ -183,7 +183,11 @@ def _joined(lines: Sequence[Line], body: float) -> str:
         is_apart = line.top - above.bottom > GAP * max(above.size, line.size)
         if is_apart or _is_heading(above, body) or _is_heading(line, body):
             groups.append(f"\n\n{line.text}")
-        elif _goes_on(above, margin) and not (ends_in_figures(above.text) or ends_in_figures(line.text)):
+        elif (
+            _goes_on(above, margin)
+            and not is_note(line)
+            and not (ends_in_figures(above.text) or ends_in_figures(line.text))
+        ):
             groups[-1] += f"{'' if is_wide(above.text[-1]) or is_wide(line.text[0]) else ' '}{line.text}"
         else:
             groups.append(f"\n{line.text}")
@@ -192,7 +196,8 @@ def _joined(lines: Sequence[Line], body: float) -> str:
 
 def _goes_on(line: Line, margin: float) -> bool:
     """Does a sentence go on behind the end of the line? It reaches the margin, and has no gaps as a table's row has."""
-    return line.right > 0.9 * margin and len(line.words) == 1 and len(line.text) > 30
+    is_full = line.right > 0.9 * margin and len(line.text) > 30
+    return is_full and len(line.words) == 1 and not line.text.isupper()
 
 
 def _is_heading(line: Line, body: float) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from finlm.figures import cell_figure
 from selfqa.formats.builder import Placed
 from selfqa.formats.glyphs import unified
+from selfqa.plain import ends_in_figures
 from selfqa.signs import is_sign
 
 MAX_HEADS = 5
@@ -79,7 +80,7 @@ def _heads(above: Sequence[Part], table: Grid) -> list[tuple[Placed, ...]]:
     rows: list[tuple[Placed, ...]] = []
     top, found = table.top, 0
     for line in reversed(above[-MAX_HEADS:]):
-        if not isinstance(line, Line) or top - line.bottom > line.size or _is_note(line):
+        if not isinstance(line, Line) or top - line.bottom > line.size or is_note(line):
             break
         cells = _over(line, table.edges)
         is_label = len(line.words) == 1 and line.words[0][0] < table.edges[1]
@@ -88,7 +89,8 @@ def _heads(above: Sequence[Part], table: Grid) -> list[tuple[Placed, ...]]:
     return rows[len(rows) - found :] if found else []
 
 
-def _is_note(line: Line) -> bool:
+def is_note(line: Line) -> bool:
+    """Is it a note above a table, as on its unit, rather than a part of it or of a sentence?"""
     return line.text.startswith(("(", "（")) or "单位" in line.text
 
 
@@ -120,7 +122,7 @@ def bare_tables(parts: Sequence[Part]) -> list[Part]:
 def _is_figure_row(line: Line) -> bool:
     """A label, and apart from it nothing but figures."""
     first, *others = line.words or ((0.0, 0.0, ""),)
-    has_label = any(char.isalpha() for char in first[2]) and cell_figure(first[2]) is None
+    has_label = any(char.isalpha() for char in first[2]) and not ends_in_figures(first[2])
     values = others if has_label else line.words
     has_digits = any(char.isdigit() for _, _, text in values for char in text)
     is_year_row = all(len(text) == 4 and text.isdigit() for _, _, text in values)
