@@ -227,7 +227,9 @@ def _joined(own: frozenset[str], column: frozenset[str]) -> tuple[frozenset[str]
 
 
 def _changed(fact: BoundFact, periods: Sequence[When]) -> BoundFact:
-    return replace(fact, moved="down" if fact.value < 0 else "up", periods=tuple(periods))
+    latest = sorted({when.year for when in periods})[-2:]  # of three years' columns the change is that of the last two
+    kept = tuple(when for when in periods if when.year in latest)
+    return replace(fact, moved="down" if fact.value < 0 else "up", periods=kept)
 
 
 def _line(reader: _Reader, words: Words) -> int:
@@ -384,8 +386,14 @@ def _column_text(cell: Cell, text: _RowText) -> str:
             named = [head for head in row.cells if head.left > 0]
             before = [head for head in named if head.left <= cell.left]
             above = before[-1:] or named[:1]
-        pieces += [head.text for head in above]
+        pieces += [_tidy(head.text) for head in above]
     return " ".join(pieces)
+
+
+def _tidy(head: str) -> str:
+    """A head's text as its reader takes it: "2 0 1 8" is a year, and "%" below "2019" no share of it."""
+    joined = re.sub(r"(?<!\d)([12]) (\d) (\d) (\d)(?!\d)", r"\1\2\3\4", head)
+    return "(%)" if joined.strip() == "%" else joined
 
 
 @lru_cache(maxsize=256)
