@@ -54,7 +54,7 @@ def test_what_is_true_as_well_is_marked() -> None:
     [(98, 100, 0.9300, 0.9945), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634)],
 )
 def test_wilsons_interval(hits: int, count: int, low: float, high: float) -> None:
-    """Values of R's binom.confint(method = "wilson")."""
+    """Values of scipy 1.17.1: binomtest(hits, count).proportion_ci(method="wilson")."""
     assert share_interval(hits, count) == pytest.approx((low, high), abs=5e-5)
 
 
