@@ -70,6 +70,13 @@ def _head_years(table: tuple[tuple[str, ...], ...]) -> list[int]:
     return sorted({int(year) for cells in table[:4] for cell in cells[1:] for year in _YEAR.findall(cell)})
 
 
+def is_scale_said(pair: TruePair, context: Context) -> bool:
+    """Does anything in the context say the answer's scale word? TAT-QA's people saw the whole report."""
+    found = re.search(r"thousand|million|billion", pair.amount)
+    said = {"thousand": r"thousand|000\b", "million": r"million|[$£€¥]\s?m\b|\bm\b", "billion": r"billion|\bbn\b"}
+    return found is None or bool(re.search(said[found[0]], context.page, re.IGNORECASE))
+
+
 def is_shown_negative(pair: TruePair, context: Context) -> bool:
     """Does the table show the pair's figure in parentheses, though the answer says it without?"""
     number = re.escape(re.findall(r"\d[\d,]*(?:\.\d+)?", pair.amount)[0])
