@@ -150,7 +150,7 @@ class Conversation:
     """Rows of one group (a company, a topic) never span train and test."""
     provenance: Provenance | None = None
     also_from: tuple[Provenance, ...] = ()
-    """Provenances of equal records that were folded into this one."""
+    """Where the rest of the evidence stands, and the provenances of equal records that were folded into this one."""
     derivation: Derivation | None = None
     id: str = ""
 

@@ -108,7 +108,7 @@ def _dated(text: str, filing: Filing) -> str | None:
 
 
 def _of_moved(found: re.Match[str], text: str, filing: Filing, lexicon: Lexicon) -> Made | None:
-    owner, dated = _owned(found["np"], filing, lexicon), _dated(found["np"] + found["mid"], filing)
+    owner, dated = _owned(found["np"], filing, lexicon), _dated(f"{found['np']} {found['mid']}", filing)
     mid = named(found["mid"], filing.short)
     if not owner or dated is None or mid is None or _CLAUSE.search(found["mid"]) or found["mid"].count(",") > 2:
         return None
@@ -128,7 +128,7 @@ def _of_the_move(found: re.Match[str], text: str, filing: Filing, lexicon: Lexic
 
 
 def _of_state(found: re.Match[str], text: str, filing: Filing, lexicon: Lexicon) -> Made | None:
-    owner, dated = _owned(found["np"], filing, lexicon), _dated(found["np"] + found["state"], filing)
+    owner, dated = _owned(found["np"], filing, lexicon), _dated(f"{found['np']} {found['state']}", filing)
     rest = named(text[len(found["np"]) :], filing.short)
     if not owner or dated is None or rest is None or _CLAUSE.search(found["state"]):
         return None

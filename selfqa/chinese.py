@@ -16,7 +16,7 @@ _MEASURE = re.compile(
 )
 _BALANCE = re.compile(r"资产|负债|权益|存货|应收|应付|预付|预收|借款|商誉|公积|股本|资金$|工程$|余额|库存量|净资产")
 _FLOW = re.compile(
-    r"收入|成本|利润|费用|现金流|损失|收益|支出|投入|补助|率|产量|销|增加|减少|支付|收到|购建|处置|偿还|取得"
+    r"收入|成本|利润|费用|现金流|损失|损益|影响额|收益|支出|投入|补助|率|产量|销|增加|减少|支付|收到|购建|处置|偿还|取得"
 )
 _REFUSED = re.compile(
     r"^(?:其他$|其中|小计|合计|总计|项目|本期|上期|期初|期末|年初|年末|减|加|一年|账龄|\d|第|[A-Za-z]+$)|变动|调整|\d{4}年|以内|至.年|余额$|影响数?$|公司$"
@@ -120,7 +120,7 @@ def _fact(value: Value, label: str, whose: str, note: str, line: Line, table: Ta
 def _with_section(label: str, table: Table) -> str:
     """A row of a note is part of what the note is about: 政府补助 under "74、营业外收入" is 营业外收入中的政府补助."""
     section = re.fullmatch(
-        r"(?:\d+、|[（(]\d+[）)]、?)([\u4e00-\u9fff]{3,9}?)(?:分类|构成|列示|明细)?", table.section.strip()
+        r"(?:\d+、|[（(]\d+[）)]、?)([\u4e00-\u9fff]{3,9}?)(?:分类|构成|列示|明细|(?<=费用)表)?", table.section.strip()
     )
     if (
         section is None

@@ -146,6 +146,9 @@ def _breakdown(table: Table, filing: Filing) -> Iterator[Pair]:
     )
 
 
+_ARTICLES = dict.fromkeys(
+    ("Bahamas", "Netherlands", "United Kingdom", "United Arab Emirates", "Philippines", "Cayman Islands"), "the "
+)
 _SUBSIDIARY = re.compile(
     r"^(?P<name>[A-Z][^\n|]{4,80}?)(?:\s\(\d\))*[\s|]+(?P<share>\d{1,3}(?:\.\d+)?)[\s"
     r"|]+(?P<place>[A-Z][A-Za-z./ -]{2,40})$",
@@ -182,8 +185,8 @@ def _subsidiaries(source: Source, filing: Filing) -> Iterator[Pair]:
             kind="figure",
         )
         yield pair_about(
-            question=f"Where is {row['name']}, a subsidiary of {filing.short}, organized?",
-            answer=f"{row['name']} is organized in {row['place']}.",
+            question=f"Where is {row['name']}, listed among the subsidiaries of {filing.short}, organized?",
+            answer=f"{row['name']} is organized in {_ARTICLES.get(row['place'], '')}{row['place']}.",
             kind="fact",
             rank=1,
         )

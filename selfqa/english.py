@@ -103,6 +103,10 @@ def _metric(line: Line, table: Table, repeated: set[str], lexicon: Lexicon) -> t
         return "", "cash-flow-adjustment"
     if re.search(r"\bwho\b|\bthe following\b|\([^)]*$|^[^(]*\)|^(?:and|or|of|in)\b|non-gaap|\bplans?$", label, re.I):
         return "", "label-not-a-metric"
+    if re.search(r"deferred (?:income )?tax(?:es)? (?:assets|liabilities)", parent, re.I) and not re.match(
+        "total", label, re.I
+    ):
+        return "", "label-alone"  # "depreciation" there is what it defers of the tax
     is_earned = bool(BALANCE.search(label)) and not FLOW.search(label) and re.search(r"income|expense", parent, re.I)
     is_vague = bool(is_earned) or bool(GENERIC.match(label)) or not MEASURE.search(label) or label.lower() in repeated
     if not is_vague:
@@ -151,14 +155,15 @@ def _under(label: str, parent: str) -> str:
             if MEASURE.search(label) and re.search(r"costs?$|expenses?$|fees$|charges?$|taxes$", label)
             else f"{label} expense"
         )
+    if re.match(r"total\b", label) and not MEASURE.search(label):
+        return parent if parent.startswith("total ") else f"total {parent}"
     if re.search(r"interest expense", parent):
         return f"interest expense on {label}"
-    if re.search(r"income", parent):
+    if re.search(r"income(?! tax)", parent):
         return label if re.search(r"\b(?:income|fees|revenues?|gains?|losses)\b", label) else f"{parent} from {label}"
     if MEASURE.search(label):
         return f"{label} on {parent}" if re.search(r"\b(?:gains?|loss(?:es)?)$", label) else ""
-    is_within = " and " in parent or (" " in label and label.endswith("s"))
-    return f"{label} within {parent}" if is_within else f"{label} {parent}"
+    return f"{label} within {parent}" if " and " in parent else f"{label} {parent}"
 
 
 def _measure(table: Table) -> str:

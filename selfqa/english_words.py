@@ -20,7 +20,7 @@ MEASURE = re.compile(
 BALANCE = re.compile(
     r"\b(?:assets|liabilit\w+|equity|receivables?|payables?|inventor\w+|goodwill|cash and|cash equivalents|securities"
     r"|borrowings|retained|surplus|premises|property|debt|deposits|loans|intangibles?|notes|common stock|obligations"
-    r"|accrued|backlog)\b",
+    r"|accrued|backlog|valuation allowance)\b",
     re.IGNORECASE,
 )
 FLOW = re.compile(
@@ -36,13 +36,16 @@ EITHER = (
 )
 GENERIC = re.compile(
     r"^(?:other|others|basic|diluted|total|net|subtotal|current|deferred|foreign|domestic|federal|state|thereafter"
-    r"|adjustments?|all other)\W*$",
+    r"|adjustments?|all other|costs?|financing|income|loss|expenses?|provision|purchases|payments|proceeds|benefits?"
+    r"|contributions|investments?|leases|shares|rates?)\W*$",
     re.I,
 )
 REFUSED = re.compile(
     r"^(?:%|percent(?:age)? of|as a percent|balances?\b|beginning|ending|change|increase|decrease|\(increase"
     r"|effect of"
-    r"|less\b|adjustment|due in|maturit|\d)"
+    r"|less\b|adjustment|due in|maturit|\d|weighted[- ]average (?:price|grant|exercise|fair)"
+    r"|total reportable segments|held (?:for|to))"
+    r"|during the (?:period|year)"
     r"|\b(?:beginning|end) of (?:the )?(?:period|year)|ending balances?|beginning balances?|percent of",
     re.IGNORECASE,
 )

@@ -7,20 +7,17 @@ from two of them.
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from decimal import Decimal
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
-from finlm.figures import find_figures
 from selfqa import pairs as wording
 from selfqa.background import Background
 from selfqa.blocks import Source
 from selfqa.causes import cause_pairs, reason_pairs
-from selfqa.chinese import chinese_facts
 from selfqa.cover import cover_pairs
 from selfqa.definitions import definition_pairs
-from selfqa.english import english_facts
+from selfqa.document_facts import facts_of, is_primary
 from selfqa.english_words import Lexicon
 from selfqa.entities import Filing
 from selfqa.facts import Dropped, Fact
@@ -30,33 +27,34 @@ from selfqa.passages import Rows, table_passage
 from selfqa.policies import policy_pairs
 from selfqa.prose import stretches
 from selfqa.risks import risk_pairs
-from selfqa.selection import is_rounding
 from selfqa.sentences import sentence_pairs
 from selfqa.summaries import summary_pairs
-from selfqa.tables import Table, read_tables
+from selfqa.tables import Table
 from selfqa.terms import term_pairs
 from selfqa.totals import total_pairs
 from selfqa.unanswerable import unanswerable_pairs
 from selfqa.yes_no import chinese_boxes, chinese_direction, chinese_versus, english_direction, english_versus
 from selfqa.zones import zones_of
 
-_PRIMARY = re.compile(
-    r"statements? of (?:consolidated )?(?:income|operations|earnings|cash flow|comprehensive|financial (?:position"
-    r"|condition))"
-    r"|income statement|balance sheet|selected|summary|by (?:end market|segment|type|reportable|product|geograph)"
-    r"|资产负债表|利润表|现金流量表|主要会计数据|主要财务指标|营业收入构成|分产品|季度",
-    re.IGNORECASE,
-)
-
-
 NAME_COMMA = "\u201a"
 """Stands for the comma of "Acme, Inc." while sentences are taken apart: it parts no clauses."""
 
 
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """What one document gave by itself."""
+
+    pairs: tuple[Pair, ...]
+    dropped: tuple[Dropped, ...]
+    """What made none, with the reason."""
+    facts: tuple[Fact, ...]
+    """The facts of its primary statements, to be compared with the same company's other filings."""
+
+
 def extract(
     source: Source, filing: Filing, passages: Sequence[Background], passage_limit: int, others: Sequence[str] = ()
-) -> tuple[list[Pair], list[Dropped]]:
-    """Return all pairs of a document and what made none, with the reason.
+) -> Extracted:
+    """Return all pairs of a document.
 
     Args:
         source: The document.
@@ -66,31 +64,19 @@ def extract(
         others: Other companies of its language, to ask about in vain.
     """
     lexicon = Lexicon(source.text) if filing.language == "en" else None
-    tables = list(read_tables(source, filing.language, filing.fiscal_year, filing.months))
-    facts: list[Fact] = []
-    dropped: list[Dropped] = []
-    for table in tables:
-        for found in english_facts(table, lexicon, filing.months) if lexicon else chinese_facts(table):
-            if isinstance(found, Fact) and filing.fiscal_year and found.period.year > filing.fiscal_year + 1:
-                reason = f"{found.period.year} lies beyond a filing for {filing.fiscal_year}: a maturity, no period"
-                dropped.append(Dropped("period-ahead", reason, found.metric, found.start, found.end))
-            else:
-                (facts if isinstance(found, Fact) else dropped).append(found)  # type: ignore[arg-type]
-        if table.unread:
-            line = table.lines[0]
-            dropped.append(
-                Dropped("column-unknown", f"{table.unread} figures without a period", table.title, line.start, line.end)
-            )
-    facts, contradicted = _agreed(facts, {table.number: table for table in tables}, filing.language)
-    dropped += contradicted
-    found_pairs = [
-        pair for table in tables for pair in _table_pairs(table, facts, filing, lexicon, passage_limit, others)
+    found = facts_of(source, filing, lexicon)
+    dropped = list(found.dropped)
+    pairs = [
+        pair
+        for table in found.tables
+        for pair in _table_pairs(table, found.facts, filing, lexicon, passage_limit, others)
     ]
     told = sentence_pairs(source, filing, lexicon, passage_limit, passages)
-    for made in (*told, *definition_pairs(source, filing, tables)):
-        (found_pairs if isinstance(made, Pair) else dropped).append(made)  # type: ignore[arg-type]
-    found_pairs += _prose_pairs(source, filing, lexicon, passages, passage_limit)
-    return found_pairs, dropped
+    for made in (*told, *definition_pairs(source, filing, found.tables)):
+        (pairs if isinstance(made, Pair) else dropped).append(made)  # type: ignore[arg-type]
+    pairs += _prose_pairs(source, filing, lexicon, passages, passage_limit)
+    primary = {table.number for table in found.tables if is_primary(table)}
+    return Extracted(tuple(pairs), tuple(dropped), tuple(fact for fact in found.facts if fact.table in primary))
 
 
 def _prose_pairs(
@@ -116,49 +102,6 @@ def _prose_pairs(
             yield replace(pair, question=question, answer=answer)
 
 
-def _agreed(facts: Sequence[Fact], tables: dict[int, Table], language: str) -> tuple[list[Fact], list[Dropped]]:
-    """Keep one fact per metric and period; where tables disagree, the primary statements speak, else nobody."""
-    by_key: dict[tuple[str, str], list[Fact]] = defaultdict(list)
-    for fact in facts:
-        when = fact.period.in_chinese() if language == "zh" else fact.period.in_english()
-        by_key[(fact.metric.lower(), when)].append(fact)
-    kept: list[Fact] = []
-    dropped: list[Dropped] = []
-    for rivals in by_key.values():
-        primary = [fact for fact in rivals if _is_primary(tables[fact.table])] or rivals
-        winner = primary[0]
-        if len({_worth(fact) for fact in primary}) > 1 and not _is_rounding(primary):
-            for fact in rivals:
-                reason = f"{fact.metric!r} has different values for one period in this document"
-                dropped.append(Dropped("contradiction", reason, f"{fact.metric} {fact.amount}", fact.start, fact.end))
-            continue
-        kept.append(winner)
-        dropped += [
-            Dropped(
-                "said-before",
-                f"{fact.metric!r} of this period is taken from another table",
-                fact.metric,
-                fact.start,
-                fact.end,
-            )
-            for fact in rivals
-            if fact is not winner
-        ]
-    return kept, dropped
-
-
-def _is_primary(table: Table) -> bool:
-    return bool(_PRIMARY.search(f"{table.title} {table.section}"))
-
-
-def _worth(fact: Fact) -> Decimal:
-    return find_figures(fact.amount)[0].value
-
-
-def _is_rounding(facts: Sequence[Fact]) -> bool:
-    return all(is_rounding(_worth(facts[0]), _worth(fact)) for fact in facts[1:])
-
-
 def _table_pairs(
     table: Table, facts: Sequence[Fact], filing: Filing, lexicon: Lexicon | None, limit: int, others: Sequence[str]
 ) -> Iterator[Pair]:
@@ -166,7 +109,7 @@ def _table_pairs(
     for fact in facts:
         if fact.table == table.number:
             rows[fact.row].append(fact)
-    base = 0 if _is_primary(table) else 1
+    base = 0 if is_primary(table) else 1
     for told in rows.values():
         newest = max(fact.period.year for fact in told)
         for fact in told:
@@ -195,6 +138,8 @@ def _siblings(table: Table, rows: Rows) -> Iterator[tuple[Fact, Fact]]:
                 and 0 < one.value != other.value > 0
                 and not any(re.search(r"\btotal\b|\bnet\b|合计|总计|小计|净", fact.metric) for fact in (one, other))
                 and _head(one) == _head(other)
+                and one.metric not in other.metric
+                and other.metric not in one.metric
             ):
                 yield one, other
             break
@@ -203,7 +148,7 @@ def _siblings(table: Table, rows: Rows) -> Iterator[tuple[Fact, Fact]]:
 def _head(fact: Fact) -> str:
     """What kind of thing a metric is: only like is compared with like."""
     is_chinese = re.search(r"[\u4e00-\u9fff]", fact.metric)
-    return fact.metric[-2:] if is_chinese else fact.metric.split(" ")[-1].lower().removesuffix("s")
+    return fact.metric[-2:] if is_chinese else wording.head_of(fact.metric).removesuffix("s")
 
 
 def _place(table: Table) -> str:

@@ -34,8 +34,7 @@ from selfqa.corpus import corpus_files
 from selfqa.entities import Filing, borrowed_name, read_filing
 from selfqa.estimate import Rates, estimate, table_of
 from selfqa.exports import FILES, Format
-from selfqa.extractive import extract
-from selfqa.filters import fault_of
+from selfqa.extracting import extract_all
 from selfqa.hiring import NAMED_AT, Hiring, hire
 from selfqa.keeping import Keeping, Read, keep
 from selfqa.library import Place, Shelf, load
@@ -130,6 +129,8 @@ class Settings:
     """Share of business, risk, discussion, statements, notes and other; without them as the material gives."""
     template_share: float = 0.3
     """Most of a document's questions that one template may make."""
+    across_filings: bool = True
+    """Compare periods of a company that stand in different filings of it (backend `extractive`)."""
     forms: tuple[Literal["closed-book", "open-book"], ...] = ("closed-book", "open-book")
     """Which records a question becomes: the bare question, or a passage before it."""
     formats: tuple[Format, ...] = ("messages",)
@@ -242,7 +243,8 @@ def make(files: Sequence[Path], unknown: Sequence[Unread], settings: Settings, c
     with Progress(console=console, transient=True) as progress:
         documents, passages, made = cut(files, unknown, settings, progress)
         if settings.backend == "extractive":
-            asked = extract_all(documents, passages, settings, made, progress)
+            tracked = progress.track(list(zip(documents, passages, strict=True)), description="asking")
+            asked = extract_all(tracked, documents, settings.passage_characters, settings.across_filings, made)
         else:
             asked = ask_models(documents, passages, settings, made, progress)
     keep(asked, keeping(settings), made)
@@ -325,20 +327,6 @@ def cut_all(documents: Sequence[Read], settings: Settings, made: output.Made) ->
     return passages
 
 
-def extract_all(
-    documents: Sequence[Read],
-    passages: Sequence[Sequence[Background]],
-    settings: Settings,
-    made: output.Made,
-    progress: Progress,
-) -> list[tuple[Read, Pair]]:
-    """Ask and answer about every document by templates."""
-    asked: list[tuple[Read, Pair]] = []
-    for read, kept in progress.track(list(zip(documents, passages, strict=True)), description="asking"):
-        asked += [(read, pair) for pair in extracted(read, kept, others_than(read, documents), settings, made)]
-    return asked
-
-
 def ask_models(
     documents: Sequence[Read],
     passages: Sequence[Sequence[Background]],
@@ -399,33 +387,6 @@ def estimated(documents: Sequence[Read], passages: Sequence[Sequence[Background]
     at_once = settings.parallel if settings.backend == "openai" else settings.batch
     rates = Rates(seconds, at_once, settings.prompt_price, settings.reply_price)
     return table_of(estimate(texts, settings.questions, calls, settings.max_tokens), rates, len(texts))
-
-
-def others_than(read: Read, documents: Sequence[Read]) -> list[str]:
-    """Return the other companies of the document's language, sorted."""
-    mine = read.filing
-    names = {
-        other.filing.short for other in documents if other.filing.language == mine.language and other.filing.company
-    }
-    return sorted(name for name in names - {mine.short, ""})
-
-
-def extracted(
-    read: Read, passages: Sequence[Background], others: Sequence[str], settings: Settings, made: output.Made
-) -> list[Pair]:
-    """Return a document's pairs that break no rule."""
-    pairs, dropped = extract(read.source, read.filing, passages, settings.passage_characters, others)
-    for drop in dropped:
-        made.remove(drop.rule, drop.reason, drop.text)
-    sound = []
-    for pair in pairs:
-        made.counts["questions"] += 1
-        fault = fault_of(pair, read.filing, read.record.text[pair.start : pair.end])
-        if fault:
-            made.remove(*fault, f"{pair.question} {pair.answer}")
-        else:
-            sound.append(pair)
-    return sound
 
 
 def origin(settings: Settings) -> Origin:

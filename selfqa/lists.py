@@ -67,7 +67,7 @@ def heading_lists(source: Source, filing: Filing) -> Iterator[Pair]:
     texts = [re.sub(r"\s", "", narrow(source.text[block.start : block.end])) for block in heads]
     for at, text in enumerate(texts):
         title = _title(text)
-        level = _level(text)
+        level = level_of(text)
         if not title or _DULL.search(title) or level in {"", "1"}:
             continue
         children = _children(texts, at)
@@ -80,7 +80,7 @@ def _title(text: str) -> str:
     return found["title"] if found and not found["title"].startswith("、") else ""
 
 
-def _level(text: str) -> str:
+def level_of(text: str) -> str:
     """Which kind of number a heading has: 第一节, 一、, （一）, 1、, or none."""
     if re.match(r"第[一二三四五六七八九十]+[节章]", text):
         return "节"
@@ -89,13 +89,18 @@ def _level(text: str) -> str:
     return "一、" if re.match(r"[一二三四五六七八九十]+[、.]", text) else "1" if re.match(r"[（(]?\d", text) else ""
 
 
+def below(level: str) -> tuple[str, ...]:
+    """The kinds of numbers that stand below a kind."""
+    return LEVELS[LEVELS.index(level) + 1 :] if level else ()
+
+
 def _children(texts: Sequence[str], at: int) -> list[int]:
     """The headings below the one at `at`, numbered from one without a gap, up to the next of its own level."""
     found: list[int] = []
     inner = ""
     for below in range(at + 1, len(texts)):
-        level = _level(texts[below])
-        if level and LEVELS.index(level) <= LEVELS.index(_level(texts[at])):
+        level = level_of(texts[below])
+        if level and LEVELS.index(level) <= LEVELS.index(level_of(texts[at])):
             break
         inner = inner or level
         if not level:

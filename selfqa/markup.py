@@ -17,6 +17,7 @@ from selfqa.blocks import Block, BlockKind, Cell, Row, Source, Tag
 from selfqa.flow import Flow
 from selfqa.ixbrl import Context, contexts_of, note_tag, plain, units_of
 from selfqa.sections import is_section_title
+from selfqa.signs import belong_together
 from selfqa.unread import Unreadable
 
 HIDDEN = {"head", "script", "style", "ix:header", "ix:hidden", "noscript", "template"}
@@ -283,11 +284,7 @@ def _joined(cells: list[tuple[int, int, Flow]]) -> list[tuple[int, int, Flow]]:
     joined: list[tuple[int, int, Flow]] = []
     for left, right, flow in cells:
         previous = joined[-1] if joined else None
-        is_prefix = previous is not None and re.fullmatch(r"[$€£¥(]{1,2}|US\$|\$\s?\(", previous[2].text)
-        is_suffix = (
-            re.fullmatch(r"\)?\s?%?\)?", flow.text) and previous and re.search(r"[\d—–-]$|\d\)?$", previous[2].text)
-        )
-        if previous and (is_prefix or is_suffix):
+        if previous and belong_together(previous[2].text, flow.text):
             shift = len(previous[2].text)
             tags = [replace(tag, start=tag.start + shift, end=tag.end + shift) for tag in flow.tags]
             both = Flow(previous[2].text + flow.text, previous[2].tags + tags)

@@ -93,7 +93,7 @@ def conversations_of(
                 form="open-book" if form == "open-book" else "closed-book",
                 group=filing.company,
                 provenance=provenance,
-                also_from=tuple(also),
+                also_from=(*pair.beside, *also),
                 derivation=pair.derivation,
             )
         )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
-from finlm.records import Derivation
+from finlm.records import Derivation, Provenance
 from selfqa.entities import Filing
 from selfqa.facts import Fact
 from selfqa.periods import MONTHS, Period
@@ -48,6 +48,8 @@ class Pair:
     passage: Callable[[], str] = str
     """Writes the open-book form's passage; called only for pairs that are kept."""
     derivation: Derivation | None = None
+    beside: tuple[Provenance, ...] = ()
+    """Where the rest of the evidence stands, if it needs other documents too."""
     is_open_only: bool = False
     """True where the question makes sense only behind its passage."""
     rank: int = 0
@@ -56,7 +58,7 @@ class Pair:
     @property
     def difficulty(self) -> str:
         """One of `DIFFICULTIES`."""
-        if self.derivation is not None or self.kind in {"summary", "unanswerable"}:
+        if self.derivation is not None or self.beside or self.kind in {"summary", "unanswerable"}:
             return "hard"
         return "easy" if self.kind in {"figure", "fact", "definition"} or self.rule == "box" else "medium"
 
@@ -80,15 +82,23 @@ def possessive(name: str) -> str:
     return f"{name}'" if name.endswith("s") else f"{name}'s"
 
 
-def verb(metric: str) -> str:
-    """`was` or `were`, by the head of the metric."""
+def head_of(metric: str) -> str:
+    """Return the noun that a metric is: `expenses` of "selling, general and administrative expenses"."""
+    metric = re.sub(r", (?:net|gross)$", "", metric)
+    is_enumeration = re.search(r",.* and (?!other\b)\w+(?: \w+)?$", metric)  # its commas end nothing
+    whole = metric if is_enumeration else metric.split(",")[0]
     head = re.split(
-        r",|\(|\s(?:of|from|for|in|by|to|on|at|per|before|after|attributable|generated|used|provided|held|including"
-        r"|excluding|available|declared|paid|under|with|arising|outstanding|related)\b",
-        metric,
+        r"\(|\s(?:of|from|for|in|by|to|on|at|per|before|after|attributable|generated|used|provided|held|including"
+        r"|excluding|available|declared|paid|under|with|within|arising|outstanding|related to)\b",
+        whole,
     )[0].strip()
     head = re.sub(r"\s(?:payable|receivable)$", "", head)  # accounts payable are several accounts
-    last = head.split(" ")[-1].lower() if head else ""
+    return head.split(" ")[-1].lower() if head else ""
+
+
+def verb(metric: str) -> str:
+    """`was` or `were`, by the head of the metric."""
+    last = head_of(metric)
     is_plural = bool(re.search(r"(?<![su])s$", last)) and last not in {"goodwill", "gross"}
     return "were" if is_plural or re.search(r"\band cash equivalents\b|liabilities and\b", metric) else "was"
 
@@ -236,13 +246,22 @@ def chinese_comparison(old: Fact, new: Fact, filing: Filing) -> tuple[str, str] 
     return question, f"{filing.short}的{new.metric}在{higher.period.in_chinese()}更高。"
 
 
+def beside(metric: str, first: str) -> str:
+    """一个指标紧跟在另一个之后时的写法：同属“短期借款中的…”就不再重复。"""
+    whole, found, part = metric.partition("中的")
+    return part if found and first.startswith(f"{whole}中的") else metric
+
+
 def chinese_larger(one: Fact, other: Fact, filing: Filing) -> tuple[str, str]:
     """问同一期间两个指标中哪个更高。"""
     high, low = (one, other) if one.value > other.value else (other, one)
     first, second = (one, other) if pick("ab", one.metric, other.metric, "order") == "a" else (other, one)
     when = one.period.in_chinese()
-    question = f"{filing.short}{when}的{first.metric}和{second.metric}哪个更高？"
-    return question, f"{filing.short}{when}的{high.metric}更高，为{high.amount}，{low.metric}为{low.amount}。"
+    question = f"{filing.short}{when}的{first.metric}和{beside(second.metric, first.metric)}哪个更高？"
+    return (
+        question,
+        f"{filing.short}{when}的{high.metric}更高，为{high.amount}，{beside(low.metric, high.metric)}为{low.amount}。",
+    )
 
 
 def chinese_statement(facts: Sequence[Fact], filing: Filing, *, named: bool) -> str:

@@ -3,6 +3,7 @@
 Two styles: statements (each row told as a sentence, step 1 of Self-QA) and the table's own lines.
 """
 
+import re
 from collections.abc import Sequence
 
 from finlm.figures import find_figures
@@ -72,7 +73,9 @@ def _lines(chosen: Sequence[int], rows: Rows, asked: Sequence[Fact], filing: Fil
         by_period = {fact.period: fact.amount for fact in told}
         metric = told[0].metric
         if any(period in by_period for period in periods):
-            lines.append(
-                " | ".join([metric[:1].upper() + metric[1:]] + [by_period.get(period, "—") for period in periods])
-            )
+            lines.append(" | ".join([_capital(metric)] + [by_period.get(period, "—") for period in periods]))
     return "\n".join(lines)
+
+
+def _capital(metric: str) -> str:
+    return metric if re.match(r"[a-z][A-Z]", metric) else metric[:1].upper() + metric[1:]  # iPhone stays iPhone

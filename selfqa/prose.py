@@ -5,6 +5,7 @@ grammar is in doubt (a second verb that would have to change too), there is no o
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -84,23 +85,27 @@ class Stretch:
     zone: str
     sentences: tuple[Sentence, ...]
     blocks: tuple[Block, ...]
+    following: str = ""
+    """The next heading."""
 
 
 def stretches(source: Source, zones: Zones, passages: Sequence[Background]) -> Iterator[Stretch]:
     """Yield the paragraphs under each heading, boilerplate (what lies in none of `passages`) left out."""
-    wanted = [block for block in source.blocks if block.kind != "table"]
-    kept = {block.start for block in wanted if any(p.start <= block.start < p.end for p in passages)}
+    starts = [passage.start for passage in passages]
     heading, start, blocks = "", 0, list[Block]()
-    for block in [*wanted, Block("heading", len(source.text), len(source.text))]:
-        is_heading = block.kind == "heading" and source.text[block.start : block.start + 1] != "•"
-        if not is_heading:
-            if block.start in kept:
+    for block in [*source.blocks, Block("heading", len(source.text), len(source.text))]:
+        if block.kind == "table":
+            heading = heading if blocks else ""  # what stands right above a table is a part of it
+        elif block.kind == "heading" and source.text[block.start : block.start + 1] != "•":
+            if blocks:
+                sentences = [one for block in blocks for one in sentences_of(source, block.start, block.end)]
+                following = source.text[block.start : block.end]
+                yield Stretch(heading, start, zones.at(blocks[0].start), tuple(sentences), tuple(blocks), following)
+            heading, start, blocks = source.text[block.start : block.end], block.start, []
+        else:
+            passage = bisect_right(starts, block.start) - 1
+            if passage >= 0 and block.start < passages[passage].end:
                 blocks.append(block)
-            continue
-        if blocks:
-            sentences = [one for block in blocks for one in sentences_of(source, block.start, block.end)]
-            yield Stretch(heading, start, zones.at(blocks[0].start), tuple(sentences), tuple(blocks))
-        heading, start, blocks = source.text[block.start : block.end], block.start, []
 
 
 def cleaned(text: str) -> str:

@@ -85,13 +85,14 @@ def _english(text: str, filing: Filing, lexicon: Lexicon) -> tuple[str, str, str
     if found is None or _FINITE.search(found["what"]) or _VAGUE.search(found["what"]) or found["what"].count(",") > 3:
         return None
     what = found["what"].rstrip(", ")
+    pause = "," if "," in what else ""
     if what.startswith(name):
         return None
     what = small_first(what, lexicon)
     if name in what:
         return f"What effect {found['modal']} {what} have?", text, what, "risk-effect"
     if name in text:
-        return f"How {found['modal']} {what} affect {name}?", text, what, "risk-effect"
+        return f"How {found['modal']} {what}{pause} affect {name}?", text, what, "risk-effect"
     return None
 
 
@@ -117,8 +118,12 @@ def _chinese(stretch: Stretch, filing: Filing, limit: int) -> Iterator[Pair]:
         everything = range(len(texts))
         asked = f"请说明{filing.short}在{report_name(filing)}中披露的{risk}。"
         yield prose_pair(asked, "".join(texts), "risk", "risk-whole", risk, stretch, everything, limit)
-    for number, text in enumerate(texts):
-        if re.search(r"(?:可能|将).{0,40}(?:不利影响|下降|减少|风险|损失|影响)", text) and len(text) <= 150:
-            asked = f"{risk}可能给{filing.short}带来什么影响？"
-            yield prose_pair(asked, text, "risk", "risk-effect", risk, stretch, [number], limit)
-            return
+    effects = [
+        number
+        for number, text in enumerate(texts)
+        if re.search(r"(?:可能|将).{0,40}(?:不利影响|下降|减少|风险|损失|影响)", text) and len(text) <= 150
+    ]
+    if effects:
+        asked = f"{risk}可能给{filing.short}带来什么影响？"
+        last = effects[-1]  # a risk's paragraph ends with what may follow
+        yield prose_pair(asked, texts[last], "risk", "risk-effect", risk, stretch, [last], limit)

@@ -201,12 +201,16 @@ def _chinese(sentence: Sentence, filing: Filing) -> Iterator[Made]:
     text = narrow(sentence.text).replace(" ", "")
     year = re.search(r"((?:19|20)\d\d)年", text)
     other = {found for found in re.findall(r"((?:19|20)\d\d)年", text) if int(found) != filing.fiscal_year}
-    if other or re.search(r"上年同期|预计|计划|[一二三]季度|月份", text) or (year is None and filing.fiscal_year == 0):
+    if (
+        other
+        or re.search(r"上年同期|预计|计划|累计|截[止至]|[一二三]季度|月份", text)
+        or (year is None and filing.fiscal_year == 0)
+    ):
         return
     when = f"{filing.fiscal_year}年"
     for clause in re.split(r"[;；。]", text):
         for found in _ZH_LEVEL.finditer(clause):
-            topic = re.sub(r"^(?:报告期内|同时|其中|全年|公司|共|实现|完成|取得|了)+", "", found["np"])
+            topic = re.sub(r"^(?:年?度|报告期内|同时|其中|全年|公司|共|实现|完成|取得|了)+", "", found["np"])
             if (
                 topic.startswith("的")
                 or not _ZH_MEASURE.search(topic)

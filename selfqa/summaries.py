@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from selfqa.english_words import Lexicon
 from selfqa.entities import Filing
+from selfqa.lists import below, level_of
 from selfqa.pairs import Pair, pick
 from selfqa.prose import Stretch, chinese_told, prose_pair, report_name, told
 
@@ -18,6 +19,8 @@ MAX_WORDS = 75
 """Longest English summary."""
 MAX_HAN = 180
 """Longest Chinese summary, in characters."""
+LEAD = 3
+"""Paragraphs under a heading that a summary may take sentences from."""
 MOST_SENTENCES = 16
 """Of a stretch: what tells more than that has no summary of three sentences."""
 _DULL = re.compile(
@@ -42,6 +45,8 @@ def summary_pairs(stretch: Stretch, filing: Filing, lexicon: Lexicon | None, lim
     chosen = _central([text or "" for text in texts], MAX_HAN if filing.language == "zh" else MAX_WORDS)
     if not chosen:
         return
+    if chosen[0] != 0:
+        return  # without what it begins with, nobody knows what the rest is about
     said = [texts[number] or "" for number in chosen]
     if filing.language == "en" and not said[0].startswith(filing.short) and filing.short not in said[0]:
         return
@@ -54,6 +59,7 @@ def summary_pairs(stretch: Stretch, filing: Filing, lexicon: Lexicon | None, lim
 def _told(stretch: Stretch, filing: Filing) -> list[str | None]:
     """The sentences that stand alone and keep to what the stretch begins with, as an outsider says them."""
     begun = _content(stretch.heading) | _content(stretch.sentences[0].text)
+    lead = stretch.blocks[min(LEAD, len(stretch.blocks)) - 1].end
     texts: list[str | None] = []
     for sentence in stretch.sentences:
         if filing.language == "zh":
@@ -62,7 +68,7 @@ def _told(stretch: Stretch, filing: Filing) -> list[str | None]:
         else:
             said = told(sentence, filing, longest=50)
             text, is_whole = (said.text, True) if said else (None, False)
-        is_on_topic = len(_content(sentence.text) & begun) >= 2
+        is_on_topic = sentence.start < lead and len(_content(sentence.text) & begun) >= 2
         texts.append(text if is_whole and is_on_topic else None)
     return texts
 
@@ -86,7 +92,8 @@ def _chinese_topic(stretch: Stretch) -> str:
     topic = re.sub(r"^(?:第[一二三四五六七八九十]+节|[（(]?[\d一二三四五六七八九十]+[）)]?[、.．]?)", "", heading)
     if not re.fullmatch(r"[\u4e00-\u9fffA-Z、和]{4,20}", topic) or _ZH_DULL.search(topic):
         return ""
-    return topic if stretch.zone in {"business", "discussion"} and not topic.endswith("风险") else ""
+    is_leaf = level_of(stretch.following) in {"", "节"} or level_of(stretch.following) not in below(level_of(heading))
+    return topic if stretch.zone in {"business", "discussion"} and is_leaf and not topic.endswith("风险") else ""
 
 
 def _central(texts: Sequence[str], most: int) -> list[int]:

@@ -72,12 +72,17 @@ def total_pairs(
         wholes = sorted(rows.get(total.row, ()), key=lambda fact: (-fact.period.year, -fact.period.month))
         if not wholes:
             continue
-        yield from _list(total, wholes[0], table, filing, lexicon, rank)
+        yield from _list(total, wholes[0], table, filing, lexicon, rank + 2 * _is_opening(wholes[0]))
         for row in total.parts[:MOST_SHARES]:
             for part in rows.get(row, ()):
                 whole = next((fact for fact in wholes if fact.period == part.period), None)
                 if whole is not None:
-                    yield from _share(part, whole, rows, table, filing, limit, rank + (whole is not wholes[0]))
+                    lower = (whole is not wholes[0]) + 2 * _is_opening(whole)
+                    yield from _share(part, whole, rows, table, filing, limit, rank + lower)
+
+
+def _is_opening(fact: Fact) -> bool:
+    return fact.period.is_start or (fact.period.month, fact.period.day) == (1, 1)
 
 
 def _list(
@@ -92,8 +97,9 @@ def _list(
     shown = "\n".join(f"{line.label} | {line.values[0].cell.text}" for line in [*lines, table.lines[total.row]])
     if filing.language == "zh":
         when = whole.period.in_chinese()
-        question = f"{filing.short}{when}的{whole.metric}由哪些项目构成？"
-        answer = f"{filing.short}{when}的{whole.metric}由{'、'.join(names[:-1])}和{names[-1]}构成。"
+        owner = f"{when}，{filing.short}" if when.startswith("截至") else f"{filing.short}{when}"
+        question = f"{owner}的{whole.metric}由哪些项目构成？"
+        answer = f"{owner}的{whole.metric}由{'、'.join(names[:-1])}和{names[-1]}构成。"
     else:
         when, owner = whole.period.in_english(), f"{possessive(filing.short)} {whole.metric}"
         question = f"Which items made up {owner} {when}?"
@@ -137,8 +143,9 @@ def _share(part: Fact, whole: Fact, rows: Rows, table: Table, filing: Filing, li
     shown = f"{percent:f}%"
     if filing.language == "zh":
         when = part.period.in_chinese()
-        question = f"{filing.short}{when}{part.metric}占{whole.metric}的比例是多少？"
-        answer = f"{filing.short}{when}{part.metric}占{whole.metric}的{shown}。"
+        owner = f"{when}，{filing.short}" if when.startswith("截至") else f"{filing.short}{when}"
+        question = f"{owner}{part.metric}占{whole.metric}的比例是多少？"
+        answer = f"{owner}{part.metric}占{whole.metric}的{shown}。"
     else:
         when, owner = part.period.in_english(), possessive(filing.short)
         question = f"What share of {owner} {whole.metric} did its {part.metric} make up {when}?"

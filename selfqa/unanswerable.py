@@ -16,6 +16,16 @@ from selfqa.pairs import Pair, chinese_figure, english_figure, hashed, pick, pos
 from selfqa.passages import Rows, table_passage
 from selfqa.tables import Table
 
+_COMMON = re.compile(
+    r"(?:total |net |basic |diluted )?(?:revenues?|net sales|net income|operating income|gross (?:profit|margin)|assets"
+    r"|liabilities|current assets|current liabilities|cash and cash equivalents|inventories|goodwill|accounts payable"
+    r"|accounts receivable|long-term debt|(?:share|stock)holders' equity|cost of sales|income tax(?:es| expense)"
+    r"|research and development expense|selling, general and administrative expenses?|provision for income taxes"
+    r"|operating expenses|(?:earnings|net income) per share|property, plant and equipment|interest expense"
+    r"|comprehensive income|营业收入|营业成本|净利润|利润总额|货币资金|存货|应收账款|固定资产|资产总计|负债合计"
+    r"|研发费用|销售费用|管理费用)"
+)
+"""Metrics that any company has: only these are asked of another one."""
 EVERY = 3
 """One fact in so many is asked about in vain."""
 
@@ -66,7 +76,8 @@ def _absent(
     fact: Fact, told: Sequence[Fact], facts: Sequence[Fact], filing: Filing, others: Sequence[str], passage: str
 ) -> tuple[Fact, str, str] | None:
     """What to ask, of whom, and the rule: a figure that the passage lacks."""
-    way = pick(("period", "metric", "entity") if others else ("period", "metric"), fact.metric, str(fact.period), "way")
+    ways = ("period", "metric", "entity") if others and _COMMON.fullmatch(fact.metric) else ("period", "metric")
+    way = pick(ways, fact.metric, str(fact.period), "way")
     if way == "entity":
         whose = others[hashed(fact.metric, str(fact.period)) % len(others)]
         return (fact, whose, "unanswerable-entity") if whose not in passage else None

@@ -13,7 +13,7 @@ from selfqa.background import Background
 from selfqa.blocks import Source
 from selfqa.entities import Filing
 from selfqa.facts import Fact
-from selfqa.pairs import Pair, hashed, pick, possessive, verb
+from selfqa.pairs import Pair, beside, hashed, pick, possessive, verb
 from selfqa.prose import chinese_told
 
 
@@ -63,11 +63,11 @@ def chinese_versus(one: Fact, other: Fact, filing: Filing) -> tuple[str, str]:
     first, second = (one, other) if hashed(one.metric, other.metric, "order") % 2 else (other, one)
     is_higher = first.value > second.value
     when = first.period.in_chinese()
-    question = f"{filing.short}{when}的{first.metric}是否高于{second.metric}？"
+    question = f"{filing.short}{when}的{first.metric}是否高于{beside(second.metric, first.metric)}？"
     told = "高于" if is_higher else "低于"
     answer = (
         f"{'是' if is_higher else '否'}，{filing.short}{when}的{first.metric}为{first.amount}，"
-        f"{told}{second.metric}的{second.amount}。"
+        f"{told}{beside(second.metric, first.metric)}的{second.amount}。"
     )
     return question, answer
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from selfqa.blocks import Block, BlockKind, Cell, Row, Source
 from selfqa.plain import text_blocks
+from selfqa.signs import belong_together
 
 _WIDE = r"[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]"
 _WRAPPED = re.compile(rf"(?<={_WIDE})\s*\n\s*|\s*\n\s*(?={_WIDE})")
@@ -38,6 +39,21 @@ class _Plain(NamedTuple):
 
     start: int
     end: int
+
+
+def _joined(row: Sequence[Placed]) -> Iterator[Placed]:
+    """Yield the cells with text, each in one line, signs put back to their numbers."""
+    last: Placed | None = None
+    for left, right, written in row:
+        text = unwrapped(written)
+        if last is not None and text and belong_together(last.text, text):
+            last = Placed(last.left, right, last.text + text)
+        elif text:
+            if last is not None:
+                yield last
+            last = Placed(left, right, text)
+    if last is not None:
+        yield last
 
 
 class Builder:
@@ -83,7 +99,7 @@ class Builder:
         table = self.parts.pop()
         assert isinstance(table, Block)
         head = [[cell.text for cell in row.cells] for row in table.rows]
-        new = [[unwrapped(cell.text) for cell in row if cell.text.strip()] for row in rows]
+        new = [[cell.text for cell in _joined(row)] for row in rows]
         repeated = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(head, new, strict=False)))
         joined = (*table.rows, *self._rows(rows[repeated:]))
         self.parts.append(Block("table", table.start, joined[-1].end, joined))
@@ -93,10 +109,7 @@ class Builder:
         for row in rows:
             start = self.length
             cells: list[Cell] = []
-            for left, right, written in row:
-                text = unwrapped(written)
-                if not text:
-                    continue
+            for left, right, text in _joined(row):
                 if cells:
                     self._write(" | ")
                 cells.append(Cell(self.length, self.length + len(text), left, right, text))

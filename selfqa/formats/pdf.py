@@ -5,10 +5,10 @@ together.
 """
 
 import io
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -16,42 +16,23 @@ import pdfplumber
 from pdfplumber.utils.exceptions import PdfminerException
 
 from selfqa.blocks import Source
-from selfqa.formats.builder import Builder, Placed, is_wide
+from selfqa.formats.builder import Builder, is_wide
+from selfqa.formats.glyphs import unified
+from selfqa.formats.pdf_tables import Grid, Line, Part, bare_tables, is_note, ruled_table, with_heads
 from selfqa.plain import ends_in_figures
 from selfqa.unread import Unreadable
 
 _PAGE_NUMBER = re.compile(
-    r"^\W*(?:page|第)?\s*[\divxlc]{1,5}\s*(?:页)?\s*(?:(?:of|/|共)\s*\d+\s*页?)?\W*$", re.IGNORECASE
+    r"^\W*(?:page|第)?\s*[\divxlc]{1,5}\s*(?:页)?\s*(?:(?:of|/|共)\s*\d+\s*页?)?\W*$|^.*\s\d{1,4}/\d{1,4}$",
+    re.IGNORECASE,
 )
+logging.getLogger("pdfminer").setLevel(logging.ERROR)  # it tells users about every odd font
 _ENDS_SENTENCE = (".", "。", "；", ";", "，", ",", "：", ":")
 HEADING_SIZE = 1.12
 """A short line in letters larger than the document's by this factor is a heading."""
+_BOLD = re.compile(r"bold|black|heavy|simhei|黑体", re.IGNORECASE)
 GAP = 0.6
 """White space between two lines, in heights of a letter, that ends a paragraph."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    text: str
-    top: float
-    bottom: float
-    right: float
-    size: float
-    """Height of its letters, in points."""
-    is_bold: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Grid:
-    """A ruled table: its rows, and the places of its rules across the page."""
-
-    rows: tuple[tuple[Placed, ...], ...]
-    top: float
-    bottom: float
-    edges: tuple[int, ...]
-
-
-_Part = _Line | _Grid
 
 
 def read_pdf(raw: bytes) -> Iterator[Source | Unreadable]:
@@ -72,7 +53,7 @@ def read_pdf(raw: bytes) -> Iterator[Source | Unreadable]:
     yield _built(_without_running_heads(pages))
 
 
-def _pages(raw: bytes) -> list[list[_Part]]:
+def _pages(raw: bytes) -> list[list[Part]]:
     try:
         with pdfplumber.open(io.BytesIO(raw)) as pdf:
             pages = []
@@ -89,17 +70,19 @@ def _pages(raw: bytes) -> list[list[_Part]]:
         raise Unreadable("file-damaged", f"cannot be read as PDF ({type(error).__name__}: {error})") from error
 
 
-def _parts(page: Any) -> list[_Part]:
+def _parts(page: Any) -> list[Part]:
     """The lines and tables of a page, from top to bottom."""
-    grids, boxes = [], []
+    grids: list[Part] = []
+    boxes = []
     for table in page.find_tables() if page.lines or page.rects or page.curves else ():
-        grid = _grid(table)
+        grid = ruled_table(table)
         if grid is not None:
             grids.append(grid)
             boxes.append(table.bbox)
     outside = page.filter(lambda item: not _is_inside(item, boxes)) if boxes else page
     lines = [_line(found) for found in outside.extract_text_lines(return_chars=True)]
-    return sorted([*grids, *(line for line in lines if line.text)], key=lambda part: part.top)
+    parts = sorted([*grids, *(line for line in lines if line.text)], key=lambda part: part.top)
+    return with_heads(bare_tables(parts))
 
 
 def _is_inside(item: dict[str, Any], boxes: Sequence[tuple[float, float, float, float]]) -> bool:
@@ -107,41 +90,46 @@ def _is_inside(item: dict[str, Any], boxes: Sequence[tuple[float, float, float, 
     return any(left <= x <= right and top <= y <= bottom for left, top, right, bottom in boxes)
 
 
-def _line(found: dict[str, Any]) -> _Line:
+def _line(found: dict[str, Any]) -> Line:
     chars = [char for char in found["chars"] if not char["text"].isspace()]
     sizes = Counter(round(char["size"], 1) for char in chars)
-    bold = sum(bool(re.search(r"bold|black|heavy|simhei|黑体", char["fontname"], re.IGNORECASE)) for char in chars)
+    bold = sum(bool(_BOLD.search(char["fontname"])) for char in chars)
     size = sizes.most_common(1)[0][0] if sizes else 0.0
-    return _Line(found["text"].strip(), found["top"], found["bottom"], found["x1"], size, bold > 0.9 * len(chars) > 0)
+    words = tuple(_words(found["chars"], size))
+    text = unified(found["text"].strip())
+    return Line(text, found["top"], found["bottom"], found["x1"], size, bold > 0.9 * len(chars) > 0, words)
 
 
-def _grid(table: Any) -> _Grid | None:
-    """Read a table's cells by the rules beside them; a frame around text is none."""
-    boxes = [[cell for cell in row.cells if cell is not None] for row in table.rows]
-    edges = sorted({round(x) for row in boxes for left, _, right, _ in row for x in (left, right)})
-    texts = table.extract()
-    rows = []
-    for row, written in zip(table.rows, texts, strict=True):
-        placed = [
-            Placed(edges.index(round(cell[0])), edges.index(round(cell[2])), text)
-            for cell, text in zip(row.cells, written, strict=True)
-            if cell is not None and text and text.strip()
-        ]
-        if placed:
-            rows.append(tuple(placed))
-    if len(rows) < 2 or max(len(row) for row in rows) < 2:
-        return None
-    return _Grid(tuple(rows), table.bbox[1], table.bbox[3], tuple(edges))
+def _words(chars: Sequence[dict[str, Any]], size: float) -> Iterator[tuple[float, float, str]]:
+    """Cut a line where more than a letter's height is free."""
+    run: list[dict[str, Any]] = []
+    for char in chars:
+        if char["text"].isspace() or (run and char is run[-1]):  # pdfplumber repeats a ligature for each letter
+            continue
+        is_next = bool(run) and char["text"] in "$€£¥" and run[-1]["text"] in "0123456789)%—–-"
+        if run and char["x0"] - run[-1]["x1"] > (0.5 if is_next else 1.0) * size:
+            yield run[0]["x0"], run[-1]["x1"], _spelt(run, size)
+            run = []
+        run.append(char)
+    if run:
+        yield run[0]["x0"], run[-1]["x1"], _spelt(run, size)
 
 
-def _without_running_heads(pages: Sequence[list[_Part]]) -> list[list[_Part]]:
+def _spelt(chars: Sequence[dict[str, Any]], size: float) -> str:
+    out = [chars[0]["text"]]
+    for left, right in pairwise(chars):
+        out.append((" " if right["x0"] - left["x1"] > 0.15 * size else "") + right["text"])
+    return unified("".join(out))
+
+
+def _without_running_heads(pages: Sequence[list[Part]]) -> list[list[Part]]:
     """Leave out page numbers, and what stands at the top or bottom of half of the pages."""
 
-    def margins(page: Sequence[_Part]) -> set[int]:
+    def margins(page: Sequence[Part]) -> set[int]:
         return {at for at in (0, 1, len(page) - 2, len(page) - 1) if 0 <= at < len(page)}
 
-    def key(part: _Part) -> str:
-        return re.sub(r"\d+", "#", part.text) if isinstance(part, _Line) else ""
+    def key(part: Part) -> str:
+        return re.sub(r"\d+", "#", part.text) if isinstance(part, Line) else ""
 
     seen = Counter(text for page in pages for text in {key(page[at]) for at in margins(page)} if text)
     often = {text for text, count in seen.items() if count >= max(3, len(pages) / 2)}
@@ -150,25 +138,25 @@ def _without_running_heads(pages: Sequence[list[_Part]]) -> list[list[_Part]]:
         dropped = {at for at in margins(page) if key(page[at]) in often}
         for at in {0, len(page) - 1} & margins(page):
             part = page[at]
-            if isinstance(part, _Line) and _PAGE_NUMBER.match(part.text):
+            if isinstance(part, Line) and _PAGE_NUMBER.match(part.text):
                 dropped.add(at)
         kept.append([part for at, part in enumerate(page) if at not in dropped])
     return kept
 
 
-def _built(pages: Sequence[list[_Part]]) -> Source:
+def _built(pages: Sequence[list[Part]]) -> Source:
     builder = Builder()
     body = _body_size(pages)
-    last: _Part | None = None
+    last: Part | None = None
     for page in pages:
         builder.page()
-        for is_grid, run in groupby(page, key=lambda part: isinstance(part, _Grid)):
+        for is_grid, run in groupby(page, key=lambda part: isinstance(part, Grid)):
             if not is_grid:
-                builder.plain(_joined([part for part in run if isinstance(part, _Line)], body))
+                builder.plain(_joined([part for part in run if isinstance(part, Line)], body))
                 continue
             for part in run:
-                assert isinstance(part, _Grid)
-                is_continued = part is page[0] and isinstance(last, _Grid) and last.edges == part.edges
+                assert isinstance(part, Grid)
+                is_continued = part is page[0] and isinstance(last, Grid) and last.edges == part.edges
                 if is_continued and builder.ends_in_table:
                     builder.more_rows(part.rows)
                 else:
@@ -177,17 +165,17 @@ def _built(pages: Sequence[list[_Part]]) -> Source:
     return builder.source()
 
 
-def _body_size(pages: Sequence[list[_Part]]) -> float:
+def _body_size(pages: Sequence[list[Part]]) -> float:
     """The size that most letters have."""
     sizes = Counter[float]()
     for page in pages:
         for part in page:
-            if isinstance(part, _Line):
+            if isinstance(part, Line):
                 sizes[part.size] += len(part.text)
     return sizes.most_common(1)[0][0] if sizes else 0.0
 
 
-def _joined(lines: Sequence[_Line], body: float) -> str:
+def _joined(lines: Sequence[Line], body: float) -> str:
     """Lines below each other as text: a paragraph is one line, a heading or a gap stands between blank lines."""
     margin = max(line.right for line in lines)
     groups = [lines[0].text]
@@ -195,14 +183,24 @@ def _joined(lines: Sequence[_Line], body: float) -> str:
         is_apart = line.top - above.bottom > GAP * max(above.size, line.size)
         if is_apart or _is_heading(above, body) or _is_heading(line, body):
             groups.append(f"\n\n{line.text}")
-        elif above.right > 0.9 * margin and not (ends_in_figures(above.text) or ends_in_figures(line.text)):
+        elif (
+            _goes_on(above, margin)
+            and not is_note(line)
+            and not (ends_in_figures(above.text) or ends_in_figures(line.text))
+        ):
             groups[-1] += f"{'' if is_wide(above.text[-1]) or is_wide(line.text[0]) else ' '}{line.text}"
         else:
             groups.append(f"\n{line.text}")
     return "".join(groups)
 
 
-def _is_heading(line: _Line, body: float) -> bool:
+def _goes_on(line: Line, margin: float) -> bool:
+    """Does a sentence go on behind the end of the line? It reaches the margin, and has no gaps as a table's row has."""
+    is_full = line.right > 0.9 * margin and len(line.text) > 30
+    return is_full and len(line.words) == 1 and not line.text.isupper()
+
+
+def _is_heading(line: Line, body: float) -> bool:
     is_large = line.size > HEADING_SIZE * body or (line.is_bold and line.size >= body)
     is_short = len(line.text) <= 100 and not line.text.endswith(_ENDS_SENTENCE)
     return is_large and is_short and not ends_in_figures(line.text)

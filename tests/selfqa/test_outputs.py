@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from finlm import instruction_files, text_files
+from finlm import instruction_files, streams, text_files
 from finlm.records import Conversation, Document, Removal
+from finlm.tokenizer import load_tokenizer
 
 Turns = tuple[tuple[str, str], ...]
 
@@ -71,6 +72,28 @@ def test_running_text_has_each_question_behind_its_passage_once(made: Path) -> N
     assert len(asked) >= 0.9 * len(closed)  # the rest stands on boilerplate or on repeats, which are no text to learn
     for row in found[:5]:
         assert row.text.strip()
+
+
+def test_fine_tuning_reads_every_format_into_its_streams(made: Path, tiny: Any, tmp_path: Path) -> None:
+    """The four streams of mixed fine-tuning: the same samples from each format of records, text from text.jsonl."""
+    tokenizer = load_tokenizer(tiny.base)
+    counts = {}
+    for name in ("instructions.jsonl", "sharegpt.jsonl", "instructions.parquet", "alpaca.jsonl"):
+        files = {"instructions-finance": [str(made / name)], "text-finance": [str(made / "text.jsonl")]}
+        loaded = streams.load(
+            files,  # type: ignore[arg-type]
+            tokenizer,
+            max_length=4096,
+            forms=["closed-book", "open-book", ""],
+            test_share=0.0,
+            test_samples=0,
+            cache=tmp_path / "cache",
+        )
+        counts[name] = len(loaded.train["instructions-finance"])
+        assert len(loaded.train["text-finance"]) >= 2
+        assert not [removal for removal in loaded.removals if removal.rule not in {"duplicate", "too-long"}]
+    assert len(set(counts.values())) == 1
+    assert counts["instructions.jsonl"] == len(conversations(made / "instructions.jsonl"))
 
 
 def test_the_card_adds_up_and_a_hub_can_read_its_head(made: Path) -> None:

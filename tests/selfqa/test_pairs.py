@@ -20,6 +20,11 @@ from selfqa.pairs import possessive, verb
         ("cash and cash equivalents", "were"),
         ("total stockholders' equity", "was"),
         ("gross profit", "was"),
+        ("selling, general and administrative expenses", "were"),
+        ("total property, plant and equipment, net", "was"),
+        ("cash, cash equivalents and marketable securities", "were"),
+        ("accrued payroll and related expenses", "were"),
+        ("crude oil, products and merchandise inventories", "were"),
     ],
 )
 def test_the_verb_agrees_with_the_head_of_the_metric(metric: str, wanted: str) -> None:

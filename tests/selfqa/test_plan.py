@@ -108,7 +108,7 @@ Consolidated Balance Sheets (in millions)
 def table_pairs(text: str) -> list[Pair]:
     source = read_markdown(text)
     kept, _ = backgrounds(source, 2400, 0)
-    return extract(source, ACME, kept, 450, ("Birch Kettles",))[0]
+    return list(extract(source, ACME, kept, 450, ("Birch Kettles",)).pairs)
 
 
 def test_rows_that_add_up_say_what_a_total_is_made_of() -> None:

@@ -18,7 +18,7 @@ def asked(text: str, filing: Filing) -> dict[str, Pair]:
     """The pairs of a text by their questions."""
     source = read_markdown(text)
     passages, _ = backgrounds(source, 2400, 0)
-    pairs, _ = extract(source, filing, passages, 450, ("Birch Kettles, Inc.",))
+    pairs = extract(source, filing, passages, 450, ("Birch Kettles, Inc.",)).pairs
     for pair in pairs:
         assert source.text[pair.start : pair.end].strip()
     return {pair.question: pair for pair in pairs}
