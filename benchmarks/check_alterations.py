@@ -100,7 +100,7 @@ def _figure(pair: TruePair, ground: Ground, rng: random.Random) -> Altered | Non
     new = _misread(number[0], rng)
     if others and not pair.operation and rng.random() < 0.5:
         other = rng.choice(others)
-        new = f"{abs(other.value).scaleb(-_POWERS[other.scale]).normalize():,f}"
+        new = f"{abs(other.value).scaleb(-_POWERS.get(other.scale, 0)).normalize():,f}"
     amount = pair.amount[: number.start()] + new + pair.amount[number.end() :]
     return _in_answer(pair, "figure", amount, is_also_true=_number(new) == _number(number[0]))
 
@@ -166,6 +166,8 @@ def _unit(pair: TruePair, ground: Ground, rng: random.Random) -> Altered | None:
     elif "元" in amount:
         number = amount.replace("元/股", "").replace("元", "")
         options = [amount.replace("元", "美元"), amount.replace("元", "港元"), f"{number}股", f"{number}%"]
+    elif "套" in amount:
+        options = [amount.replace("套", "万元"), amount.replace("套", "%")]
     elif "shares" in amount:
         number = amount.replace(" shares", "")
         options = [f"${number}", f"{number}%"]
@@ -201,7 +203,7 @@ def _period(pair: TruePair, ground: Ground, rng: random.Random) -> Altered | Non
 
 def _same_time(one: str, other: str) -> bool:
     """Does one of two phrases say no more than the other: 2019年 and 2019年末?"""
-    return one.strip("末度") == other.strip("末度")
+    return re.sub("12月31日|[末度]", "", one) == re.sub("12月31日|[末度]", "", other)
 
 
 def _periods(pair: TruePair, ground: Ground, rng: random.Random) -> Altered | None:

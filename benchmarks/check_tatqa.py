@@ -132,7 +132,7 @@ def _pair(question: dict[str, Any], number: int) -> TruePair | None:
     value = _number(amounts[0])
     assert value is not None
     return TruePair(
-        source="TAT-QA, held out" if number % 2 else "TAT-QA, developed on",
+        source="TAT-QA, held out" if number % 4 == 3 else "TAT-QA, developed on",
         language="en",
         document=str(number),
         question=question["question"].strip(),

@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import check_ixbrl, check_tatqa
+from benchmarks import check_cells, check_ixbrl, check_tatqa
 from benchmarks.check_alterations import KINDS, Altered, altered
 from benchmarks.check_truths import Ground, TruePair, share_interval
 from finlm.runs import write_json, write_text
@@ -79,6 +79,10 @@ def tried(data: Path, only: str) -> Iterator[Trial]:
     """Check every true pair and every altered copy."""
     if "ixbrl".startswith(only):
         yield from _tried_ixbrl(data)
+    if "cells".startswith(only):
+        (path,) = (data / "filings" / "zh").glob("*.html")
+        cells = check_cells.ground_of()
+        yield from _trials(list(check_cells.pairs_of(cells)), cells, checker_of(path))
     if "tatqa".startswith(only):
         yield from _tried_tatqa(data)
 

@@ -6,16 +6,15 @@ know every figure, or it calls a true answer false.
 """
 
 from bisect import bisect_left, bisect_right
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from math import log
 from typing import Literal
 
 from finlm.figures import Unit
-from selfqa.concepts import likeness
 from selfqa.period_phrases import When
+from selfqa.word_index import Scores, WordIndex, Words
 
 Origin = Literal["tag", "cell", "sentence"]
 Moved = Literal["", "up", "down", "either"]
@@ -57,18 +56,6 @@ class BoundFact:
         return not self.periods or any(when.agrees(period) for period in self.periods)
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
-    """The words of a row or sentence: its own label in one or two wordings, and what stands around it."""
-
-    own: tuple[frozenset[str], ...]
-    around: frozenset[str]
-    table: int
-    """Number of the table, 0 for a sentence."""
-    members: frozenset[str] = frozenset()
-    """Tokens of the parts that a tag breaks its concept down to."""
-
-
 class FactBook:
     """The bound facts of a document, found by value, by words and by period."""
 
@@ -77,64 +64,46 @@ class FactBook:
         self.lines = tuple(lines)
         self.currency = currency
         """The document's own, for figures that name none."""
+        self.words = WordIndex(self.lines)
         self.of_line: dict[int, list[BoundFact]] = defaultdict(list)
-        for fact in self.facts:
-            self.of_line[fact.line].append(fact)
-        self._sizes = [abs(fact.value) for fact in self.facts]
-        self._others = [fact for fact in self.facts if fact.others]
+        self._of_row: dict[tuple[int, frozenset[str]], list[BoundFact]] = defaultdict(list)
         self._by_written: dict[Decimal, list[BoundFact]] = defaultdict(list)
         for fact in self.facts:
+            self.of_line[fact.line].append(fact)
+            self._of_row[self._row(fact)].append(fact)
             self._by_written[fact.written.normalize()].append(fact)
-        self._lines_of: dict[str, set[int]] = defaultdict(set)
-        count: Counter[str] = Counter()
-        for number, words in enumerate(self.lines):
-            bag = frozenset().union(words.around, *words.own)
-            for token in bag:
-                self._lines_of[token].add(number)
-            count.update(frozenset().union(*words.own) if words.table else ())
-        total = sum(1 for words in self.lines if words.table) + 1
-        self.rarity: Mapping[str, float] = {token: log(1 + total / times) for token, times in count.items()}
+        self._sizes = [abs(fact.value) for fact in self.facts]
+        others = sorted(
+            ((abs(other), number) for number, fact in enumerate(self.facts) for other in fact.others),
+            key=lambda pair: pair[0],
+        )
+        self._other_sizes = [size for size, _ in others]
+        self._others = [number for _, number in others]
+
+    def _row(self, fact: BoundFact) -> tuple[int, frozenset[str]]:
+        words = self.lines[fact.line]
+        return (words.table, words.own[0]) if words.table else (-1 - fact.line, frozenset())
+
+    def row_of(self, fact: BoundFact) -> list[BoundFact]:
+        """Return the facts of the same label in the same table, or of the same sentence."""
+        return self._of_row[self._row(fact)]
 
     def near(self, size: Decimal, tolerance: Decimal) -> list[BoundFact]:
         """Return the facts whose value is `size` within a tolerance, whatever the sign."""
         left = bisect_left(self._sizes, size - tolerance)
         right = bisect_right(self._sizes, size + tolerance)
-        found = list(self.facts[left:right])
-        seen = {id(fact) for fact in found}
-        found += [
-            fact
-            for fact in self._others
-            if id(fact) not in seen and any(abs(abs(other) - size) <= tolerance for other in fact.others)
-        ]
-        return found
+        low = bisect_left(self._other_sizes, size - tolerance)
+        high = bisect_right(self._other_sizes, size + tolerance)
+        places = [*range(left, right), *self._others[low:high]]
+        return [self.facts[place] for place in dict.fromkeys(places)]
 
     def written(self, number: Decimal) -> list[BoundFact]:
         """Return the facts that the document writes with this number, before any scale."""
         return self._by_written.get(abs(number).normalize(), [])
 
-    def scores(self, claim: Mapping[str, float]) -> dict[int, float]:
-        """Return how well each line's words answer for a claim's; lines that share no word are left out."""
-        touched: set[int] = set()
-        for token in claim:
-            touched |= self._lines_of.get(token, set())
-        return {number: self.score(claim, number) for number in touched}
-
-    def score(self, claim: Mapping[str, float], line: int) -> float:
-        """Return how well a line's words answer for a claim's, between 0 and 1."""
-        words = self.lines[line]
-        if not words.table:
-            asked = sum(share * self.rarity.get(token, 3.0) for token, share in claim.items())
-            bag = words.own[0]
-            said = sum(share * self.rarity.get(token, 3.0) for token, share in claim.items() if token in bag)
-            near = sum(
-                share * self.rarity.get(token, 3.0)
-                for token, share in claim.items()
-                if token in words.around and token not in bag
-            )
-            return (said + 0.8 * near) / asked if asked else 0.0
-        best = max(likeness(claim, own, words.around, self.rarity) for own in words.own)
-        unsaid = words.members - set(claim)
-        return best - 0.08 * (len(unsaid) > 0)  # a part of the company does not answer for the whole
+    def scores(self, claim: Mapping[str, float]) -> Scores:
+        """Return how well each line's words answer for a claim's, between 0 and 1."""
+        return self.words.scores(tuple(sorted(claim.items())))
 
 
 def periods_of(facts: Iterable[BoundFact]) -> list[When]:

@@ -4,15 +4,18 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import lru_cache
 
+from finlm.figure_grammar import SCALES
 from finlm.figures import Figure, Unit, cell_figure, find_figures, narrow
-from selfqa.binding import BoundFact, Words
+from selfqa.binding import BoundFact
 from selfqa.blocks import Block, Cell, Row, Source, Tag
 from selfqa.concepts import camel_words, tokens
 from selfqa.entities import Filing
 from selfqa.period_phrases import UNSAID, When, of_dates, periods_said
-from selfqa.periods import header_columns, is_chinese_header, is_header
+from selfqa.periods import Column, header_columns, is_chinese_header, is_header
 from selfqa.unit_notes import UnitNote, unit_note
+from selfqa.word_index import Words
 
 _CHANGE = re.compile(
     r"\b(?:change|variance|increase|decrease|growth|vs\.?|\(decr|incr)\b|增减|变动|同比|环比|增长", re.IGNORECASE
@@ -22,7 +25,7 @@ _COUNT = re.compile(
     r"\bshares\b|\boptions\b|\bunits?\b|\bRSUs?\b|\bPSUs?\b|\bnumber of\b|\bemployees\b|\bstores\b|\bcustomers\b"
     r"|\bheadcount\b|\brights\b|\bterm\b|\blife\b|\byears?\b|\bdays\b|\bvolatility\b|\bper\b|\bprice\b|\bcount\b"
     r"|\bgranted\b|\bvested\b|\bexercised\b|\bforfeited\b|\bcancell?ed\b|\bunvested\b|\bratio\b|\btimes\b|\bmultiple\b"
-    r"|\btonnes?\b|\bemissions\b|\bhours\b|股数|数量|人数|户数|家数|天数|次数|[（(](?:股|人|吨|台|套|个|户|家)[）)]",
+    r"|\btonnes?\b|\bemissions\b|\bhours\b|\b[MkG]Wh\b|\blit(?:er|re)s\b|股数|数量|人数|户数|家数|天数|次数|[（(](?:股|人|吨|台|套|个|户|家)[）)]",
     re.IGNORECASE,
 )
 _RATE = re.compile(
@@ -42,7 +45,13 @@ class _Reader:
     facts: list[BoundFact] = field(default_factory=list)
     lines: list[Words] = field(default_factory=list)
 
-    def periods(self, text: str) -> list[When]:
+    @property
+    def own_period(self) -> list[When]:
+        """What a Chinese table is of that says no period: the document's own. An English one has it in its text."""
+        is_sure = self.filing.fiscal_year and self.filing.language == "zh"
+        return [When(self.filing.fiscal_year)] if is_sure else []
+
+    def periods(self, text: str) -> Sequence[When]:
         return periods_said(text, self.filing.language, self.filing.fiscal_year, self.filing.months)
 
     def words(self, text: str) -> frozenset[str]:
@@ -64,6 +73,36 @@ def cell_facts(source: Source, filing: Filing) -> tuple[list[BoundFact], list[Wo
             inside |= _table(reader, block, _above(source, position), section, number)
     _loose_tags(reader, inside, number)
     return reader.facts, reader.lines
+
+
+def inferred_scale(cells: Sequence[BoundFact], told: Sequence[BoundFact]) -> list[BoundFact]:
+    """Scale up the cells of a document without a unit note where its sentences say the same figures with one.
+
+    Two sentences at least must say a cell rounded ("$24.2 million" for 24,193), all in one scale.
+    """
+    sizes = [(abs(fact.value), half) for fact in told if (half := _half_digit(fact)) > 500]
+    votes = {
+        power: sum(
+            any(abs(abs(cell.value).scaleb(power) - size) <= half for cell in cells if abs(cell.value) >= 100)
+            for size, half in sizes
+        )
+        for power in (3, 6, 9)
+    }
+    power = max(votes, key=lambda one: votes[one])
+    if votes[power] < 2 or sum(count > 0 for count in votes.values()) > 1:
+        return list(cells)
+    return [
+        replace(cell, value=cell.value.scaleb(power), others=(cell.value,))
+        if cell.unit in ("currency", "plain")
+        else cell
+        for cell in cells
+    ]
+
+
+def _half_digit(fact: BoundFact) -> Decimal:
+    exponent = fact.written.as_tuple().exponent
+    assert isinstance(exponent, int)
+    return Decimal("0.5").scaleb(exponent) * (abs(fact.value) / fact.written if fact.written else 0)
 
 
 def is_of_shares(source: Source) -> bool:
@@ -111,6 +150,8 @@ def _table(reader: _Reader, block: Block, above: str, section: str, number: int)
             previous = row
             if len(row.cells) > 1 and all(re.fullmatch(r"[\s$—–‒-]+", cell.text) for cell in row.cells[1:]):
                 continue  # a row of dashes is no head
+            if not head_is_open and row.cells[0].left == 0 and len(row.cells) > 1 and not _says_time(row, reader):
+                continue  # nor is one of words
             if len(row.cells) == 1 and row.cells[0].left == 0:
                 parents = [row.cells[0].text] if not _is_unit_line(row.cells[0].text) else parents
             else:
@@ -121,7 +162,8 @@ def _table(reader: _Reader, block: Block, above: str, section: str, number: int)
         head_is_open = False
         previous = row
         label = "" if _fills(row.cells[0]) else row.cells[0].text
-        told = _RowText(row, label, parents, head, title, caption, note, share_power, number, block.lead)
+        is_rates = "%" in body and not note.is_said and _sign_in(body) == ""
+        told = _RowText(row, label, parents, head, title, caption, note, share_power, number, block.lead, is_rates)
         bound |= _row(reader, told, figures, tags)
         if re.match(r"\W*(?:total|合计|小计)", label, re.IGNORECASE):
             parents = []
@@ -135,12 +177,14 @@ class _RowText:
     parents: list[str]
     head: list[Row]
     title: frozenset[str]
-    caption: list[When]
+    caption: Sequence[When]
     note: UnitNote
     share_power: int
     """Power of ten of counts of shares, where a note says so apart ("shares in thousands")."""
     table: int
     lead: str
+    is_rates: bool
+    """Some figures of the table have a percent sign and nothing says what the others count."""
 
 
 def _row(reader: _Reader, text: _RowText, figures: Sequence[tuple[Cell, Figure]], tags: dict[int, Tag]) -> set[int]:
@@ -157,7 +201,7 @@ def _row(reader: _Reader, text: _RowText, figures: Sequence[tuple[Cell, Figure]]
         told_first = (
             of_column if len(own) > 2 else of_label
         )  # a label that is more than a period leaves that to its column
-        periods = tuple(told_first or of_label or of_column or of_parent or text.caption)
+        periods = tuple(told_first or of_label or of_column or of_parent or text.caption or reader.own_period)
         column_words = reader.words(column)
         around = column_words | text.title | frozenset().union(*(reader.words(parent) for parent in text.parents))
         if tag is not None:
@@ -181,7 +225,7 @@ def _joined(own: frozenset[str], column: frozenset[str]) -> tuple[frozenset[str]
     return (own | column,) if own and column - own else ()
 
 
-def _changed(fact: BoundFact, periods: list[When]) -> BoundFact:
+def _changed(fact: BoundFact, periods: Sequence[When]) -> BoundFact:
     return replace(fact, moved="down" if fact.value < 0 else "up", periods=tuple(periods))
 
 
@@ -217,13 +261,15 @@ def _cell_fact(
     )
     if figure.unit == "percent":
         power, currency = 0, ""
+    elif counted := _unit_cell(text.row):
+        power, unit, currency = counted.power, "currency" if counted.currency else "plain", counted.currency
     elif _PER_SHARE.search(words) and not near.power:
         power, unit = 0, "per-share"
     elif figure.unit == "plain" and re.search(r"[（(]\s?%\s?[）)]|%", f"{text.label} {column}"):
         power, unit, currency = 0, "percent", ""
     elif figure.unit == "plain":
         unit = "currency" if currency and not _COUNT.search(words) else "plain"
-        if (may_be_share or _RATE.search(words)) and abs(figure.value) < 1000:
+        if (may_be_share or text.is_rates or _RATE.search(words)) and abs(figure.value) < 1000:
             others = (figure.value,)
             yield _made(figure, cell, 0, "percent", "", periods, line)
         if things and text.share_power:
@@ -235,6 +281,20 @@ def _cell_fact(
     elif _COUNT.search(words) and power and not near.power:
         others = (figure.value,)  # "$" before a price of one option among amounts in thousands
     yield _made(figure, cell, power, unit, currency, periods, line, others, things)
+
+
+def _unit_cell(row: Row) -> UnitNote | None:
+    """A column of units says what its row counts: 销售量 | 套 | 9,353."""
+    for cell in row.cells[1:]:
+        found = _UNIT_CELL.fullmatch(narrow(cell.text).strip())
+        if found:
+            return UnitNote(SCALES.get(found["scale"] or "", 0), "CNY" if found["unit"] == "元" else "", is_said=True)
+    return None
+
+
+_UNIT_CELL = re.compile(
+    r"(?P<scale>万|亿|百万|千)?(?P<unit>元|套|台|吨|个|件|辆|股|人|户|千瓦时|度|米|公里|平方米|只|箱|瓶)"
+)
 
 
 def _made(
@@ -304,6 +364,11 @@ def _is_head(row: Row, reader: _Reader) -> bool:
     return all(re.fullmatch(r"(?:19|20)\d\d\s?年?", narrow(cell.text).strip()) for cell in cells)
 
 
+def _says_time(row: Row, reader: _Reader) -> bool:
+    """Do the cells after the label say periods or units, so that a second head begins inside a table?"""
+    return any(reader.periods(cell.text) or unit_note(cell.text) for cell in row.cells[1:])
+
+
 def _is_unit_line(text: str) -> bool:
     return bool(unit_note(text)) and len(text) < 60
 
@@ -321,17 +386,23 @@ def _column_text(cell: Cell, text: _RowText) -> str:
     return " ".join(pieces)
 
 
-def _lead_period(cell: Cell, text: _RowText) -> list[When]:
-    """The period of a column in a plain-text table, whose head is running text above it."""
-    if text.head or not text.lead:
-        return []
+@lru_cache(maxsize=256)
+def _columns_of(lead: str) -> tuple[Column, ...]:
+    """The columns that the last run of head lines above a plain-text table names, unit notes among them allowed."""
     run: list[str] = []
-    for line in reversed(text.lead.split("\n")):
+    for line in reversed(lead.split("\n")):
         if is_header(line) or is_chinese_header(line):
             run.insert(0, line)
         elif run and not re.fullmatch(r"[(（].*[)）]", line):
             break
-    columns = header_columns("\n".join(run))
+    return header_columns("\n".join(run))
+
+
+def _lead_period(cell: Cell, text: _RowText) -> list[When]:
+    """The period of a column in a plain-text table, whose head is running text above it."""
+    if text.head or not text.lead:
+        return []
+    columns = _columns_of(text.lead)
     cells = [one for one in text.row.cells[1:] if not re.fullmatch(r"\(\w\)", one.text)]
     if len(columns) != len(cells) or cell not in cells:
         return []

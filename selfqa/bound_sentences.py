@@ -7,13 +7,15 @@ from dataclasses import replace
 from decimal import Decimal
 
 from finlm.figures import Figure, Unit, find_figures, narrow
-from selfqa.binding import BoundFact, FactBook, Moved, Words
+from selfqa.binding import BoundFact, FactBook, Moved
 from selfqa.blocks import Source
-from selfqa.bound_cells import cell_facts, is_of_shares
+from selfqa.bound_cells import cell_facts, inferred_scale, is_of_shares
 from selfqa.concepts import tokens, without_figures
 from selfqa.entities import Filing
 from selfqa.period_phrases import When, periods_said
 from selfqa.sentences import Sentence, sentences_of
+from selfqa.unit_notes import unit_note
+from selfqa.word_index import Words
 
 _UP = re.compile(r"\b(?:increas|grew|growth|rose|higher|up\b)\w*|增长|增加|提高|上升", re.IGNORECASE)
 _DOWN = re.compile(r"\b(?:decreas|declin|fell|lower|down\b)\w*|下降|减少|降低|下滑", re.IGNORECASE)
@@ -26,9 +28,13 @@ def book_of(source: Source, filing: Filing) -> FactBook:
     for block in source.blocks:
         if block.kind == "table":
             continue
-        before: list[When] = []
+        before: Sequence[When] = ()
         for sentence in sentences_of(source, block.start, block.end):
             before = _sentence(sentence, filing, before, facts, lines, units)
+    if not unit_note(source.text[:200000], is_document=True):
+        cells = [fact for fact in facts if fact.origin == "cell"]
+        others = [fact for fact in facts if fact.origin != "cell"]
+        facts = inferred_scale(cells, [fact for fact in others if fact.origin == "sentence"]) + others
     return FactBook(facts, lines, _main_currency(facts))
 
 
@@ -40,11 +46,11 @@ def _main_currency(facts: Sequence[BoundFact]) -> str:
 def _sentence(
     sentence: Sentence,
     filing: Filing,
-    before: list[When],
+    before: Sequence[When],
     facts: list[BoundFact],
     lines: list[Words],
     units: tuple[Unit, ...],
-) -> list[When]:
+) -> Sequence[When]:
     """Bind the figures of a sentence; returns the periods that hold for the next one if it says none."""
     text = narrow(sentence.text)
     said = periods_said(text, filing.language, filing.fiscal_year, filing.months)
@@ -100,13 +106,15 @@ def aligned_periods(
     """
     if not said:
         return [() for _ in amounts]
-    if len(said) == 1 and len(amounts) == 1:
-        return [(said[0],)]
     found: list[tuple[When, ...]] = []
     for amount in amounts:
         place = _enclosure(text, amount.start)
-        near_amounts = [other for other in amounts if _enclosure(text, other.start) == place]
-        near_said = [when for when in said if _enclosure(text, when.start) == place] or list(said)
+        near_amounts = [
+            other for other in amounts if _enclosure(text, other.start) == place and other.unit == amount.unit
+        ]
+        near_said = [when for when in said if _enclosure(text, when.start) == place]
+        if not near_said:  # what parentheses say holds inside them, what stands outside holds in both
+            near_said = [when for when in said if _enclosure(text, when.start)[0] == 0]
         found.append(_aligned(text, amount, near_amounts, near_said, language))
     return found
 
@@ -124,8 +132,8 @@ _PARENTHESES = re.compile(r"[(（][^()（）]*[)）]")
 def _aligned(
     text: str, amount: Figure, amounts: Sequence[Figure], said: Sequence[When], language: str
 ) -> tuple[When, ...]:
-    if len(said) == 1:
-        return (said[0],)
+    if len(said) < 2:
+        return tuple(said)
     places = [when.start for when in said]
     is_row = not any(min(places) < other.start < max(places) for other in amounts)
     if re.search(r"respective|分别", text) or is_row:

@@ -86,7 +86,9 @@ def _fact(value: Value, label: str, whose: str, note: str, line: Line, table: Ta
     metric = _with_section(label, table)
     if rest in _COLUMN_METRICS:
         metric = f"{label}{rest}" if label != rest else rest
-    elif re.fullmatch(r"占(?:营业收入|营业成本|总资产|净资产)的?(?:比重|比例)", rest):
+    elif re.fullmatch(r"占(?:营业收入|营业成本|总资产|净资产)的?(?:比重|比例)", rest) and not re.search(
+        r"合计|总计", label
+    ):
         metric = f"{label}{rest}"
     elif rest not in {"", "金额", "账面价值", "合并", "(经审计)", "发生额"}:
         return dropped("column-not-a-metric", f"列名“{rest}”说明的不是{label}本身")
@@ -124,7 +126,7 @@ def _with_section(label: str, table: Table) -> str:
     )
     if (
         section is None
-        or re.search(r"报表|资产负债表|利润表|现金流量表|概述|情况|构成", section[1])
+        or re.search(r"报表|资产负债表|利润表|现金流|概述|情况|构成", section[1])
         or not _MEASURE.search(section[1])
     ):
         return label

@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 
+import numpy as np
+
 from finlm.errors import UserError
 from finlm.figures import Figure, find_figures, narrow
 from selfqa import computed
@@ -22,6 +24,8 @@ from selfqa.period_phrases import When, periods_said
 
 MARGIN = 0.12
 """How much better another fact's words must answer for a claim's before the claim is said to be about that one."""
+LISTED_MARGIN = 0.4
+"""The same for one of several figures of a sentence: "34% and 11%" for two customers has the words of both."""
 NAMED = 0.85
 """From here on an answer's own words name a metric of the document."""
 FLOOR = 0.25
@@ -81,7 +85,7 @@ def claims_of(question: str, answer: str, filing: Filing) -> list[Claim]:
                 whens = (asked_whens[number],)
             together = tuple(dict.fromkeys((*said, *asked_whens)))
             its_own = dict.fromkeys(own, 1.0)
-            is_listed = len(amounts) > 1 and not own
+            is_listed = len(amounts) > 1
             claims.append(
                 Claim(figure, piece, question, whens or tuple(asked_whens), together, words, its_own, is_listed)
             )
@@ -96,7 +100,7 @@ def _sentences(text: str) -> list[str]:
     return [piece for piece in re.split(r"(?<=[.!?])\s+(?=[A-Z])|(?<=[。！？；;])|\n+", text) if piece.strip()]
 
 
-def _said(text: str, filing: Filing) -> list[When]:
+def _said(text: str, filing: Filing) -> Sequence[When]:
     said = periods_said(text, filing.language)
     return said or periods_said(text, filing.language, filing.fiscal_year, filing.months)
 
@@ -136,6 +140,11 @@ def _fault(claim: Claim, book: FactBook) -> Fault | None:
     return computed.fault(claim, book, fault, is_change=is_change, margin=MARGIN)
 
 
+def is_computed(claim: Claim, book: FactBook) -> bool:
+    """Does a figure follow from two facts, as a change, sum or mean?"""
+    return computed.fault(claim, book, ("", ""), is_change=_is_change(claim), margin=MARGIN) is None
+
+
 def _is_change(claim: Claim) -> bool:
     """Does the sentence, or the question where the answer is bare, tell how much something changed?"""
     before = claim.text[: claim.figure.start]
@@ -145,8 +154,7 @@ def _is_change(claim: Claim) -> bool:
         return True
     if re.search(r"(?:增长|下降|增加|减少|提高|降低|上升)了?(?:为|约)?$", before.rstrip()):
         return True
-    is_bare = len(claim.text.strip()) < len(claim.figure.text) + 12
-    return is_bare and bool(_CHANGED.search(claim.question))
+    return claim.is_bare and bool(_CHANGED.search(claim.question))
 
 
 def _before(claim: Claim) -> str:
@@ -170,7 +178,7 @@ def _binding_fault(claim: Claim, found: Sequence[BoundFact], book: FactBook) -> 
     in_unit = [fact for fact in found if is_unit(claim, fact, book)]
     if not in_unit:
         return "wrong-unit", f"{shown!r}: the document has this number in another unit"
-    in_sign = [fact for fact in in_unit if is_sign(claim, fact)]
+    in_sign = [fact for fact in in_unit if is_sign(claim, fact, book)]
     if not in_sign:
         return "wrong-sign", f"{shown!r}: the document has this number with the other sign"
     in_period = [fact for fact in _candidates(claim, in_sign, book) if is_period(claim.whens, fact, book)]
@@ -184,8 +192,9 @@ def _candidates(claim: Claim, facts: Sequence[BoundFact], book: FactBook) -> lis
     with_period = [fact for fact in facts if fact.periods]
     if not with_period or len(with_period) == len(facts) or not claim.whens:
         return list(facts)
-    best = max(book.score(claim.words, fact.line) for fact in with_period)
-    return [fact for fact in facts if fact.periods or book.score(claim.words, fact.line) > best + MARGIN]
+    scores = book.scores(claim.words)
+    best = max(scores[fact.line] for fact in with_period)
+    return [fact for fact in facts if fact.periods or scores[fact.line] > best + MARGIN]
 
 
 def _size_fault(claim: Claim, book: FactBook) -> Fault:
@@ -207,16 +216,16 @@ def _words_fault(claim: Claim, found: Sequence[BoundFact], book: FactBook) -> Fa
 
 def _is_other(words: dict[str, float], found: Sequence[BoundFact], claim: Claim, book: FactBook) -> bool:
     scores = book.scores(words)
-    margin = 0.4 if claim.is_listed else MARGIN  # "34% and 11%" for two customers: the question's words are of both
-    own = max(scores.get(fact.line, 0.0) for fact in found)
+    margin = LISTED_MARGIN if claim.is_listed else MARGIN
+    own = max(scores[fact.line] for fact in found)
     if own < FLOOR and words is claim.words:
         return True
-    if words is claim.own_words and max(scores.values(), default=0.0) < NAMED:
+    if words is claim.own_words and scores.max(initial=0.0) < NAMED:
         return False  # the answer's own words name no metric: the question's stand for it
     lines = {fact.line for fact in found}
     labels = {book.lines[line].own[0] for line in lines}  # the same label in another table is no other metric
-    for line, score in scores.items():
-        if score < own + margin or line in lines or not book.lines[line].table or book.lines[line].own[0] in labels:
+    for line in np.flatnonzero(scores >= own + margin).tolist():
+        if line in lines or not book.lines[line].table or book.lines[line].own[0] in labels:
             continue
         rivals = [fact for fact in book.of_line[line] if is_unit(claim, fact, book) and not fact.moved]
         if any(fact.periods and is_period(claim.whens, fact, book) for fact in rivals):

@@ -6,11 +6,14 @@ from dataclasses import replace
 from decimal import Decimal
 from itertools import product
 
+import numpy as np
+
 from finlm.figures import Unit
 from selfqa.binding import BoundFact, FactBook
 from selfqa.expressions import Expression
 from selfqa.matching import THINGS, Claim, Fault, dated, half_digit, is_period, is_said_negative
 from selfqa.period_phrases import When
+from selfqa.word_index import Scores
 
 MOST = 24
 """How many of the best matching facts of each side are tried as operands."""
@@ -39,6 +42,7 @@ def fault(claim: Claim, book: FactBook, otherwise: Fault, *, is_change: bool, ma
     labels: set[frozenset[str]] = set()
     rivals: list[tuple[float, frozenset[str]]] = []
     wrong_way = False
+    tolerance = half_digit(claim.figure)
     for old, new in product(older, newer):
         if old.unit != new.unit or old is new or old.currency != new.currency or not _is_one_metric(old, new, book):
             continue
@@ -47,7 +51,7 @@ def fault(claim: Claim, book: FactBook, otherwise: Fault, *, is_change: bool, ma
         rivals.append((score, label))
         for rule in rules:
             value = rule(*_as_said(claim, old, new))
-            if value is None or abs(abs(value) - abs(claim.figure.value)) > half_digit(claim.figure):
+            if value is None or abs(abs(value) - abs(claim.figure.value)) > tolerance:
                 continue
             if _is_direction(claim, value):
                 own = max(own, score)
@@ -79,10 +83,22 @@ def _is_one_metric(old: BoundFact, new: BoundFact, book: FactBook) -> bool:
 
 def is_told(claim: Claim, fact: BoundFact) -> bool:
     """Does a fact that tells a change tell the claim's: over its periods, in its direction?"""
-    if not fact.moved or not all(fact.agrees(when) for when in claim.all_whens):
+    latest = max(claim.all_whens, key=lambda when: when.year, default=None)  # a sentence may leave out the base
+    told = [latest] if latest is not None and fact.origin == "sentence" else claim.all_whens
+    if not fact.moved or not all(fact.agrees(when) for when in told):
         return False
-    up, down = bool(_UP.search(claim.text)), bool(_DOWN.search(claim.text))
+    up, down = _directions(claim)
     return fact.moved == "either" or up == down or (fact.moved == "up") == up
+
+
+def _directions(claim: Claim) -> tuple[bool, bool]:
+    """Does the sentence say up, does it say down? The words right before the figure count more than the metric's."""
+    near = claim.text[: claim.figure.start][-24:]
+    for text in (near[-6:], near, claim.text):
+        up, down = bool(_UP.search(text)), bool(_DOWN.search(text))
+        if up != down:
+            return up, down
+    return up, down
 
 
 def _two_periods(whens: Sequence[When], *, is_change: bool) -> tuple[When, When] | None:
@@ -96,14 +112,15 @@ def _two_periods(whens: Sequence[When], *, is_change: bool) -> tuple[When, When]
     return None
 
 
-def _operands(when: When, scores: dict[int, float], book: FactBook) -> list[BoundFact]:
-    found = [
-        fact
-        for line in scores
-        for fact in book.of_line[line]
-        if fact.periods and not fact.moved and is_period((when,), fact, book)
-    ]
-    return sorted(found, key=lambda fact: -scores[fact.line])[:MOST]
+def _operands(when: When, scores: Scores, book: FactBook) -> list[BoundFact]:
+    """Return the facts of a period whose words answer best for the claim's, at most `MOST`."""
+    found: list[BoundFact] = []
+    for line in np.argsort(-scores, kind="stable").tolist():
+        if not scores[line] or len(found) >= MOST:
+            break
+        facts = book.of_line[line]
+        found += [fact for fact in facts if fact.periods and not fact.moved and is_period((when,), fact, book)]
+    return found[:MOST]
 
 
 Rule = Callable[[BoundFact, BoundFact], Decimal | None]
@@ -149,7 +166,7 @@ def _is_direction(claim: Claim, value: Decimal) -> bool:
     """Does the sentence tell the change's direction as it was? A bare figure tells it by its sign."""
     if claim.figure.unit != "percent" and not value:
         return True
-    up, down = bool(_UP.search(claim.text)), bool(_DOWN.search(claim.text))
+    up, down = _directions(claim)
     if up != down:
         return (value > 0) == up
     if claim.figure.value < 0:
@@ -169,7 +186,7 @@ def expression_fault(claim: Claim, expression: Expression, book: FactBook) -> Fa
             return "wrong-operand", f"{number} is no figure of the document"
     if not any(_is_result(claim, expression, scale, operands) for scale in _scales(operands)):
         return "wrong-derivation", f"{claim.figure.text!r} is not what the listed computation gives"
-    return _period_fault(claim, operands)
+    return _period_fault(claim, operands, expression.zeros)
 
 
 def _scales(operands: Sequence[Sequence[BoundFact]]) -> set[Decimal]:
@@ -187,9 +204,18 @@ def _is_result(claim: Claim, expression: Expression, scale: Decimal, operands: S
         is_unit = claim.figure.unit == unit or (
             unit == "amount" and claim.figure.unit in {"plain", "currency", "per-share"}
         )
-        if is_unit and abs(value - claim.figure.value) <= half_digit(claim.figure) * Decimal("1.02"):
+        is_size = abs(abs(value) - abs(claim.figure.value)) <= half_digit(claim.figure) * Decimal("1.02")
+        if is_unit and is_size and (_is_signed_so(claim, value)):
             return True
     return False
+
+
+def _is_signed_so(claim: Claim, value: Decimal) -> bool:
+    """Has the figure the result's sign, or do the words before it say which way it went?"""
+    up, down = _directions(claim)
+    if claim.figure.value > 0 and up != down and not claim.is_bare:
+        return (value > 0) == up
+    return (value < 0) == (claim.figure.value < 0)
 
 
 def _results(expression: Expression, scale: Decimal, units: set[Unit]) -> Iterator[tuple[Decimal, str]]:
@@ -205,14 +231,14 @@ def _results(expression: Expression, scale: Decimal, units: set[Unit]) -> Iterat
         yield expression.result * scale, "amount"
 
 
-def _period_fault(claim: Claim, operands: Sequence[Sequence[BoundFact]]) -> Fault | None:
+def _period_fault(claim: Claim, operands: Sequence[Sequence[BoundFact]], zeros: int) -> Fault | None:
     """Each period asked for has an operand, each operand is of a period asked for or between two of them."""
     asked = claim.all_whens
     if not asked:
         return None
-    for when in asked:
-        if not any(fact.agrees(when) for facts in operands for fact in facts):
-            return "wrong-period", f"no operand is of {when.year}"
+    missing = [when for when in asked if not any(fact.agrees(when) for facts in operands for fact in facts)]
+    if len(missing) > zeros:
+        return "wrong-period", f"no operand is of {missing[0].year}"
     years = [when.year for when in asked]
     for facts in operands:
         if any(fact.agrees(when) for fact in facts for when in asked):

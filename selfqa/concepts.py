@@ -1,7 +1,7 @@
 """What a figure is a figure of, as bags of word stems (English) or pairs of characters (Chinese)."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 
 import snowballstemmer
@@ -70,32 +70,3 @@ def without_figures(text: str) -> str:
     for figure in find_figures(text):
         text = text[: figure.start] + " " * (figure.end - figure.start) + text[figure.end :]
     return text
-
-
-def weight(bag: Iterable[str], rarity: Mapping[str, float]) -> float:
-    """Return the sum of the rarities of tokens; one that the document does not know counts as rare."""
-    return sum(rarity.get(token, 3.0) for token in bag)
-
-
-def likeness(
-    claim: Mapping[str, float], own: frozenset[str], around: frozenset[str], rarity: Mapping[str, float]
-) -> float:
-    """Return how well a figure's words answer for a claim's: 1 where each says what the other says.
-
-    Args:
-        claim: Token of the claim -> its weight.
-        own: Tokens of the figure's own label.
-        around: Tokens of what stands around it: heading row, column, title.
-        rarity: Token -> how telling it is in this document.
-
-    Returns:
-        The mean of the share of the claim that label and surroundings say, and of the share of the label that the
-        claim says.
-    """
-    asked = sum(share * rarity.get(token, 3.0) for token, share in claim.items())
-    if not asked or not own:
-        return 0.0
-    said = sum(share * rarity.get(token, 3.0) for token, share in claim.items() if token in own)
-    near = sum(share * rarity.get(token, 3.0) for token, share in claim.items() if token in around and token not in own)
-    covered = weight((token for token in own if token in claim), rarity) / weight(own, rarity)
-    return 0.5 * (said + 0.9 * near) / asked + 0.5 * covered

@@ -14,7 +14,7 @@ Operation = Literal["difference", "growth", "ratio", "sum"]
 COMPUTED: dict[Operation, Callable[[Decimal, Decimal], Decimal]] = {
     "difference": lambda old, new: abs(new - old),
     "growth": lambda old, new: abs(new - old) / abs(old) * 100,
-    "ratio": lambda old, new: new / old,
+    "ratio": lambda part, whole: part / whole,
     "sum": lambda old, new: old + new,
 }
 MOST = 40

@@ -25,7 +25,8 @@ from selfqa.periods import MONTHS, Period
 from selfqa.tables import Line, Table, Value
 
 _AMBIGUOUS = frozenset(
-    {"equity", "taxes", "debt", "securities", "notes", "interest", "cash", "depreciation", "dividends"}
+    {"taxes", "debt", "securities", "notes", "interest", "cash", "depreciation", "dividends", "current assets"}
+    | {"current liabilities", "noncurrent assets", "noncurrent liabilities"}
 )
 """Labels that mean one thing in a primary statement and something narrower elsewhere."""
 
@@ -80,7 +81,7 @@ def _clean(label: str) -> str:
     )
     label = re.sub(r"\s*[—–‒]\s*(net\b|restricted|trade|long-term)", r", \1", label)
     label = re.sub(r"^\s*(?:less|plus|add)\s*[:\s]\s*", "", label, flags=re.I)
-    label = " ".join(label.split()).strip(" :;,…|-")
+    label = re.sub(r"\bU\.S$", "U.S.", " ".join(label.split()).strip(" :;,…|-"))
     return label if re.search(r"\b(?:Inc|Corp|Co|Ltd|U\.S)\.$", label) else label.rstrip(" .")
 
 
@@ -163,7 +164,7 @@ def _under(label: str, parent: str) -> str:
         return label if re.search(r"\b(?:income|fees|revenues?|gains?|losses)\b", label) else f"{parent} from {label}"
     if MEASURE.search(label):
         return f"{label} on {parent}" if re.search(r"\b(?:gains?|loss(?:es)?)$", label) else ""
-    return f"{label} within {parent}" if " and " in parent else f"{label} {parent}"
+    return f"{label} within {parent}" if " and " in parent or parent.startswith("other ") else f"{label} {parent}"
 
 
 def _measure(table: Table) -> str:

@@ -37,14 +37,15 @@ EITHER = (
 GENERIC = re.compile(
     r"^(?:other|others|basic|diluted|total|net|subtotal|current|deferred|foreign|domestic|federal|state|thereafter"
     r"|adjustments?|all other|costs?|financing|income|loss|expenses?|provision|purchases|payments|proceeds|benefits?"
-    r"|contributions|investments?|leases|shares|rates?)\W*$",
+    r"|contributions|investments?|leases|shares|rates?|equity)\W*$",
     re.I,
 )
 REFUSED = re.compile(
     r"^(?:%|percent(?:age)? of|as a percent|balances?\b|beginning|ending|change|increase|decrease|\(increase"
     r"|effect of"
     r"|less\b|adjustment|due in|maturit|\d|weighted[- ]average (?:price|grant|exercise|fair)"
-    r"|total reportable segments|held (?:for|to))"
+    r"|total reportable segments|held (?:for|to)|designated|amortized cost"
+    r"|net change)"
     r"|during the (?:period|year)"
     r"|\b(?:beginning|end) of (?:the )?(?:period|year)|ending balances?|beginning balances?|percent of",
     re.IGNORECASE,

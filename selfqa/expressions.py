@@ -16,7 +16,7 @@ class Expression:
 
     Example:
         Expression(operands=(Decimal("44.1"), Decimal("56.7")), result=Decimal("-12.6"),
-                   degree=1, has_percent=False, is_difference=True)
+                   degree=1, has_percent=False, is_difference=True, zeros=0)
     """
 
     operands: tuple[Decimal, ...]
@@ -27,6 +27,8 @@ class Expression:
     has_percent: bool
     is_difference: bool
     """It takes figures from each other."""
+    zeros: int
+    """Bare zeros: what a table shows as a dash."""
 
 
 def parse_expression(text: str, figures: frozenset[Decimal] = frozenset()) -> Expression:
@@ -43,7 +45,7 @@ def parse_expression(text: str, figures: frozenset[Decimal] = frozenset()) -> Ex
     plain = re.sub(r"(?<=[\d.])\s*[xX]\s*(?=[\d.])", "*", plain.replace("]", ")")).split("=")[0]
     has_percent = "%" in plain
     plain = re.sub(r"(?<=[-+])(\s*)\(\s*([$\d,.]+)\s*\)", r"\1(-\2)", plain)  # "3 + (13)", as a table writes -13
-    plain = re.sub(r"\d{1,3}(?:,\d{3})+(?![\d.])", lambda found: found[0] + ".0", plain)  # "1,975" is no year
+    plain = re.sub(r"\d{1,3}(?:,\d{3})+(?![,.]?\d)", lambda found: found[0] + ".0", plain)  # "1,975" is no year
     bare = re.sub(r"[$€£¥,%]|million|billion|thousand|[万亿]?元", "", plain).strip()
     try:
         tree = ast.parse(bare, mode="eval").body
@@ -52,7 +54,9 @@ def parse_expression(text: str, figures: frozenset[Decimal] = frozenset()) -> Ex
     except (SyntaxError, ValueError, DivisionByZero, InvalidOperation, ZeroDivisionError) as error:
         raise UserError(f"{text!r} is no computation of + - * / over figures ({error})") from error
     operands = tuple(leaf.number for leaf in leaves if not leaf.is_constant)
-    return Expression(operands, value, degree, has_percent, "-" in bare.lstrip("-"))
+    return Expression(
+        operands, value, degree, has_percent, "-" in bare.lstrip("-"), sum(not leaf.number for leaf in leaves)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +100,13 @@ def _binary(node: ast.BinOp, leaves: list[_Leaf], figures: frozenset[Decimal]) -
 
 
 def texts_of(operation: str, operands: Sequence[str]) -> str:
-    """Write a listed operation as the computation that it stands for: growth of a to b is (b - a) / a."""
-    numbers = ["".join(re.findall(r"[\d.]", narrow(operand))) for operand in operands]
+    """Write a listed operation as the computation that it stands for: growth of a to b is (b - a) / a.
+
+    Operands of unlike scales ("$412.6 million" and "$1.2 billion") give no computation: an empty string.
+    """
+    if len({re.sub(r"[\d.,\s]", "", narrow(operand)) for operand in operands}) > 1:
+        return ""
+    numbers = ["".join(re.findall(r"[\d.,]", narrow(operand))) for operand in operands]
     if operation == "sum":
         return " + ".join(numbers)
     first, second = numbers[0], numbers[1]

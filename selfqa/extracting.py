@@ -7,6 +7,7 @@ from selfqa.across import Told, across_pairs
 from selfqa.background import Background
 from selfqa.extractive import extract
 from selfqa.filters import fault_of
+from selfqa.grounds import Grounds
 from selfqa.keeping import Read
 from selfqa.output import Made
 from selfqa.pairs import Pair
@@ -37,11 +38,13 @@ def extract_all(
         found = extract(read.source, read.filing, passages, passage_limit, others_than(read, documents))
         for drop in found.dropped:
             made.remove(drop.rule, drop.reason, drop.text)
-        asked += [(read, pair) for pair in found.pairs if _is_sound(pair, read, made)]
+        grounds = Grounds(read.source, read.filing)
+        asked += [(read, pair) for pair in found.pairs if _is_sound(pair, read, made, grounds)]
         if across_filings and read.filing.company and filings[_company(read)] > 1:
             told[_company(read)].append(Told(read, read.filing, read.record.id, found.facts))
     for several in told.values():
-        asked += [(read, pair) for read, pair in across_pairs(several) if _is_sound(pair, read, made, documents)]
+        pairs = across_pairs(several)  # two documents' figures: neither's facts hold both
+        asked += [(read, pair) for read, pair in pairs if _is_sound(pair, read, made, None, documents)]
     return asked
 
 
@@ -58,14 +61,14 @@ def _company(read: Read) -> tuple[str, str]:
     return read.filing.company, read.filing.language
 
 
-def _is_sound(pair: Pair, read: Read, made: Made, documents: Sequence[Read] = ()) -> bool:
+def _is_sound(pair: Pair, read: Read, made: Made, grounds: Grounds | None, documents: Sequence[Read] = ()) -> bool:
     """Count a question; note the rule that it breaks, if it does."""
     made.counts["questions"] += 1
     evidence = read.record.text[pair.start : pair.end]
     for span in pair.beside:
         other = next(one.record for one in documents if one.record.id == span.document_id)
         evidence += "\n" + other.text[span.start : span.end]
-    fault = fault_of(pair, read.filing, evidence)
+    fault = fault_of(pair, read.filing, evidence, document=grounds)
     if fault:
         made.remove(*fault, f"{pair.question} {pair.answer}")
     return fault is None

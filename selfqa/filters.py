@@ -9,25 +9,16 @@ from finlm.figures import narrow, unsupported
 from finlm.language import language_of
 from finlm.records import Derivation
 from selfqa.entities import Filing
+from selfqa.expressions import texts_of
+from selfqa.grounds import Grounds
+from selfqa.names import aliases
 from selfqa.pairs import Pair
+from selfqa.pointers import pointer_in
 
 MAX_WORDS = 32
 """Longest English answer of the extractive backend, in words."""
 MAX_HAN = 110
 """Longest Chinese answer of the extractive backend, in characters."""
-_DEMONSTRATIVE = re.compile(
-    r"\b(?:this|these|those|aforementioned|above-mentioned)\b|\b(?:the|that) (?:company|corporation|registrant|firm"
-    r"|bank|group)\b"
-    r"|(?:这|该|此|上述|下述|本(?:公司|集团|报告期|期|年度))(?!外)",
-    re.IGNORECASE,
-)
-_ARTICLE = re.compile(
-    r"\b(?:the|in the|according to the|based on the) (?:article|passage|text|document|paragraph|excerpt|table above"
-    r"|context)\b"
-    r"|\baccording to the (?:above|information)|\bas mentioned|\bmentioned above|\bprovided (?:text|information)"
-    r"|本文|文中|文章|上文|下文|原文|根据.{0,6}(?:上述|材料|文本|段落|资料)|以上(?:内容|信息|材料)",
-    re.IGNORECASE,
-)
 _REFUSAL = re.compile(
     r"\b(?:as an ai|i cannot|i can't|i am unable|i'm sorry|not mentioned|does not (?:mention|provide|specify|state)"
     r"|no information)\b"
@@ -41,7 +32,9 @@ LONG_KINDS = {"cause", "risk", "summary", "list", "definition"}
 LONGER = 3
 
 
-def fault_of(pair: Pair, filing: Filing, evidence: str, *, limit_length: bool = True) -> tuple[str, str] | None:
+def fault_of(
+    pair: Pair, filing: Filing, evidence: str, *, limit_length: bool = True, document: Grounds | None = None
+) -> tuple[str, str] | None:
     """Return the rule that a pair breaks and the reason, or None if it may stay.
 
     Args:
@@ -49,18 +42,20 @@ def fault_of(pair: Pair, filing: Filing, evidence: str, *, limit_length: bool = 
         filing: The document it is about.
         evidence: The document's text at the pair's span.
         limit_length: Hold the answer to one sentence (off for the LLM backend, whose answers explain).
+        document: The document's facts, which the answer's figures are held against; without, digits are compared alone.
     """
     question, answer = pair.question.strip(), pair.answer.strip()
     if len(question) < 6 or not re.search(r"\w", answer):
         return "malformed", "question or answer is empty"
     if not filing.company:
         return "no-entity", "no company could be found in the document"
+    names = aliases(filing)
     is_refusing = pair.kind == "unanswerable"  # it says that its passage does not, and may ask about another company
     for text in (question,) if is_refusing else (question, answer):
-        found = _ARTICLE.search(text) or _DEMONSTRATIVE.search(text)
-        if found:
-            return "refers-to-article", f"{found[0]!r} points outside the question"
-    if not is_refusing and filing.short not in question and filing.company not in question:
+        pointer = pointer_in(text, names)
+        if pointer:
+            return "refers-to-article", f"{pointer!r} points outside the question"
+    if not is_refusing and not any(name in question for name in names):
         return "no-entity", f"the question does not name {filing.short}"
     if pair.kind in NEEDS_PERIOD and not _YEAR.search(narrow(question)):
         return "no-period", "the question names no year"
@@ -71,20 +66,26 @@ def fault_of(pair: Pair, filing: Filing, evidence: str, *, limit_length: bool = 
     times = LONGER if pair.kind in LONG_KINDS else 1
     if limit_length and _is_long(answer, filing.language, times):
         return "too-long", f"the answer is longer than {times * MAX_WORDS} words or {times * MAX_HAN} characters"
-    return _figure_fault(pair, evidence)
+    return _figure_fault(pair, evidence, filing, None if is_refusing else document)
 
 
 def _is_long(answer: str, language: str, times: int) -> bool:
     return len(answer) > times * MAX_HAN if language == "zh" else len(answer.split()) > times * MAX_WORDS
 
 
-def _figure_fault(pair: Pair, evidence: str) -> tuple[str, str] | None:
+def _figure_fault(pair: Pair, evidence: str, filing: Filing, document: Grounds | None) -> tuple[str, str] | None:
+    """Digits stand in the evidence or are computed from it; figures are the document's for metric and period."""
+    expression = ""
     if pair.derivation is not None:
-        return _derivation_fault(pair.derivation, pair, evidence)
-    foreign = unsupported(pair.answer, evidence, pair.question)
-    if foreign:
-        return "figure-not-in-evidence", f"{', '.join(foreign)} stands neither in the evidence nor in the question"
-    return None
+        fault = _derivation_fault(pair.derivation, pair, evidence)
+        if fault:
+            return fault
+        expression = texts_of(pair.derivation.operation, pair.derivation.operands)
+    else:
+        foreign = unsupported(pair.answer, evidence, pair.question)
+        if foreign and (document is None or not document.computes(pair, filing, foreign)):
+            return "figure-not-in-evidence", f"{', '.join(foreign)} stands neither in the evidence nor in the question"
+    return document.fault(pair, filing, evidence, expression) if document is not None else None
 
 
 def _derivation_fault(derivation: Derivation, pair: Pair, evidence: str) -> tuple[str, str] | None:
@@ -95,8 +96,3 @@ def _derivation_fault(derivation: Derivation, pair: Pair, evidence: str) -> tupl
     if rest == pair.answer or unsupported(rest, evidence, pair.question):
         return "figure-not-in-evidence", "the answer holds another figure than the derived one"
     return None
-
-
-def question_key(question: str) -> str:
-    """What is left of a question when case, spaces and marks are taken away: equal keys are one question."""
-    return re.sub(r"[\W_]+", "", narrow(question).lower())

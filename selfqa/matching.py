@@ -21,7 +21,7 @@ _NEGATIVE = re.compile(
 )
 _MOVES = re.compile(
     r"\b(?:income|net of(?: related)?) tax(?:es)?\b(?! benefit)"
-    r"|\b(?:rose|increased|decreased|fell|declined|change) (?:by|from|between)\b|增长|增加|减少|下降|净额",
+    r"|\b(?:rose|increased?|decreased?|fell|declined?|change) (?:by|from|between)\b|增长|增加|减少|下降|净额",
     re.IGNORECASE,
 )
 _POSITIVE = re.compile(
@@ -29,6 +29,13 @@ _POSITIVE = re.compile(
     r"|收益|利润|流入|增加|净额",
     re.IGNORECASE,
 )
+_NEGATIVE_STEMS = frozenset(
+    re.findall(
+        r"\w+",
+        "loss deficit use outflow payment paid repurchas repay repaid expens cost charg impair depreci amort purchas",
+    )
+)
+_POSITIVE_STEMS = frozenset({"incom", "gain", "profit", "earn", "provid", "proceed", "inflow"})
 THINGS = re.compile(
     r"\s?(?:\w+\s)?(?P<thing>shares|employees|customers|stores|people|barrels|users)\b|\s?(?P<zh>股|人|家|户|吨|台|套)"
 )
@@ -56,7 +63,12 @@ class Claim:
     own_words: dict[str, float]
     """Those of the sentence alone."""
     is_listed: bool = False
-    """One of several figures of a sentence without words of its own."""
+    """One of several figures of a sentence."""
+
+    @property
+    def is_bare(self) -> bool:
+        """Is the sentence hardly more than the figure?"""
+        return len(self.text.strip()) < len(self.figure.text) + 12
 
     @property
     def tolerance(self) -> Decimal:
@@ -96,14 +108,16 @@ def is_unit(claim: Claim, fact: BoundFact, book: FactBook) -> bool:
     return fact.unit == "plain" and fact.things != "shares"
 
 
-def is_sign(claim: Claim, fact: BoundFact) -> bool:
+def is_sign(claim: Claim, fact: BoundFact, book: FactBook) -> bool:
     """A minus needs a negative fact; a bare number for a negative fact needs a word that says so, and no other."""
     value = claim.figure.value
     if not value or (value < 0) == (fact.value < 0):
         return True
     if value < 0:
         return False
-    return is_said_negative(claim)
+    own = book.lines[fact.line].own[0]
+    is_label_negative = claim.is_listed and bool(own & _NEGATIVE_STEMS) and not own & _POSITIVE_STEMS
+    return is_said_negative(claim) or is_label_negative  # of two metrics in a sentence each has its own sign
 
 
 def is_said_negative(claim: Claim) -> bool:
@@ -129,13 +143,12 @@ def is_period(whens: Iterable[When], fact: BoundFact, book: FactBook) -> bool:
         if not fact.agrees(when):
             continue
         if when.is_bare_year and any(0 < period.months < 12 for period in fact.periods):
-            lengths = {
-                period.months
-                for other in book.of_line[fact.line]
+            is_one_of_more = any(
+                period.year == when.year and other.value != fact.value
+                for other in book.row_of(fact)
                 for period in other.periods
-                if period.year == when.year and other.value != fact.value
-            }
-            if lengths - {period.months for period in fact.periods}:
+            )
+            if is_one_of_more:
                 continue
         return True
     return False

@@ -20,14 +20,14 @@ from finlm.figures import find_figures
 from selfqa.agreement import agrees
 from selfqa.background import Background
 from selfqa.blocks import Source
-from selfqa.bound_sentences import book_of
 from selfqa.calls import Backend, Call
-from selfqa.claims import claim_fault
+from selfqa.contamination import Contamination
 from selfqa.crew import Crew
 from selfqa.derived import derivation_of
 from selfqa.entities import Filing
 from selfqa.facts import Dropped
-from selfqa.filters import fault_of, question_key
+from selfqa.filters import fault_of
+from selfqa.grounds import Grounds
 from selfqa.pairs import Pair
 from selfqa.prompts import (
     answer_call,
@@ -39,6 +39,7 @@ from selfqa.prompts import (
     stricter,
     wording,
 )  # fmt: skip
+from selfqa.questions import QuestionRules, question_key
 from selfqa.quotes import find_quote
 
 TRIES = 2
@@ -58,11 +59,13 @@ class Task:
     """Of one passage."""
     limit: int
     """Most characters of an open-book passage."""
+    contamination: Contamination | None = None
+    """What benchmarks ask, and these questions may not."""
 
     @cached_property
-    def book(self) -> Any:
-        """The document's facts, made when an answer is first checked."""
-        return book_of(self.source, self.filing)
+    def grounds(self) -> Grounds:
+        """What answers are held against."""
+        return Grounds(self.source, self.filing)
 
     def known(self, passage: Background) -> str:
         """Return what all prompts about a passage begin with."""
@@ -89,7 +92,7 @@ async def ask_document(task: Task, crew: Crew) -> list[Pair | Dropped]:
     """
     found: list[Pair | Dropped] = []
     asked: list[Asked] = []
-    known: set[str] = set()
+    rules = QuestionRules(task.filing, task.contamination)
     calls = [
         question_call(task.known(passage), task.filing, shared_out(task.questions, task.kinds, number))
         for number, passage in enumerate(task.passages)
@@ -101,11 +104,10 @@ async def ask_document(task: Task, crew: Crew) -> list[Pair | Dropped]:
             reason = "no question could be read from the reply"
             found.append(Dropped("malformed", reason, reply.text[:400], passage.start, passage.end))
         for kind, question in questions:
-            fault = _question_fault(kind, question, task.filing, known)
+            fault = rules.fault(question)
             if fault:
                 found.append(Dropped(*fault, question, passage.start, passage.end))
             else:
-                known.add(question_key(question))
                 asked.append(Asked(kind, question, passage))
     return found + await gathered([_answered(item, task, crew) for item in asked])
 
@@ -132,19 +134,6 @@ def shared_out(number: int, kinds: Mapping[str, float], turn: int) -> dict[str, 
     points = [(place + offset) / number % 1.0 * total for place in range(number)]
     taken = Counter(next((kind for end, kind in ends if point < end), ends[-1][1]) for point in points)
     return {kind: taken[kind] for kind in kinds if taken[kind]}
-
-
-# ------------------------------------------------------------------------------------------------------- questions
-
-
-def _question_fault(kind: str, question: str, filing: Filing, known: set[str]) -> tuple[str, str] | None:
-    """Filter before paying for an answer."""
-    if question_key(question) in known:
-        return "duplicate-question", "asked before about this document"
-    if len(question) > 400:
-        return "too-long", "the question is longer than 400 characters"
-    pending = "待答" if filing.language == "zh" else "pending"
-    return fault_of(_made(kind, question, pending, 0, 0), filing, "", limit_length=False)
 
 
 def _made(kind: str, question: str, answer: str, start: int, end: int) -> Pair:
@@ -195,21 +184,21 @@ async def _candidate(item: Asked, call: Call, backend: Backend, task: Task, crew
 
 
 async def _read(call: Call, backend: Backend, task: Task, crew: Crew) -> tuple[dict[str, Any] | None, str]:
-    """Return a reply's JSON object, None if it has none after all tries, and the last reply's text."""
+    """Return a reply's JSON object, None if it has none after all tries, and the last reply's text.
+
+    A reply that breaks off is repaired to an object that lacks its last fields: it is asked for once more too.
+    """
+    found: dict[str, Any] | None = None
     text = ""
     for number in range(TRIES):
         wanted = call if not number else stricter(call, task.filing.language)
         text = (await crew.ask(backend, wanted)).text
         parsed = json_repair.loads(text) if text.strip() else None
-        if isinstance(parsed, dict) and all(name in parsed for name in _needed(call)):
-            return parsed, text
-    return None, text
-
-
-def _needed(call: Call) -> Sequence[str]:
-    assert call.schema is not None
-    # a model that leaves `answerable` out has answered
-    return [name for name in call.schema["required"] if name in {"answer", "grade"}]
+        if isinstance(parsed, dict) and ("answer" in parsed or "grade" in parsed):
+            found = parsed
+            if ("evidence" if "answer" in parsed else "reason") in parsed:
+                break
+    return found, text
 
 
 def _dropped(item: Asked, rule: str, reason: str, text: str) -> Dropped:
@@ -229,12 +218,9 @@ def _pair(item: Asked, parsed: Mapping[str, Any], text: str, task: Task) -> Pair
     evidence = task.source.text[start:end]
     pair = _made(item.kind, item.question, answer, start, end)
     pair = replace(pair, derivation=derivation_of(answer, evidence, item.question))
-    found = fault_of(pair, task.filing, evidence, limit_length=False)
+    found = fault_of(pair, task.filing, evidence, limit_length=False, document=task.grounds)
     if found:
         return _dropped(item, *found, text)
-    claimed = claim_fault(item.question, answer, task.book, task.filing) if pair.derivation is None else None
-    if claimed:
-        return _dropped(item, *claimed, text)
     return replace(pair, passage=partial(_window, task.source.text, start, end, item.passage, task.limit))
 
 

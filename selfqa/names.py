@@ -13,7 +13,7 @@ _KIND = (
 _NAME = r"[A-Z][\w&-]*(?:(?:,?\s+|\s+(?:of|and|&)\s+)[A-Z][\w&.-]*)*"
 _OWNER = re.compile(rf"(?P<name>{_NAME})(?:\.?['’]s\b|s['’](?=\s))")
 _COMPANY = re.compile(rf"\b(?P<name>{_NAME}),?\s(?:{_KIND})\b\.?")
-_ZH_COMPANY = re.compile(r"[\u4e00-\u9fffA-Za-z（）()]{2,30}?(?:公司|集团|银行|股份)")
+_ZH_COMPANY = re.compile(r"[\u4e00-\u9fffA-Za-z（）()]{2,30}?(?:有限公司|有限责任公司|股份公司|集团|银行|证券|保险)")
 _ZH_GENERIC = re.compile(
     r"^(?:母|子|本|该|控股|合营|联营|参股|上市|分|全资子|控股子|其他|关联|非银行|商业)?(?:公司|集团|银行)$"
 )

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import lru_cache
 
 from finlm.figures import narrow
 from selfqa.periods import MONTHS
@@ -36,8 +37,8 @@ class When:
 
     def agrees(self, fact: "When") -> bool:
         """May a figure of `fact` be said of this period? False where the two say different things."""
-        is_early = fact.month == 1 and 0 < fact.day <= 7  # fiscal 2019 may end on January 3, 2020
-        if self.year != fact.year - (is_early and self.is_bare_year):
+        is_early = fact.month == 1 and 0 < fact.day <= 7 and self.is_bare_year  # fiscal 2019 may end on January 3, 2020
+        if self.year != fact.year and not (is_early and self.year == fact.year - 1):
             return False
         if UNSAID not in (self.months, fact.months) and self.months != fact.months:
             return False
@@ -186,6 +187,7 @@ _CHINESE = re.compile(
   | (?P<begin>(?<!\d)(?P<by>{_YEAR})\s?年?(?:年?初|期初))
   | (?P<annual>(?<!\d)(?P<ay>{_YEAR})\s?年(?:度|全年))
   | (?P<year>(?<![\d,.])(?P<y>{_YEAR})(?=\s?年|\s?[、和与及至—~-]\s?{_YEAR}\s?年))
+  | (?P<bare>第(?P<bq>[一二三四])季度)
   | (?P<this>报告期末|本期末|本年末|期末)
   | (?P<opening>报告期初|期初|年初)
   | (?P<last>上年同期|上年度?末?|上期|去年同期|去年)
@@ -234,6 +236,8 @@ def _chinese(text: str, fiscal_year: int, months: int) -> Iterator[When]:
 def _relative(match: re.Match[str], year: int, months: int) -> When:
     at = match.span()
     last = {3: (3, 31), 6: (6, 30), 9: (9, 30)}.get(months, (12, 31))
+    if match["bare"]:
+        return When(year, 3, 0, 0, 1 + _QUARTERS.index(match["bq"]), *at)
     if match["this"]:
         return When(year, 0, *last, 0, *at)
     if match["opening"]:
@@ -243,7 +247,10 @@ def _relative(match: re.Match[str], year: int, months: int) -> When:
     return When(year, months, 0, 0, 0, *at)
 
 
-def periods_said(text: str, language: str, fiscal_year: int = 0, months: int = 12) -> list[When]:
+@lru_cache(maxsize=16384)
+def periods_said(text: str, language: str, fiscal_year: int = 0, months: int = 12) -> tuple[When, ...]:
     """Return the periods that a text says, in order."""
+    if not re.search(r"\d\d", text) and not (language == "zh" and fiscal_year):
+        return ()
     plain = narrow(text)
-    return chinese_periods(plain, fiscal_year, months) if language == "zh" else english_periods(plain)
+    return tuple(chinese_periods(plain, fiscal_year, months) if language == "zh" else english_periods(plain))

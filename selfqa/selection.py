@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import TypeVar
 
 from finlm.figures import Figure, find_figures
-from selfqa.filters import question_key
 from selfqa.pairs import Pair, hashed
 from selfqa.plan import Plan, Share, template_limit
+from selfqa.questions import question_key
 
 T = TypeVar("T")
 

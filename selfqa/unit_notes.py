@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from finlm.figure_grammar import CURRENCIES, SCALES
 from finlm.figures import narrow
@@ -12,7 +13,8 @@ _ENGLISH = re.compile(
     (?:(?P<before>{_SIGN})\s?)?(?:\bin\s+)?(?P<currency>{_SIGN})?\s?
     (?P<scale>\b(?:thousands|millions|billions)\b)(?:\s+of\s+(?P<of>(?:U\.?S\.?\s+)?dollars|euros?|yuan|RMB|pounds|yen|US\$))?
   | (?P<sign>{_SIGN})\s?[’'‘]?(?P<zeros>000|m|mn|bn|million|thousand|billion)\b(?:[’']?s)?
-  | \(\s?[’'‘]?(?P<bare>000)[’']?s?\s?\)
+  | \bin\s+(?P<single>thousand|million|billion)\b
+  | \(\s?(?:in\s)?[’'‘]?(?P<bare>1,000|000)[’']?s?\s?\)
   | \bin\s+[’'‘]?(?P<in000>000)[’']?s\b
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -20,6 +22,9 @@ _ENGLISH = re.compile(
 _CHINESE = re.compile(
     r"(?:单位|金额单位|币种)\s*[：:]?\s*(?:人民币)?\s*(?P<scale>千|百万|万|亿)?(?P<unit>元|美元|港元|股|吨)"
     r"|[（(](?:人民币)?(?P<scale2>千|百万|万|亿)?(?P<unit2>元|美元|股)[）)]"
+)
+_HINT = re.compile(
+    r"thousand|million|billion|000|[$€£¥]\s?[mb]|单位|币种|[（(](?:人民币|[千百万亿美])?[万]?[元股]", re.IGNORECASE
 )
 _DOLLARS = {"us$": "USD", "a$": "AUD", "c$": "CAD"}
 
@@ -49,9 +54,12 @@ class UnitNote:
         return self if self.currency else replace(self, currency=other.currency)
 
 
+@lru_cache(maxsize=16384)
 def unit_note(text: str, *, is_document: bool = False) -> UnitNote:
     """Read the unit note of a text: the last one of a table's surroundings, a document's most frequent one."""
     plain = narrow(text)
+    if not _HINT.search(plain):
+        return UnitNote()
     found = [note for note in (_english(match, plain) for match in _ENGLISH.finditer(plain)) if note]
     found += [_chinese(match) for match in _CHINESE.finditer(plain)]
     if not found:
@@ -62,7 +70,7 @@ def unit_note(text: str, *, is_document: bool = False) -> UnitNote:
 
 
 def _english(match: re.Match[str], text: str) -> UnitNote:
-    scale = match["scale"] or match["zeros"] or match["bare"] or match["in000"]
+    scale = match["scale"] or match["zeros"] or match["bare"] or match["in000"] or match["single"]
     words = text[match.end() : match.end() + 12].lower()
     before = text[max(0, match.start() - 30) : match.start()].lower()
     if match["scale"] and re.match(r"\s+of\s+(?:shares|barrels|units)", words):
@@ -73,7 +81,7 @@ def _english(match: re.Match[str], text: str) -> UnitNote:
     if match["scale"] and not is_sure and not re.search(r"(?:\bin\s+|[(（|\n]|dollars\s+|^)\s*$", before):
         return UnitNote()  # "we sold millions of devices"
     word = (scale or "").lower().removesuffix("s")
-    power = {"000": 3}.get(word) or SCALES.get(word, 0)
+    power = {"000": 3, "1,000": 3}.get(word) or SCALES.get(word, 0)
     sign = (match["before"] or match["currency"] or match["sign"] or match["of"] or "").lower()
     sign = "us$" if "dollar" in sign else sign
     if not sign and re.search(r"dollars\s*(?:are\s)?(?:in\s)?$", before):
