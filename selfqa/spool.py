@@ -1,6 +1,7 @@
 """A list of records that lies on disk: a thousand filings make a million of them."""
 
 import tempfile
+import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, TypeVar, overload
@@ -21,6 +22,7 @@ class Spool(Sequence[T], Generic[T]):
 
     def __init__(self, kind: type[T]) -> None:
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 (lives as long as the list)
+        weakref.finalize(self, self._file.close)
         self._ends = array("Q")
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(kind).decode
