@@ -17,8 +17,6 @@ from selfqa.pairs import Pair
 
 T = TypeVar("T")
 REFRESH_SECONDS = 0.5
-DOCUMENTS_AT_ONCE = 8
-"""Enough that one document's last answers do not leave places empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +24,14 @@ class Wish:
     """What a document is asked.
 
     Example:
-        Wish(kinds={"figure": 0.6, "cause": 0.4}, questions=10, limit=450)
+        Wish(kinds={"figure": 0.6, "cause": 0.4}, questions=10, limit=450, documents_at_once=64)
     """
 
     kinds: dict[str, float]
     questions: int
     limit: int
     """Most characters of an open-book passage."""
+    documents_at_once: int
 
 
 def spread(passages: Sequence[T], most: int) -> list[T]:
@@ -94,7 +93,8 @@ async def _ask_all(
 
     watching = asyncio.create_task(watch())
     try:
-        return await in_order(len(documents), one, DOCUMENTS_AT_ONCE)
+        # a document may have a single passage, and while its questions are awaited nothing else of it can be asked
+        return await in_order(len(documents), one, wish.documents_at_once)
     except BaseExceptionGroup as group:
         raise _first(group) from None
     finally:

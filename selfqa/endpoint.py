@@ -8,6 +8,9 @@ The key comes from the environment (OPENAI_API_KEY) and is written nowhere.
 | says 408, 409 or 5xx, or a reply that is no JSON | asked again after a pause |
 | says any other 4xx | the run stops with what it said: every other call would be refused too |
 
+The request is one POST of JSON, sent by aiohttp: OpenAI's own client takes milliseconds of a core for each, which at 64
+calls under way is all of a core (measured: docs/journal.md).
+
 A pause is what `Retry-After` says, else it doubles from half a second to thirty, less a random part, so that calls that
 failed together do not come back together.
 """
@@ -23,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-import openai
+import aiohttp
 
 from finlm.errors import UserError
 from selfqa.calls import Call, Reply
@@ -99,18 +102,13 @@ class Endpoint:
         }
         self.attempts: Counter[str] = Counter()
         self.pace = Pace(sampling.parallel)
-        limits = openai.DefaultAsyncHttpxClient(timeout=sampling.timeout_seconds, limits=_limits(sampling.parallel))
-        self._client = openai.AsyncOpenAI(
-            base_url=sampling.url,
-            api_key=key_for(sampling.url),
-            timeout=sampling.timeout_seconds,
-            max_retries=0,
-            http_client=limits,
-        )
+        self._key = key_for(sampling.url)
+        self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        if self._session is not None:
+            await self._session.close()
 
     async def ask(self, call: Call) -> Reply:
         """Return the endpoint's reply to one user message.
@@ -138,23 +136,23 @@ class Endpoint:
     async def _attempt(self, call: Call, taken_at: float) -> tuple[Reply | None, str, float | None]:
         """Return a reply, or what went wrong and the seconds that the endpoint asked to be left alone."""
         try:
-            # a proxy that drips bytes keeps every read within the client's limit, and the call for ever
-            async with asyncio.timeout(self.sampling.timeout_seconds):
-                reply = await self._once(call)
-        except (TimeoutError, openai.APIConnectionError) as fault:
+            status, headers, body = await self._once(call)
+        except (TimeoutError, aiohttp.ClientConnectionError) as fault:
             self.pace.too_busy(taken_at)
-            is_late = isinstance(fault, TimeoutError | openai.APITimeoutError)
-            return self._failed("timeout" if is_late else "connection")
-        except openai.APIStatusError as fault:
-            status = fault.status_code
-            if status in BUSY:
-                self.pace.too_busy(taken_at)
-            if status in AGAIN or status >= 500:
-                return self._failed(str(status), _retry_after(fault.response.headers))
+            return self._failed("timeout" if isinstance(fault, TimeoutError) else "connection")
+        except aiohttp.ClientError:  # a body that breaks off, a head that is none
+            return self._failed("malformed")
+        if status in BUSY:
+            self.pace.too_busy(taken_at)
+        if status in AGAIN or status >= 500:
+            return self._failed(str(status), _retry_after(headers))
+        if status != 200:
+            said = " ".join(body.decode("utf-8", "replace").split())[:200]
             raise UserError(
                 f"endpoint {self.sampling.url} refused the request for model {self.sampling.model!r} "
-                f"(HTTP {status}: {_said(fault)}); check --endpoint, --model and OPENAI_API_KEY."
-            ) from fault
+                f"(HTTP {status}: {said}); check --endpoint, --model and OPENAI_API_KEY."
+            )
+        reply = reply_of(body)
         if reply is None:
             return self._failed("malformed")
         self.attempts["ok"] += 1
@@ -165,20 +163,25 @@ class Endpoint:
         self.attempts[fault] += 1
         return None, fault, asked_for
 
-    async def _once(self, call: Call) -> Reply | None:
-        """Return the reply; None where the endpoint's body is not what the protocol says."""
-        extra: dict[str, Any] = {}
+    async def _once(self, call: Call) -> tuple[int, Mapping[str, str], bytes]:
+        """Send a request; returns status, headers and body."""
+        if self._session is None:  # made where the loop runs
+            limits = aiohttp.TCPConnector(limit=self.sampling.parallel)
+            timeout = aiohttp.ClientTimeout(total=self.sampling.timeout_seconds)
+            self._session = aiohttp.ClientSession(connector=limits, timeout=timeout, trust_env=True)
+        content: dict[str, Any] = {
+            "model": self.sampling.model,
+            "messages": [{"role": "user", "content": call.prompt}],
+            "temperature": self.sampling.temperature,
+            "max_tokens": self.sampling.max_tokens,
+        }
         if call.schema is not None:
             schema = {"name": call.task, "schema": dict(call.schema), "strict": True}
-            extra["response_format"] = {"type": "json_schema", "json_schema": schema}
-        raw = await self._client.chat.completions.with_raw_response.create(
-            model=self.sampling.model,
-            messages=[{"role": "user", "content": call.prompt}],
-            temperature=self.sampling.temperature,
-            max_tokens=self.sampling.max_tokens,
-            **extra,
-        )
-        return reply_of(raw.content)
+            content["response_format"] = {"type": "json_schema", "json_schema": schema}
+        url = f"{self.sampling.url.rstrip('/')}/chat/completions"
+        sent = {"Authorization": f"Bearer {self._key}"}
+        async with self._session.post(url, json=content, headers=sent, allow_redirects=False) as reply:
+            return reply.status, reply.headers, await reply.read()
 
 
 def reply_of(body: bytes) -> Reply | None:
@@ -193,12 +196,6 @@ def reply_of(body: bytes) -> Reply | None:
     return Reply(content if isinstance(content, str) else "", counts[0], counts[1], 0.0)
 
 
-def _limits(parallel: int) -> Any:
-    import httpx  # openai's own transport
-
-    return httpx.Limits(max_connections=parallel, max_keepalive_connections=parallel)
-
-
 def _retry_after(headers: Any) -> float | None:
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         try:
@@ -206,7 +203,3 @@ def _retry_after(headers: Any) -> float | None:
         except (KeyError, ValueError):
             continue
     return None
-
-
-def _said(fault: openai.APIStatusError) -> str:
-    return " ".join(str(fault.message).split())[:200]

@@ -38,6 +38,7 @@ from selfqa.extracting import extract_all
 from selfqa.hiring import NAMED_AT, Hiring, hire
 from selfqa.keeping import Keeping, Read, keep
 from selfqa.library import Place, Shelf, load
+from selfqa.page import PAGE
 from selfqa.pairs import Pair
 from selfqa.plan import TYPES, Plan, make_plan
 from selfqa.prompts import versions
@@ -46,6 +47,8 @@ from selfqa.replies import typical_seconds
 from selfqa.unread import UNREAD_RULES, Unread
 from selfqa.writing import TEMPLATES, write
 
+SHOWN = 20
+"""Documents that the terminal lists."""
 FREE = (
     *("cache", "processes", "replies", "endpoint", "parallel", "timeout_seconds", "deadline_seconds", "batch"),
     *("seconds_per_call", "prompt_price", "reply_price"),
@@ -335,7 +338,7 @@ def ask_models(
     progress: Progress,
 ) -> list[tuple[Read, Pair]]:
     """Have models ask and answer about every document; what no code found grounded is noted."""
-    wish = Wish(dict(plan_of(settings).types), settings.questions, settings.passage_characters)
+    wish = Wish(dict(plan_of(settings).types), settings.questions, settings.passage_characters, at_once(settings))
     asked_about = chosen_passages(documents, passages, settings, made)
     crew = hire(hiring(settings))
     found = ask_all(list(zip(documents, asked_about, strict=True)), wish, crew, progress)
@@ -373,6 +376,11 @@ def hiring(settings: Settings) -> Hiring:
     return Hiring(**{name: getattr(settings, name) for name in fields}, replies=Path(settings.replies))
 
 
+def at_once(settings: Settings) -> int:
+    """How many calls may be under way."""
+    return settings.parallel if settings.backend == "openai" else settings.batch
+
+
 def estimated(documents: Sequence[Read], passages: Sequence[Sequence[Background]], settings: Settings) -> Table:
     """Return what a run would come to."""
     made = output.Made()
@@ -384,8 +392,7 @@ def estimated(documents: Sequence[Read], passages: Sequence[Sequence[Background]
     models = 1 + len(settings.more_models)
     calls = models + settings.merge + settings.round_trip + bool(settings.judge)
     seconds = settings.seconds_per_call or typical_seconds(Path(settings.replies), settings.model)
-    at_once = settings.parallel if settings.backend == "openai" else settings.batch
-    rates = Rates(seconds, at_once, settings.prompt_price, settings.reply_price)
+    rates = Rates(seconds, at_once(settings), settings.prompt_price, settings.reply_price)
     return table_of(estimate(texts, settings.questions, calls, settings.max_tokens), rates, len(texts))
 
 
@@ -426,9 +433,11 @@ def report(console: Console, folder: Path, summary: dict[str, object], made: out
     for row in made.conversations:
         assert row.provenance is not None
         counts[row.provenance.document_id] += 1
-    for document in made.documents:
+    for document in made.documents[:SHOWN]:
         table.add_row(document.source, document.entity or "not found", str(counts[document.id]))
     console.print(table)
+    if len(made.documents) > SHOWN:
+        console.print(f"… and {len(made.documents) - SHOWN:,} more, see {folder / PAGE}")
     for removal in made.removals:
         if removal.rule in UNREAD_RULES:
             console.print(f"not read ({removal.rule}): {removal.reason}", style="yellow")

@@ -184,21 +184,21 @@ async def _candidate(item: Asked, call: Call, backend: Backend, task: Task, crew
 
 
 async def _read(call: Call, backend: Backend, task: Task, crew: Crew) -> tuple[dict[str, Any] | None, str]:
-    """Return a reply's JSON object, None if it has none after all tries, and the last reply's text."""
+    """Return a reply's JSON object, None if it has none after all tries, and the last reply's text.
+
+    A reply that breaks off is repaired to an object that lacks its last fields: it is asked for once more too.
+    """
+    found: dict[str, Any] | None = None
     text = ""
     for number in range(TRIES):
         wanted = call if not number else stricter(call, task.filing.language)
         text = (await crew.ask(backend, wanted)).text
         parsed = json_repair.loads(text) if text.strip() else None
-        if isinstance(parsed, dict) and all(name in parsed for name in _needed(call)):
-            return parsed, text
-    return None, text
-
-
-def _needed(call: Call) -> Sequence[str]:
-    assert call.schema is not None
-    # a model that leaves `answerable` out has answered
-    return [name for name in call.schema["required"] if name in {"answer", "grade"}]
+        if isinstance(parsed, dict) and ("answer" in parsed or "grade" in parsed):
+            found = parsed
+            if ("evidence" if "answer" in parsed else "reason") in parsed:
+                break
+    return found, text
 
 
 def _dropped(item: Asked, rule: str, reason: str, text: str) -> Dropped:
