@@ -39,7 +39,7 @@ MODULES = {
 }
 SIZES = ("demo", "6b")
 MORE = [("ppo", "6b_full"), ("sft", "6b_full"), ("sft", "6b_stage1"), ("sft", "6b_stage2")]
-MORE += [("reward", "6b_general"), ("reward", "6b_finance")]
+MORE += [("reward", "6b_full"), ("reward", "6b_general"), ("reward", "6b_finance")]
 FILES = [(stage, size) for stage in MODULES for size in SIZES] + MORE
 TRAINERS = {"sft": TrainingArguments, "reward": TrainingArguments}
 SMOLLM2_LAYERS = 30
@@ -70,7 +70,7 @@ def test_every_file_below_configs_is_known_here() -> None:
     expected = {f"{stage}_{size}.yaml" for stage, size in FILES} | {"model/6b.json"}
     accelerate = ("fsdp2", "multi_gpu", "one_process", "sft_fsdp2", "sft_zero3", "zero3")
     assert found == expected | {f"accelerate/{name}.yaml" for name in accelerate}
-    assert len(STAGE_FILES) == 28
+    assert len(STAGE_FILES) == 29
 
 
 def test_every_command_with_settings_has_both_sizes() -> None:

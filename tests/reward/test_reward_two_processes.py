@@ -153,16 +153,19 @@ def test_a_killed_run_of_two_processes_goes_on_to_the_bit(tiny: Any, tmp_path: P
 
 
 @pytest.mark.slow
-def test_the_command_runs_in_two_processes(tiny: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_the_command_runs_in_two_processes(tiny: Any, tmp_path: Path, tune: str) -> None:
     from finlm import jsonl
 
     jsonl.write(tmp_path / "preferences.jsonl", rankings())
+    weights = {"lora": "adapter_model.safetensors", "full": "model.safetensors"}[tune]
     found = []
     for count in (1, 2):
         given = {
             "model": tiny.base, "preferences": tmp_path / "preferences.jsonl", "test_share": 0.4, "epochs": 2,
             "batch_size": 4, "micro_batch": 2, "max_length": 200, "save_steps": 2, "learning_rate": 1e-3,
             "dtype": "float32", "threads": 1, "runs": tmp_path / str(count), "trainer": '{"report_to": []}',
+            "tune": tune,
         }  # fmt: skip
         done = launch(count, ROOT / "reward" / "train.py", *(f"--{name}={value}" for name, value in given.items()))
         assert done.returncode == 0, done.stderr[-3000:]
@@ -170,7 +173,7 @@ def test_the_command_runs_in_two_processes(tiny: Any, tmp_path: Path) -> None:
         assert (out / "report.html").is_file()
         assert sorted(path.name for path in (out / "epochs").iterdir()) == ["epoch-01", "epoch-02"]
         counts = json.loads((out / "run.json").read_text(encoding="utf-8"))["counts"]
-        found.append((counts, load_file(out / "model" / "adapter_model.safetensors")))
+        found.append((counts, load_file(out / "model" / weights)))
     (one, adapter), (two, other) = found
     assert two.pop("accuracy_by_fault") == one.pop("accuracy_by_fault")
     assert two == pytest.approx(one, rel=1e-3)

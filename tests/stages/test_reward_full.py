@@ -1,5 +1,6 @@
 """A reward model whose weights all learned: trained, resumed, scored with, served, PPO's scorer and critic start."""
 
+import importlib.util
 import json
 import threading
 from dataclasses import dataclass
@@ -198,3 +199,24 @@ def test_an_ensemble_of_whole_models_is_refused(full: Full, asked: dict[str, Pro
     refused(warm.run("reward.score", "some.jsonl", *asked, cwd=full.folder), words, "train its members with tune: lora")
     done = start(warm, tiny, "ppo", full.folder, "--reward_models", '["other"]', "--output_dir", "ppo-both")
     refused(done, words)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is not installed")
+def test_with_moments_of_eight_bits_it_resumes_to_the_bit(chain: Chain, warm: Warm, tiny: Tiny, tmp_path: Path) -> None:
+    """The head alone stays in float32. torchao compiles its step, here for a CPU: half a minute."""
+    flags = (*FULL, "--optimizer", "adamw_8bit", "--dtype", "bfloat16")
+    straight, cut = (chain.before("reward", tmp_path / name) for name in ("straight", "cut"))
+    done = ended(start(warm, tiny, "reward", straight, *flags))
+    at = number_of(done.operations, "optimizer step", 5)
+    assert start(warm, tiny, "reward", cut, *flags, kill_at=at).was_killed
+    ended(start(warm, tiny, "reward", cut, *flags))
+    assert differences(outcome(cut / "runs"), outcome(straight / "runs")) == []
+    weights = load_file(straight / "runs/reward/model/model.safetensors")
+    assert {one.dtype for one in weights.values()} == {torch.bfloat16}
+    assert load_file(straight / "runs/reward/model/head.safetensors")["weight"].dtype == torch.float32
+
+
+def test_moments_of_eight_bits_are_for_all_weights(full: Full, warm: Warm, tiny: Tiny) -> None:
+    done = start(warm, tiny, "reward", full.folder, "--optimizer", "adamw_8bit", "--output", "eight")
+    refused(done, "optimizer adamw_8bit is for tune: full")
