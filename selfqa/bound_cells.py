@@ -22,7 +22,8 @@ _CHANGE = re.compile(
 )
 _PER_SHARE = re.compile(r"\bper\b[^,;]{0,30}\b(?:share|unit|ADS)\b|\bEPS\b|每股|元/股", re.IGNORECASE)
 _COUNT = re.compile(
-    r"\bshares\b|\boptions\b|\bunits?\b|\bRSUs?\b|\bPSUs?\b|\bnumber of\b|\bemployees\b|\bstores\b|\bcustomers\b"
+    r"\bshares\b|\boptions\b|\baverage\b|\bdaily\b"
+    r"|\bunits?\b|\bRSUs?\b|\bPSUs?\b|\bnumber of\b|\bemployees\b|\bstores\b|\bcustomers\b"
     r"|\bheadcount\b|\brights\b|\bterm\b|\blife\b|\byears?\b|\bdays\b|\bvolatility\b|\bper\b|\bprice\b|\bcount\b"
     r"|\bgranted\b|\bvested\b|\bexercised\b|\bforfeited\b|\bcancell?ed\b|\bunvested\b|\bratio\b|\btimes\b|\bmultiple\b"
     r"|\btonnes?\b|\bemissions\b|\bhours\b|\b[MkG]Wh\b|\blit(?:er|re)s\b|股数|数量|人数|户数|家数|天数|次数|[（(](?:股|人|吨|台|套|个|户|家)[）)]",
@@ -206,7 +207,7 @@ def _row(reader: _Reader, text: _RowText, figures: Sequence[tuple[Cell, Figure]]
         column_words = reader.words(column)
         around = column_words | text.title | frozenset().union(*(reader.words(parent) for parent in text.parents))
         if tag is not None:
-            _tag_fact(reader, tag, own, around, text.table, label=text.label)
+            _tag_fact(reader, tag, own, around, text.table, label=text.label, named=of_column)
             bound.add(tag.start)
             continue
         line = _line(reader, Words((own or column_words, *_joined(own, column_words)), around, text.table))
@@ -443,7 +444,13 @@ def _sign_in(body: str) -> str:
 
 
 def _tag_fact(
-    reader: _Reader, tag: Tag, own: frozenset[str], around: frozenset[str], table: int, label: str = ""
+    reader: _Reader,
+    tag: Tag,
+    own: frozenset[str],
+    around: frozenset[str],
+    table: int,
+    label: str = "",
+    named: Sequence[When] = (),
 ) -> None:
     concept, members = _tag_words(reader, tag)
     wordings = tuple(dict.fromkeys(bag for bag in (own, own | members, concept | members) if bag))
@@ -456,7 +463,7 @@ def _tag_fact(
             value=value,
             unit=unit,
             currency=currency,
-            periods=(of_dates(tag.since, tag.until),),
+            periods=_tag_periods(tag, named),
             line=line,
             start=tag.start,
             end=tag.end,
@@ -465,6 +472,13 @@ def _tag_fact(
             things=things,
         )
     )
+
+
+def _tag_periods(tag: Tag, named: Sequence[When]) -> tuple[When, ...]:
+    """The tag's dates, and the year that its column gives to a year that ends early in the next: fiscal 2024."""
+    when = of_dates(tag.since, tag.until)
+    is_named = any(other.is_bare_year and other.year == when.year - 1 for other in named)
+    return (when, When(when.year - 1, when.months)) if is_named and when.month <= 2 else (when,)
 
 
 def _tag_words(reader: _Reader, tag: Tag) -> tuple[frozenset[str], frozenset[str]]:
