@@ -18,6 +18,8 @@ from typing import Any, Literal
 from benchmarks.check_alterations import Altered
 from benchmarks.check_truths import Ground, TruePair, Truth, Unit
 
+SEEN, HELD_OUT = "TAT-QA, developed on", "TAT-QA, held out"
+"""Failures on every fourth context were never looked at."""
 _FIGURE = re.compile(r"[-−–]?\(?[$£€¥]?\s?\(?[-−–]?\d[\d,]*(?:\.\d+)?\)?\s?(?:%|million|billion|thousand|m)?\)?")
 _YEAR = re.compile(r"(?<![\d,.])(?:19|20)\d\d(?![\d%]|[,.]\d)")
 _POWERS = {"thousand": 3, "million": 6, "billion": 9}
@@ -66,6 +68,13 @@ def period_altered(pair: TruePair, context: Context) -> Altered | None:
 
 def _head_years(table: tuple[tuple[str, ...], ...]) -> list[int]:
     return sorted({int(year) for cells in table[:4] for cell in cells[1:] for year in _YEAR.findall(cell)})
+
+
+def is_scale_said(pair: TruePair, context: Context) -> bool:
+    """Does anything in the context say the answer's scale word? TAT-QA's people saw the whole report."""
+    found = re.search(r"thousand|million|billion", pair.amount)
+    said = {"thousand": r"thousand|000\b", "million": r"million|[$£€¥]\s?m\b|\bm\b", "billion": r"billion|\bbn\b"}
+    return found is None or bool(re.search(said[found[0]], context.page, re.IGNORECASE))
 
 
 def is_shown_negative(pair: TruePair, context: Context) -> bool:
@@ -132,7 +141,7 @@ def _pair(question: dict[str, Any], number: int) -> TruePair | None:
     value = _number(amounts[0])
     assert value is not None
     return TruePair(
-        source="TAT-QA, held out" if number % 4 == 3 else "TAT-QA, developed on",
+        source=HELD_OUT if number % 4 == 3 else SEEN,
         language="en",
         document=str(number),
         question=question["question"].strip(),

@@ -2,8 +2,9 @@
 
     python benchmarks/selfqa_check.py
 
-makes true pairs from an inline-XBRL filing (read by ixbrlparse), alters each in turn, and asks the checker about all of
-them. An altered pair that is true as well is counted and left out.
+makes true pairs from an inline-XBRL filing (read by ixbrlparse), from cells of a Chinese annual report typed by hand
+and from TAT-QA, alters each in turn, and asks the checker about all of them. An altered pair that is true as well is
+counted and left out.
 """
 
 import os
@@ -14,7 +15,7 @@ if not __package__:
 
 import argparse
 import subprocess
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -35,6 +36,12 @@ from selfqa.markup import read_html
 from selfqa.reading import read_file
 
 IXBRL = "aapl-10-q-2025-08-01.html"
+REQUIRED = ("figure", "scale", "sign", "period", "entity", "unit")
+NOT_SHOWN = (
+    "Not shown: one filing of each kind, so other layouts may bind worse, as TAT-QA's tables without their filings do; "
+    "the wording of questions is a template's except in TAT-QA; answers of several sentences, and models' own faults, "
+    "are not in it."
+)
 Check = Callable[[str, str], str]
 """Question and answer -> the rule that they break, empty if none."""
 
@@ -104,6 +111,10 @@ def _tried_tatqa(data: Path) -> Iterator[Trial]:
                 fault = claim_fault(question, answer, book, filing, text)  # noqa: B023 - called before the next one
                 return fault[0] if fault else ""
 
+            if not check_tatqa.is_scale_said(pair, context):
+                rule = check(pair.question, pair.answer)
+                yield Trial(pair.source, pair.language, "untouched", "", rule, True, pair.question, pair.answer)
+                continue  # nothing in the context can tell thousands from millions
             for trial in _trials([pair], context.ground, check):
                 is_so_shown = trial.kind == "sign" and check_tatqa.is_shown_negative(pair, context)
                 yield replace(trial, is_left_out=trial.is_left_out or is_so_shown)
@@ -159,21 +170,29 @@ def share(trials: Sequence[Trial], *, rejected: bool) -> dict[str, Any]:
 
 
 def figures_of(trials: Sequence[Trial]) -> dict[str, Any]:
-    """Return shares over all trials, by language, by source and by where the alteration stands."""
-    by_kind: dict[str, list[Trial]] = defaultdict(list)
-    for trial in trials:
-        by_kind[trial.kind].append(trial)
+    """Return shares by kind, over all trials whose source the checker was not developed on, and by group."""
+    counted = [trial for trial in trials if trial.source != check_tatqa.SEEN]
+    all_kinds = _table(counted)
     figures: dict[str, Any] = {
-        "recall": {kind: share(by_kind[kind], rejected=True)["share"] for kind in KINDS if by_kind[kind]},
-        "accepted": share(by_kind["untouched"], rejected=False)["share"],
-        "all": _table(trials),
+        "recall": {kind: all_kinds[kind]["share"] for kind in REQUIRED if kind in all_kinds},
+        "accepted": all_kinds["untouched"]["share"],
+        "recall_of_wrong_metric": all_kinds.get("metric", {}).get("share"),
+        "all": all_kinds,
     }
     for name in ("language", "source", "where"):
-        groups = sorted({getattr(trial, name) for trial in trials} - {""})
+        rows = trials if name == "source" else counted
+        groups = sorted({getattr(trial, name) for trial in rows} - {""})
         figures[f"by_{name}"] = {
-            group: _table([trial for trial in trials if getattr(trial, name) == group]) for group in groups
+            group: _table([trial for trial in rows if getattr(trial, name) == group]) for group in groups
         }
+    figures["rules_of_rejected_true_pairs"] = dict(
+        Counter(f"{trial.source}: {trial.rule}" for trial in trials if _is_wrongly_rejected(trial))
+    )
     return figures
+
+
+def _is_wrongly_rejected(trial: Trial) -> bool:
+    return trial.kind == "untouched" and bool(trial.rule) and not trial.is_left_out
 
 
 def _table(trials: Sequence[Trial]) -> dict[str, Any]:
@@ -187,18 +206,29 @@ def _table(trials: Sequence[Trial]) -> dict[str, Any]:
 
 def page(figures: dict[str, Any], run: dict[str, Any]) -> str:
     """Return the figures as Markdown."""
-    left_out = sum(row["left_out"] for row in figures["all"].values())
+    unsaid = figures["all"]["untouched"]["left_out"]
+    left_out = sum(row["left_out"] for row in figures["all"].values()) - unsaid
+    made_with = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
     lines = [
         "# What Self-QA's checker accepts and rejects",
         "",
-        f"`{run['command']}`, commit {run['commit']}, {run['hardware']}; "
-        + ", ".join(f"{name} {number}" for name, number in run["versions"].items())
-        + f". Shares with Wilson's 95 % interval; {left_out} altered pairs are true as well and are left out.",
+        f"`{run['command']}`, commit {run['commit']}, {run['hardware']}, {run['beside']}; {made_with}.",
+        "",
+        "True pairs, none made by the checker's own reading: facts of an inline-XBRL 10-Q by ixbrlparse, worded by row",
+        "label or concept, and changes between two of them; 188 cells of a Chinese annual report typed off the page,",
+        "and changes; TAT-QA's development set, where answers are figures, with its own computations. Each is altered",
+        "in its string by one kind at a time. Periods, companies and metrics are altered in question and answer alike",
+        "or in the answer alone. The checker sees question, answer and filing, of TAT-QA the computation as well.",
+        "",
+        f"Shares with Wilson's 95 % interval. Left out: {left_out} altered pairs that are true as well, or not surely",
+        f"false, and {unsaid} true pairs of TAT-QA whose scale word nothing in their context says. The checker was",
+        "developed on three quarters of TAT-QA's contexts (their failures were read); they stand in a row of their own",
+        "and count nowhere else. TAT-QA names no company, so its entities are not altered.",
         "",
     ]
     lines += ["| | " + " | ".join(("untouched, accepted", *(f"{kind}, rejected" for kind in KINDS))) + " |"]
     lines.append("|---|" + "---|" * (len(KINDS) + 1))
-    tables = {"all": figures["all"]} | {
+    tables = {"all but developed on": figures["all"]} | {
         f"{name}: {group}": table
         for name in ("language", "source", "where")
         for group, table in figures[f"by_{name}"].items()
@@ -206,6 +236,8 @@ def page(figures: dict[str, Any], run: dict[str, Any]) -> str:
     for name, table in tables.items():
         cells = [_cell(table.get(kind)) for kind in ("untouched", *KINDS)]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    told = ", ".join(f"{rule} {count}" for rule, count in sorted(figures["rules_of_rejected_true_pairs"].items()))
+    lines += ["", f"Rules that true pairs were rejected by: {told}.", "", NOT_SHOWN]
     return "\n".join(lines) + "\n"
 
 
@@ -230,7 +262,9 @@ def description() -> dict[str, Any]:
         "command": "python benchmarks/selfqa_check.py " + " ".join(sys.argv[1:]),
         "commit": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),
         "hardware": "2 cores",
-        "versions": {name: version(name) for name in ("ixbrlparse", "lxml")},
+        "beside": "other tests and measurements ran on the machine; no figure depends on time",
+        "versions": {"python": sys.version.split()[0]}
+        | {name: version(name) for name in ("ixbrlparse", "lxml", "numpy", "snowballstemmer")},
     }
 
 

@@ -28,6 +28,7 @@ _COUNT = re.compile(
     r"|\btonnes?\b|\bemissions\b|\bhours\b|\b[MkG]Wh\b|\blit(?:er|re)s\b|股数|数量|人数|户数|家数|天数|次数|[（(](?:股|人|吨|台|套|个|户|家)[）)]",
     re.IGNORECASE,
 )
+_COUNT_COLUMN = re.compile(r"\bshares\b|\bnumber of\b|\bunits\b|\boptions\b|\bprice\b|股数|数量|人数", re.IGNORECASE)
 _RATE = re.compile(
     r"%|\bpercent|\brate\b|\brates\b|\bmargin\b|\byield\b|\bratio\b|\bvolatility\b|率|比例|比重|占比", re.IGNORECASE
 )
@@ -226,7 +227,9 @@ def _joined(own: frozenset[str], column: frozenset[str]) -> tuple[frozenset[str]
 
 
 def _changed(fact: BoundFact, periods: Sequence[When]) -> BoundFact:
-    return replace(fact, moved="down" if fact.value < 0 else "up", periods=tuple(periods))
+    latest = sorted({when.year for when in periods})[-2:]  # of three years' columns the change is that of the last two
+    kept = tuple(when for when in periods if when.year in latest)
+    return replace(fact, moved="down" if fact.value < 0 else "up", periods=kept)
 
 
 def _line(reader: _Reader, words: Words) -> int:
@@ -252,6 +255,7 @@ def _cell_fact(
     near = unit_note(narrow(text.label)) or unit_note(narrow(column))
     note = near.or_currency(text.note) if near else text.note
     words = f"{label} {narrow(column)}"
+    is_count = bool(_COUNT.search(label) or _COUNT_COLUMN.search(column))
     power, unit, currency = note.power, figure.unit, figure.currency or note.currency
     others: tuple[Decimal, ...] = ()
     things = (
@@ -268,17 +272,17 @@ def _cell_fact(
     elif figure.unit == "plain" and re.search(r"[（(]\s?%\s?[）)]|%", f"{text.label} {column}"):
         power, unit, currency = 0, "percent", ""
     elif figure.unit == "plain":
-        unit = "currency" if currency and not _COUNT.search(words) else "plain"
+        unit = "currency" if currency and not is_count else "plain"
         if (may_be_share or text.is_rates or _RATE.search(words)) and abs(figure.value) < 1000:
             others = (figure.value,)
             yield _made(figure, cell, 0, "percent", "", periods, line)
         if things and text.share_power:
             power = text.share_power
-        elif _COUNT.search(words) and power:
+        elif is_count and power:
             others = (figure.value,)
         elif text.share_power:
             others = (figure.value.scaleb(text.share_power),)
-    elif _COUNT.search(words) and power and not near.power:
+    elif is_count and power and not near.power:
         others = (figure.value,)  # "$" before a price of one option among amounts in thousands
     yield _made(figure, cell, power, unit, currency, periods, line, others, things)
 
@@ -382,8 +386,14 @@ def _column_text(cell: Cell, text: _RowText) -> str:
             named = [head for head in row.cells if head.left > 0]
             before = [head for head in named if head.left <= cell.left]
             above = before[-1:] or named[:1]
-        pieces += [head.text for head in above]
+        pieces += [_tidy(head.text) for head in above]
     return " ".join(pieces)
+
+
+def _tidy(head: str) -> str:
+    """A head's text as its reader takes it: "2 0 1 8" is a year, and "%" below "2019" no share of it."""
+    joined = re.sub(r"(?<!\d)([12]) (\d) (\d) (\d)(?!\d)", r"\1\2\3\4", head)
+    return "(%)" if joined.strip() == "%" else joined
 
 
 @lru_cache(maxsize=256)

@@ -24,7 +24,6 @@ from rich.progress import Progress
 from rich.table import Table
 
 from finlm import config, runs
-from finlm.duplicates import near_duplicates
 from finlm.errors import UserError
 from selfqa import library, output
 from selfqa.asking import Wish, ask_all, limited, spread
@@ -43,6 +42,7 @@ from selfqa.pairs import Pair
 from selfqa.plan import TYPES, Plan, make_plan
 from selfqa.prompts import versions
 from selfqa.reading import MAX_MEGABYTES
+from selfqa.repeats import Signatures
 from selfqa.replies import typical_seconds
 from selfqa.unread import UNREAD_RULES, Unread
 from selfqa.writing import TEMPLATES, write
@@ -312,17 +312,23 @@ def cut_all(documents: Sequence[Read], settings: Settings, made: output.Made) ->
     """Cut every document into passages; boilerplate and what an earlier passage said nearly word for word go."""
     shortest = 0 if settings.backend == "extractive" else 200
     cut: list[tuple[int, Background]] = []
+    signatures = Signatures()
     for number, read in enumerate(documents):
         kept, dropped = backgrounds(read.source, settings.background_characters, shortest)
         cut += [(number, piece) for piece in kept]
+        signatures.add(read.record.text[piece.start : piece.end] for piece in kept)
         for drop in dropped:
             made.remove(drop.rule, drop.reason, drop.text)
-    texts = [documents[number].record.text[piece.start : piece.end] for number, piece in cut]
-    repeats = near_duplicates(texts)
+
+    def text_of(position: int) -> str:
+        number, piece = cut[position]
+        return documents[number].record.text[piece.start : piece.end]
+
+    repeats = signatures.repeats(text_of)
     passages: list[list[Background]] = [[] for _ in documents]
     for position, (number, piece) in enumerate(cut):
         if position in repeats:
-            made.remove("passage-repeated", "an earlier passage says nearly the same", texts[position][:200])
+            made.remove("passage-repeated", "an earlier passage says nearly the same", text_of(position)[:200])
         else:
             passages[number].append(piece)
     made.passages = {read.record.id: pieces for read, pieces in zip(documents, passages, strict=True)}

@@ -13,7 +13,8 @@ _KIND = (
 _NAME = r"[A-Z][\w&-]*(?:(?:,?\s+|\s+(?:of|and|&)\s+)[A-Z][\w&.-]*)*"
 _OWNER = re.compile(rf"(?P<name>{_NAME})(?:\.?['’]s\b|s['’](?=\s))")
 _COMPANY = re.compile(rf"\b(?P<name>{_NAME}),?\s(?:{_KIND})\b\.?")
-_ZH_COMPANY = re.compile(r"[\u4e00-\u9fffA-Za-z（）()]{2,30}?(?:有限公司|有限责任公司|股份公司|集团|银行|证券|保险)")
+_ZH_COMPANY = re.compile(r"[\u4e00-\u9fffA-Za-z（）()]{2,30}(?:有限公司|有限责任公司|股份公司|集团|银行|证券|保险)")
+_ZH_KIND = re.compile(r"股份|有限|责任|公司|集团|银行|证券|保险|[（）()]")
 _ZH_GENERIC = re.compile(
     r"^(?:母|子|本|该|控股|合营|联营|参股|上市|分|全资子|控股子|其他|关联|非银行|商业)?(?:公司|集团|银行)$"
 )
@@ -66,8 +67,9 @@ def _chinese(answer: str, known: set[str], text: str) -> str:
         name = match[0]
         if any(alias in name or name in alias for alias in known) or _ZH_GENERIC.match(name) or name in text:
             continue
-        tail = next((name[at:] for at in range(len(name) - 2) if name[at:] in text), "")
-        if not tail:
+        tails = (name[at:] for at in range(1, len(name) - 2) if name[at:] in text)
+        # words before a name of the document ran into it: "主要系华东电力有限公司"
+        if not any(len(_ZH_KIND.sub("", tail)) > 1 for tail in tails):
             return name
     if any(alias in answer for alias in known):
         return ""

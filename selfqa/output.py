@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from heapq import nsmallest
 
 from finlm.records import Conversation, Document, Message, Provenance, Removal, content_id
 from selfqa.background import Background
@@ -10,6 +11,7 @@ from selfqa.entities import Filing
 from selfqa.pairs import Pair, hashed
 from selfqa.plan import Share
 from selfqa.selection import Chosen
+from selfqa.spool import Spool
 
 FORMS = ("closed-book", "open-book")
 
@@ -41,8 +43,8 @@ class Made:
     """Everything a run has made so far."""
 
     documents: list[Document] = field(default_factory=list)
-    conversations: list[Conversation] = field(default_factory=list)
-    removals: list[Removal] = field(default_factory=list)
+    conversations: Spool[Conversation] = field(default_factory=lambda: Spool(Conversation))
+    removals: Spool[Removal] = field(default_factory=lambda: Spool(Removal))
     counts: Counter[str] = field(default_factory=Counter)
     coverage: list[Covered] = field(default_factory=list)
     passages: dict[str, list[Background]] = field(default_factory=dict)
@@ -136,9 +138,9 @@ def _coverage(covered: Covered) -> dict[str, object]:
 def samples(made: Made, number: int = 20) -> str:
     """A page of pairs beside their evidence, the same ones in every run."""
     texts = {document.id: document for document in made.documents}
-    rows = sorted(made.conversations, key=lambda row: (hashed(row.id), row.id))
+    rows = nsmallest(number, made.conversations, key=lambda row: (hashed(row.id), row.id))
     page = ["# Samples", "", "Pairs drawn by hash, each beside the characters of its document that it stands on.", ""]
-    for row in rows[:number]:
+    for row in rows:
         assert row.provenance is not None
         document = texts[row.provenance.document_id]
         evidence = " ".join(document.text[row.provenance.start : row.provenance.end].split())

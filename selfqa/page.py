@@ -4,8 +4,9 @@ The page depends on the run's records alone: the same run gives the same bytes.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from bisect import insort
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 
 from finlm import report
 from finlm.records import Conversation, Document, Removal
@@ -140,13 +141,9 @@ def _missing(covered: Covered) -> str:
 
 def _kept(made: Made) -> Iterator[report.Section]:
     documents = {document.id: document for document in made.documents}
-    rows = sorted(made.conversations, key=lambda row: (hashed(row.id), row.id))
-    for language in sorted({row.language for row in rows}):
-        samples = []
-        for kind in KINDS:
-            form = "open-book" if kind == "unanswerable" else "closed-book"
-            mine = [row for row in rows if (row.kind, row.language, row.form) == (kind, language, form)]
-            samples += [_sample(row, documents) for row in mine[:EXAMPLES]]
+    drawn = _drawn(made.conversations)
+    for language in sorted({language for language, _ in drawn}):
+        samples = [_sample(row, documents) for kind in KINDS for row in drawn.get((language, kind), ())]
         if samples:
             yield report.Samples(
                 f"Kept, {language}",
@@ -154,6 +151,17 @@ def _kept(made: Made) -> Iterator[report.Section]:
                 tuple(samples),
                 remark="Drawn by hash, each with the characters of its document that it stands on.",
             )
+
+
+def _drawn(rows: Iterable[Conversation]) -> dict[tuple[str, str], list[Conversation]]:
+    """Language and kind -> the few records of lowest hash, in one look at each."""
+    drawn: dict[tuple[str, str], list[Conversation]] = defaultdict(list)
+    for row in rows:
+        if row.form == ("open-book" if row.kind == "unanswerable" else "closed-book"):
+            few = drawn[row.language, row.kind]
+            insort(few, row, key=lambda one: (hashed(one.id), one.id))
+            del few[EXAMPLES:]
+    return drawn
 
 
 def _sample(row: Conversation, documents: dict[str, Document]) -> report.Sample:
@@ -170,12 +178,13 @@ def _sample(row: Conversation, documents: dict[str, Document]) -> report.Sample:
 
 
 def _rejected(removals: Sequence[Removal]) -> report.Table:
-    shown: list[Removal] = []
-    seen: Counter[str] = Counter()
-    for removal in sorted(removals, key=lambda one: (one.rule, hashed(one.record_id), one.record_id)):
-        if seen[removal.rule] < REJECTED and removal.text.strip():
-            seen[removal.rule] += 1
-            shown.append(removal)
+    drawn: dict[str, list[Removal]] = defaultdict(list)
+    for removal in removals:
+        if removal.text.strip():
+            few = drawn[removal.rule]
+            insort(few, removal, key=lambda one: (hashed(one.record_id), one.record_id))
+            del few[REJECTED:]
+    shown = [removal for rule in sorted(drawn) for removal in drawn[rule]]
     return report.Table(
         "Left out, for example",
         ("rule", "what", "why"),

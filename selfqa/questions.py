@@ -6,7 +6,7 @@
 import re
 from collections import defaultdict
 
-from finlm.duplicates import differ_in_substance, jaccard, normalised, shingles
+from finlm.duplicates import differ_in_substance, jaccard, normalised
 from finlm.figures import narrow
 from finlm.language import language_of
 from selfqa.contamination import Contamination
@@ -114,7 +114,8 @@ class QuestionRules:
         """Runs of three characters of what is left without the company's name, which all questions share."""
         for name in sorted(self._names, key=len, reverse=True):
             text = text.replace(name, " ")
-        return shingles(re.sub(r"[\W_]+", "一", normalised(text)) or "一", characters=3) if text else set()
+        bare = re.sub(r"[\W_]+", " ", normalised(text))
+        return {bare[at : at + 3] for at in range(max(1, len(bare) - 2))}
 
 
 def form_fault(text: str) -> Fault | None:
