@@ -14,7 +14,7 @@ annotators and tests together (Holm 1979).
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import comb, fsum
+from math import exp, fsum, lgamma, log, log1p
 from statistics import median
 
 import numpy as np
@@ -66,7 +66,7 @@ def findings(ratings: Sequence[Rating], *, least_gold: float = 0.8, false_alarms
         false_alarms: Chance that anybody is named where nobody is to blame.
     """
     people = by_annotator(ratings)
-    others = {name: _others(name, its, ratings) for name, its in people.items()}
+    others = _all_others(people, ratings)
     raw = [one for name, its in people.items() for one in _tests(name, its, others, least_gold)]
     raw.sort(key=lambda one: (one.chance, one.annotator, one.test))
     named = holm([one.chance for one in raw], false_alarms)
@@ -91,7 +91,14 @@ def holm(chances: Sequence[float], level: float) -> list[bool]:
 
 def at_least(count: int, of: int, share: float) -> float:
     """Return the probability of `count` successes or more in `of` trials of chance `share`."""
-    return min(1.0, fsum(comb(of, k) * share**k * (1 - share) ** (of - k) for k in range(count, of + 1)))
+    if not 0 < share < 1:
+        return float(share >= 1 or count <= 0)
+    ways = lgamma(of + 1)
+    logs = (
+        ways - lgamma(k + 1) - lgamma(of - k + 1) + k * log(share) + (of - k) * log1p(-share)
+        for k in range(max(0, count), of + 1)
+    )
+    return min(1.0, fsum(map(exp, logs)))
 
 
 def at_most(count: int, of: int, share: float) -> float:
@@ -109,12 +116,13 @@ def _tests(name: str, its: Sequence[Rating], others: Mapping[str, "_Others"], le
     if len(known) >= FEWEST:
         right = sum(rating.side == rating.gold for rating in known)
         yield _finding(name, "gold", right, len(known), least_gold, at_most(right, len(known), least_gold))
-    if len(its) >= FEWEST:
-        left = sum(rating.is_left for rating in its)
-        chance = min(1.0, 2 * min(at_least(left, len(its), 0.5), at_most(left, len(its), 0.5)))
-        yield _finding(name, "left", left, len(its), 0.5, chance)
-    theirs = [one.share for other, one in others.items() if other != name and one.voted]
-    if len(own.voted) >= FEWEST and theirs:
+    placed = [rating.is_left for rating in its if rating.is_left is not None]
+    if len(placed) >= FEWEST:
+        left = sum(placed)
+        chance = min(1.0, 2 * min(at_least(left, len(placed), 0.5), at_most(left, len(placed), 0.5)))
+        yield _finding(name, "left", left, len(placed), 0.5, chance)
+    theirs = [one.share for one in others.values() if len(one.voted) >= FEWEST]
+    if len(own.voted) >= FEWEST:
         expected = max(0.0, median(theirs) - SLACK)
         yield _finding(name, "others", own.same, len(own.voted), expected, at_most(own.same, len(own.voted), expected))
         differs = [rating for rating in own.differing if rating.is_longer is not None]
@@ -149,20 +157,28 @@ class _Others:
         return self.same / len(self.voted)
 
 
-def _others(name: str, its: Sequence[Rating], ratings: Sequence[Rating]) -> _Others:
-    theirs = [rating for rating in ratings if rating.annotator != name]
-    pairs = by_pair(theirs)
-    votes = [[(rating.annotator, rating.side) for rating in of_pair if rating.strength] for of_pair in pairs.values()]
-    second = consensus(votes).second
-    side = {
-        pair: int(chance > 0.5)
-        for pair, chance, cast in zip(pairs, second, votes, strict=True)
-        if cast and chance != 0.5
+def _all_others(people: Mapping[str, Sequence[Rating]], ratings: Sequence[Rating]) -> dict[str, _Others]:
+    """Hold everyone against the rest: rates of all votes, sides of a pair by its other votes alone."""
+    votes = {
+        pair: [(rating.annotator, rating.side) for rating in its if rating.strength]
+        for pair, its in by_pair(ratings).items()
     }
-    voted = tuple(rating for rating in its if rating.strength and rating.pair_id in side)
-    differing = tuple(rating for rating in voted if rating.side != side[rating.pair_id])
-    paces = [pace for rating in theirs if (pace := _pace(rating)) is not None]
-    return _Others(voted, differing, float(np.quantile(paces, FASTEST)) if len(paces) >= FEWEST else None)
+    agreed = consensus(list(votes.values()))
+    timed = [(rating.annotator, pace) for rating in ratings if (pace := _pace(rating)) is not None]
+    names, paces = np.array([name for name, _ in timed]), np.array([pace for _, pace in timed])
+    found = {}
+    for name, its in people.items():
+        voted, differing = [], []
+        for rating in its:
+            theirs = [vote for vote in votes[rating.pair_id] if vote[0] != name]
+            second = agreed.second_by(theirs) if theirs and rating.strength else 0.5
+            if second != 0.5:
+                voted.append(rating)
+                differing += [rating] if rating.side != int(second > 0.5) else []
+        rest = paces[names != name] if len(its) >= FEWEST and len(timed) else paces[:0]
+        fastest = float(np.quantile(rest, FASTEST)) if len(rest) >= FEWEST else None
+        found[name] = _Others(tuple(voted), tuple(differing), fastest)
+    return found
 
 
 def _pace(rating: Rating) -> float | None:

@@ -8,6 +8,7 @@ count for certain.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import exp, log
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ class Consensus:
     """What the votes come to.
 
     Example:
-        Consensus(second=(0.03, 0.91), accuracy={"person:7": 0.88}, rounds=12)
+        Consensus(second=(0.03, 0.91), accuracy={"person:7": 0.88}, rounds=12, rates={"person:7": (0.9, 0.86)},
+                  share=0.49)
     """
 
     second: tuple[float, ...]
@@ -33,6 +35,18 @@ class Consensus:
     accuracy: dict[str, float]
     """Of each annotator the share of votes that name the better answer, the mean of both sides."""
     rounds: int
+    rates: dict[str, tuple[float, float]]
+    """Of each annotator how often right where the first, and where the second answer is the better one."""
+    share: float
+    """Of pairs whose second answer is the better one."""
+
+    def second_by(self, votes: Sequence[tuple[str, int]]) -> float:
+        """Return the probability that the second answer of a pair is better, by some votes on it alone."""
+        odds = log(self.share / (1 - self.share))
+        for name, side in votes:
+            first, second = self.rates[name]
+            odds += log(second / (1 - first)) if side else log((1 - second) / first)
+        return 1 / (1 + exp(-odds))
 
 
 def consensus(votes: Sequence[Sequence[tuple[str, int]]]) -> Consensus:
@@ -49,14 +63,15 @@ def consensus(votes: Sequence[Sequence[tuple[str, int]]]) -> Consensus:
     )  # fmt: skip
     second_U = _shares(unit_N, side_N, len(votes))
     rate_A2: Array = np.full((len(names), 2), PRIOR[0] / sum(PRIOR))
-    rounds, moved = 0, 1.0
+    rounds, moved, share = 0, 1.0, 0.5
     while rounds < MOST_ROUNDS and moved >= TOLERANCE:
         rounds, before_U = rounds + 1, second_U
         rate_A2, share = _rates(second_U, unit_N, who_N, side_N, len(names))
         second_U = _sides(rate_A2, share, unit_N, who_N, side_N, len(votes))
         moved = float(np.abs(second_U - before_U).max(initial=0.0))
     accuracy = {name: float(rate_A2[number].mean()) for name, number in place.items()}
-    return Consensus(second=tuple(map(float, second_U)), accuracy=accuracy, rounds=rounds)
+    rates = {name: (float(rate_A2[number, 0]), float(rate_A2[number, 1])) for name, number in place.items()}
+    return Consensus(second=tuple(map(float, second_U)), accuracy=accuracy, rounds=rounds, rates=rates, share=share)
 
 
 def _shares(unit_N: npt.NDArray[np.int64], side_N: npt.NDArray[np.int64], units: int) -> Array:

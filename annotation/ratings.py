@@ -19,8 +19,8 @@ class Rating:
     annotator: str
     level: int
     """0 (the first answer, clearly) to 7 (the second answer, clearly)."""
-    is_left: bool
-    """True if the preferred answer stood on the left."""
+    is_left: bool | None
+    """True if the preferred answer stood on the left; None where nobody knows."""
     is_longer: bool | None
     """True if the preferred answer is the longer one; None where both are equally long."""
     seconds: float | None

@@ -209,6 +209,8 @@ def test_binomial_tails_by_hand() -> None:
     assert at_most(0, 4, 0.5) == pytest.approx(1 / 16)
     assert at_least(0, 5, 0.3) == pytest.approx(1.0)
     assert at_least(10, 10, 0.8) == pytest.approx(0.8**10)
+    assert at_most(5000, 10_000, 0.5) == pytest.approx(0.504, abs=1e-3)
+    assert (at_least(1, 3, 0.0), at_least(0, 3, 0.0), at_least(3, 3, 1.0)) == (0.0, 1.0, 1.0)
 
 
 def test_holms_steps_by_hand() -> None:
