@@ -51,7 +51,7 @@ class PPOSettings(PPOConfig):
     model: str = "{runs}/sft"
     """Fine-tuned model: start of the policy, reference, and base of all adapters."""
     reward_model: str = "{runs}/reward"
-    """Reward model trained on that base; also the critic's start."""
+    """Reward model, an adapter trained on that base or a whole model beside it; also the critic's start."""
     reward_models: list[str] = field(default_factory=list)
     """Further reward models on that base, such as others of the same pairs with other seeds: what is paid is then the
     mean or minimum of all (reward_reduce), `reward_model` included, and a guard watches how far they disagree. Each

@@ -65,7 +65,7 @@ _DATES = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _LABEL = re.compile(
-    r"(?:\b(?:note|item|section|rule|part|exhibit|page|level|table|form|footnote|no\.|number)s?\s|第\s?|附注[^，。]{0,3}|附表)$",
+    r"(?:\b(?:note|item|section|rule|part|exhibit|page|level|tier|basel|phase|tranche|table|form|footnote|no\.|number)s?\s|第\s?|附注[^，。]{0,3}|附表)$",
     re.IGNORECASE,
 )
 

@@ -15,9 +15,10 @@ from transformers import PreTrainedTokenizerBase
 from finlm import jsonl
 from finlm.data import is_held_out
 from finlm.errors import UserError
-from finlm.records import Candidates, PreferencePair, Removal
+from finlm.records import Candidates, Removal
 from reward import groups
 from reward.groups import Group
+from reward.rankings import read_pairs
 
 LEAST_CANDIDATES = 8
 """Ended answers that a deviation is taken from at least."""
@@ -28,11 +29,11 @@ class Splitting(Protocol):
 
     @property
     def preferences(self) -> str:
-        """File of PreferencePair records."""
+        """File of PreferencePair or Ranking records."""
 
     @property
     def test_preferences(self) -> str:
-        """File of PreferencePair records to test on; empty: pairs of held-out groups."""
+        """File of such records to test on; empty: pairs of held-out groups."""
 
     @property
     def candidates(self) -> str:
@@ -105,14 +106,17 @@ def read(settings: Splitting, tokenizer: PreTrainedTokenizerBase) -> Splits:
     Raises:
         UserError: A row is no pair, or a prompt is on both sides.
     """
-    pairs, removals = groups.settled(jsonl.read(settings.preferences, PreferencePair))
+    given, unread = read_pairs(settings.preferences)
+    pairs, removals = groups.settled(given)
+    removals += unread
     is_test = [is_held_out(pair.prompt, test_share=settings.test_share) for pair in pairs]
     learned = [pair for pair, held_out in zip(pairs, is_test, strict=True) if not held_out]
     tested = [pair for pair, held_out in zip(pairs, is_test, strict=True) if held_out]
     if settings.test_preferences:
         learned = pairs
-        tested, more = groups.settled(jsonl.read(settings.test_preferences, PreferencePair))
-        removals += more
+        given, unread = read_pairs(settings.test_preferences)
+        tested, more = groups.settled(given)
+        removals += [*unread, *more]
         groups.require_apart((pair.prompt for pair in learned), (pair.prompt for pair in tested))
     smoothing = settings.label_smoothing if settings.soft_labels else None
     (train, more), (test, further) = (

@@ -53,14 +53,14 @@ class RewardSettings:
     """Reward model to go on from, of the same base and with the same lora, or a whole one: a second phase on other
     preferences. Empty: a new head."""
     preferences: str = "{runs}/preferences.jsonl"
-    """File of PreferencePair records."""
+    """File of PreferencePair records, or of Ranking records, each of which is the comparisons of its answers."""
     candidates: str = "{runs}/candidates.jsonl"
     """File of Candidates records; the scores of its ended training answers become mean 0 and standard deviation 1.
     Where it is missing, the pairs' chosen answers take their place."""
     min_strength: int = 1
     """Pairs of lower strength (0: nearly the same) are left out and counted; 0 keeps them, for soft labels."""
     test_preferences: str = ""
-    """File of PreferencePair records to test on; empty: pairs of held-out groups. A prompt in both is refused."""
+    """File of such records to test on; empty: pairs of held-out groups. A prompt in both is refused."""
     test_share: float = 0.2
     """Share of groups (companies) held out, as in SFT."""
     loss: Literal["pairwise", "token"] = "pairwise"

@@ -9,6 +9,7 @@ from typing import TypeVar
 from rich.progress import Progress
 
 from selfqa.background import Background
+from selfqa.contamination import Contamination
 from selfqa.crew import Crew
 from selfqa.facts import Dropped
 from selfqa.keeping import Read
@@ -32,6 +33,8 @@ class Wish:
     limit: int
     """Most characters of an open-book passage."""
     documents_at_once: int
+    contamination: Contamination | None = None
+    """What benchmarks ask, and no question here may."""
 
 
 def spread(passages: Sequence[T], most: int) -> list[T]:
@@ -80,7 +83,7 @@ async def _ask_all(
         read, passages = documents[number]
         if not passages:
             return []
-        task = Task(read.source, read.filing, passages, wish.kinds, wish.questions, wish.limit)
+        task = Task(read.source, read.filing, passages, wish.kinds, wish.questions, wish.limit, wish.contamination)
         found = await ask_document(task, crew)
         rules.update("kept" if isinstance(item, Pair) else item.rule for item in found)
         progress.advance(bar)

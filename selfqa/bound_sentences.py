@@ -9,9 +9,11 @@ from decimal import Decimal
 from finlm.figures import Figure, Unit, find_figures, narrow
 from selfqa.binding import BoundFact, FactBook, Moved
 from selfqa.blocks import Source
-from selfqa.bound_cells import cell_facts, inferred_scale, is_of_shares
+from selfqa.bound_cells import cell_facts
 from selfqa.concepts import tokens, without_figures
 from selfqa.entities import Filing
+from selfqa.gathered import is_of_shares
+from selfqa.inferred_scale import inferred_scale
 from selfqa.period_phrases import When, periods_said
 from selfqa.sentences import Sentence, sentences_of
 from selfqa.unit_notes import unit_note

@@ -39,7 +39,7 @@ class Contamination:
             MissingInput: There is no such folder.
         """
         if not folder.is_dir():
-            raise MissingInput(f"--benchmarks {folder}: no such folder; name the one that the benchmark files lie in.")
+            raise missing_benchmarks(folder)
         made = cls()
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             for name, raw in _members(path):
@@ -61,6 +61,11 @@ class Contamination:
         """Return the benchmark file that a text shares a run with, an empty string if none."""
         runs = _runs(_pieces(text), _size(text))
         return next((self._runs[run] for run in runs if run in self._runs), "")
+
+
+def missing_benchmarks(folder: Path) -> MissingInput:
+    """Return the error of a folder that is not there."""
+    return MissingInput(f"--benchmarks {folder}: no such folder; name the one that the benchmark files lie in.")
 
 
 def _is_chinese(text: str) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from selfqa.across import Told, across_pairs
 from selfqa.background import Background
+from selfqa.contamination import Contamination
 from selfqa.extractive import extract
 from selfqa.filters import fault_of
 from selfqa.grounds import Grounds
@@ -19,6 +20,7 @@ def extract_all(
     passage_limit: int,
     across_filings: bool,
     made: Made,
+    contamination: Contamination | None = None,
 ) -> list[tuple[Read, Pair]]:
     """Return the pairs of all documents that break no rule; what breaks one is noted in `made`.
 
@@ -28,6 +30,7 @@ def extract_all(
         passage_limit: Most characters of an open-book passage.
         across_filings: Compare a company's filings with each other.
         made: What the run has made.
+        contamination: What benchmarks ask; such questions go.
     """
     filings: dict[tuple[str, str], int] = defaultdict(int)
     for read in documents:
@@ -42,10 +45,18 @@ def extract_all(
         asked += [(read, pair) for pair in found.pairs if _is_sound(pair, read, made, grounds)]
         if across_filings and read.filing.company and filings[_company(read)] > 1:
             told[_company(read)].append(Told(read, read.filing, read.record.id, found.facts))
+    asked = [one for one in asked if _is_no_benchmarks(one[1], contamination, made)]
     for several in told.values():
         pairs = across_pairs(several)  # two documents' figures: neither's facts hold both
         asked += [(read, pair) for read, pair in pairs if _is_sound(pair, read, made, None, documents)]
     return asked
+
+
+def _is_no_benchmarks(pair: Pair, contamination: Contamination | None, made: Made) -> bool:
+    source = contamination.source_of(pair.question) if contamination else ""
+    if source:
+        made.remove("benchmark", f"the question shares a run of words with {source}", f"{pair.question} {pair.answer}")
+    return not source
 
 
 def others_than(read: Read, documents: Sequence[Read]) -> list[str]:

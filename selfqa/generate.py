@@ -29,6 +29,7 @@ from selfqa import library, output
 from selfqa.asking import Wish, ask_all, limited, spread
 from selfqa.background import Background, backgrounds
 from selfqa.card import Origin
+from selfqa.contamination import Contamination, missing_benchmarks
 from selfqa.corpus import corpus_files
 from selfqa.entities import Filing, borrowed_name, read_filing
 from selfqa.estimate import Rates, estimate, table_of
@@ -132,6 +133,9 @@ class Settings:
     """Share of business, risk, discussion, statements, notes and other; without them as the material gives."""
     template_share: float = 0.3
     """Most of a document's questions that one template may make."""
+    benchmarks: str = ""
+    """Folder of benchmark files (.json, .jsonl, .csv, .txt, also packed): a question that shares ten words in a row, or
+    twenty Chinese characters, with one of their texts goes."""
     across_filings: bool = True
     """Compare periods of a company that stand in different filings of it (backend `extractive`)."""
     forms: tuple[Literal["closed-book", "open-book"], ...] = ("closed-book", "open-book")
@@ -184,6 +188,8 @@ def main(settings: Settings) -> None:
     console = Console(stderr=True)
     files, unknown = corpus_files(Path(settings.corpus))
     check_keys(settings)
+    if settings.benchmarks and not Path(settings.benchmarks).is_dir():
+        raise missing_benchmarks(Path(settings.benchmarks))
     if settings.estimate or settings.preview:
         look_ahead(files, unknown, settings, console)
         return
@@ -245,11 +251,12 @@ def make(files: Sequence[Path], unknown: Sequence[Unread], settings: Settings, c
     """
     with Progress(console=console, transient=True) as progress:
         documents, passages, made = cut(files, unknown, settings, progress)
+        known = Contamination.read(Path(settings.benchmarks)) if settings.benchmarks else None
         if settings.backend == "extractive":
             tracked = progress.track(list(zip(documents, passages, strict=True)), description="asking")
-            asked = extract_all(tracked, documents, settings.passage_characters, settings.across_filings, made)
+            asked = extract_all(tracked, documents, settings.passage_characters, settings.across_filings, made, known)
         else:
-            asked = ask_models(documents, passages, settings, made, progress)
+            asked = ask_models(documents, passages, settings, made, progress, known)
     keep(asked, keeping(settings), made)
     return made
 
@@ -342,9 +349,11 @@ def ask_models(
     settings: Settings,
     made: output.Made,
     progress: Progress,
+    known: Contamination | None,
 ) -> list[tuple[Read, Pair]]:
     """Have models ask and answer about every document; what no code found grounded is noted."""
-    wish = Wish(dict(plan_of(settings).types), settings.questions, settings.passage_characters, at_once(settings))
+    kinds = dict(plan_of(settings).types)
+    wish = Wish(kinds, settings.questions, settings.passage_characters, at_once(settings), known)
     asked_about = chosen_passages(documents, passages, settings, made)
     crew = hire(hiring(settings))
     found = ask_all(list(zip(documents, asked_about, strict=True)), wish, crew, progress)

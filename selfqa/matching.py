@@ -13,7 +13,8 @@ Fault = tuple[str, str]
 """The rule that a pair breaks, and the reason."""
 
 _NEGATIVE = re.compile(
-    r"\b(?:tax benefits?|loss|losses|deficit|used|outflows?|paid|payments?|repurchase\w*|repay\w*|decreas\w*|declin\w*"
+    r"\b(?:tax benefits?|(?:excise|sales|payroll|property) taxes"
+    r"|loss|losses|deficit|used|outflows?|paid|payments?|repurchase\w*|repay\w*|decreas\w*|declin\w*"
     r"|fell|expenses?|costs?|provision|charges?|less|impairments?|depreciation|amortization|purchases?d?"
     r"|issuances?|allowance|withheld|distributions?|dividends?|below|negative|reduc\w+|settle\w*|investments?|vested|forfeited|exercised|cancell?ed|redeemed|expired)\b"
     r"|亏损|损失|支出|支付|流出|减少|下降|费用|成本|为负|亏|偿还|购建|计提",
@@ -105,7 +106,9 @@ def is_unit(claim: Claim, fact: BoundFact, book: FactBook) -> bool:
         return True
     if (noun["thing"] or "") == "shares" or noun["zh"] == "股":
         return fact.things == "shares" or (fact.unit == "plain" and fact.origin == "cell")
-    return fact.unit == "plain" and fact.things != "shares"
+    words = book.lines[fact.line].around.union(*book.lines[fact.line].own)
+    is_named = any(word.startswith((noun["thing"] or "?")[:5]) for word in words)  # barrels, in a table of barrels
+    return (fact.unit == "plain" or is_named) and fact.things != "shares"
 
 
 def is_sign(claim: Claim, fact: BoundFact, book: FactBook) -> bool:

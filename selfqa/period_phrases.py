@@ -179,7 +179,8 @@ def _date_parts(match: re.Match[str], kind: str) -> tuple[int, int, int]:
 _QUARTERS = "一二三四"
 _CHINESE = re.compile(
     rf"""
-    (?P<date>(?<!\d)(?P<dy>{_YEAR})\s?[年.-]\s?(?P<dm>\d{{1,2}})\s?[月.-]\s?(?P<dd>\d{{1,2}})\s?日?(?!\d))
+    (?P<date>(?<!\d)(?P<dy>{_YEAR})\s?(?:年\s?(?P<dm>\d{{1,2}})\s?月\s?(?P<dd>\d{{1,2}})\s?日?(?!\d)
+        |[-./](?P<dm2>\d{{1,2}})[-./](?P<dd2>\d{{1,2}})(?!\d)))
   | (?P<quarter>(?<!\d)(?P<qy>{_YEAR})\s?年?第?(?P<q>[一二三四1-4])季度)
   | (?P<half>(?<!\d)(?P<hy>{_YEAR})\s?年?(?:上半年|半年度|1\s?[-—~至]\s?6\s?月))
   | (?P<nine>(?<!\d)(?P<ny>{_YEAR})\s?年?(?:前三季度|1\s?[-—~至]\s?9\s?月))
@@ -213,7 +214,14 @@ def _chinese(text: str, fiscal_year: int, months: int) -> Iterator[When]:
         at = match.span()
         if match["date"]:
             is_range = text[max(0, match.start() - 1) : match.start()] in {"至", "-", "—", "~"}
-            yield When(int(match["dy"]), UNSAID if is_range else 0, int(match["dm"]), int(match["dd"]), 0, *at)
+            yield When(
+                int(match["dy"]),
+                UNSAID if is_range else 0,
+                int(match["dm"] or match["dm2"]),
+                int(match["dd"] or match["dd2"]),
+                0,
+                *at,
+            )
         elif match["quarter"]:
             mark = match["q"]
             yield When(int(match["qy"]), 3, 0, 0, 1 + _QUARTERS.index(mark) if mark in _QUARTERS else int(mark), *at)

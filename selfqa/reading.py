@@ -8,6 +8,7 @@ from pathlib import Path
 from selfqa.blocks import Source
 from selfqa.formats.encodings import decode
 from selfqa.formats.kinds import Kind, kind_of, unpacked_bytes
+from selfqa.formats.submission import is_submission, read_submission
 from selfqa.markup import read_html
 from selfqa.plain import read_markdown, read_text
 from selfqa.unread import Unread, Unreadable
@@ -101,17 +102,20 @@ def _read(path: Path, raw: bytes, kind: Kind) -> Iterator[Source | Unreadable]:
 
         yield from read_rows(path)
     else:
-        yield _read_encoded(raw, kind)
+        yield from _read_encoded(raw, kind)
 
 
-def _read_encoded(raw: bytes, kind: Kind) -> Source:
+def _read_encoded(raw: bytes, kind: Kind) -> Iterator[Source | Unreadable]:
     text = decode(raw)
     if text is None:
-        raise Unreadable("not-text", "is neither UTF-8 nor GB18030; convert it to UTF-8")
+        raise Unreadable("not-text", "is in no encoding that filings come in; convert it to UTF-8")
     if kind == "html":
-        return read_html(text)
-    if kind == "csv":
+        yield read_html(text)
+    elif kind == "csv":
         from selfqa.formats.sheets import read_csv
 
-        return read_csv(text)
-    return read_markdown(text) if kind == "markdown" else read_text(text)
+        yield read_csv(text)
+    elif is_submission(text):
+        yield from read_submission(text)
+    else:
+        yield read_markdown(text) if kind == "markdown" else read_text(text)

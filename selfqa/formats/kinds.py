@@ -73,7 +73,12 @@ def kind_of(path: Path, raw: bytes) -> Kind:
     for magic, words in _FOREIGN:
         if head.startswith(magic) and not (len(magic) == 2 and b"\0" not in head):
             raise Unreadable("wrong-kind", f"is {words} by its first bytes, not what {path.suffix} says")
-    return "html" if named == "text" and _HTML.match(head) else named
+    return "html" if named == "text" and is_html(head) else named
+
+
+def is_html(head: bytes) -> bool:
+    """Do the first bytes say that it is a page?"""
+    return bool(_HTML.match(head))
 
 
 def _packed(raw: bytes) -> Kind:

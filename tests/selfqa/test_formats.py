@@ -19,6 +19,7 @@ from reportlab.pdfbase.cidfonts import UnicodeCIDFont
 from reportlab.platypus import Flowable, PageBreak, Paragraph, SimpleDocTemplate, Table, TableStyle
 
 from selfqa.blocks import Block, Source
+from selfqa.formats.glyphs import unified
 from selfqa.formats.number_formats import shown
 from selfqa.formats.pdf import read_pdf
 from selfqa.formats.sheets import read_csv, read_xlsx
@@ -266,3 +267,67 @@ def test_rows_are_documents_and_a_bad_row_is_named(tmp_path: Path) -> None:
         assert isinstance(found, Unread)
         assert (found.path, found.rule) == ("rows.jsonl", "bad-row")
         assert words in found.reason
+
+
+# ---------------------------------------------------------------------------------------------- EDGAR
+
+
+SUBMISSION = """<SEC-DOCUMENT>0000000000-25-000001.txt : 20250201
+<SEC-HEADER>0000000000-25-000001.hdr.sgml : 20250201
+CONFORMED SUBMISSION TYPE:	10-K
+</SEC-HEADER>
+<DOCUMENT>
+<TYPE>10-K
+<SEQUENCE>1
+<FILENAME>alder-20241231.htm
+<TEXT>
+<XBRL>
+<?xml version='1.0' encoding='ASCII'?>
+<html xmlns="http://www.w3.org/1999/xhtml"><body><p>Alder Foods, Inc. sold cheese for $812.4 million.</p></body></html>
+</XBRL>
+</TEXT>
+</DOCUMENT>
+<DOCUMENT>
+<TYPE>EX-99.1
+<TEXT>
+Press release of Alder Foods, Inc.: net sales rose by 7.4% in 2024.
+</TEXT>
+</DOCUMENT>
+<DOCUMENT>
+<TYPE>GRAPHIC
+<FILENAME>logo.jpg
+<TEXT>
+begin 644 logo.jpg
+M_]C_X  02D9)
+end
+</TEXT>
+</DOCUMENT>
+<DOCUMENT>
+<TYPE>EX-101.SCH
+<TEXT>
+<XBRL><schema/></XBRL>
+</TEXT>
+</DOCUMENT>
+</SEC-DOCUMENT>
+"""
+
+
+def test_a_complete_submission_is_its_documents_of_prose(tmp_path: Path) -> None:
+    path = tmp_path / "0000000000-25-000001.txt"
+    path.write_text(SUBMISSION, encoding="utf-8")
+    report, release, others = read_file(path, tmp_path)
+    assert isinstance(report, Source)
+    assert isinstance(release, Source)
+    assert isinstance(others, Unread)
+    assert report.text.strip() == "Alder Foods, Inc. sold cheese for $812.4 million."
+    assert release.text.strip() == "Press release of Alder Foods, Inc.: net sales rose by 7.4% in 2024."
+    assert [report.path, release.path] == [f"{path.name}#1", f"{path.name}#2"]
+    assert "2 documents without prose besides (1 GRAPHIC, 1 EX-101.SCH)" in others.reason
+    path.write_text(SUBMISSION[:300], encoding="utf-8")
+    (cut,) = read_file(path, tmp_path)
+    assert isinstance(cut, Unread)
+    assert cut.rule == "file-damaged"
+
+
+def test_characters_that_a_font_names_otherwise() -> None:
+    assert unified("⽣产⻓期 beneﬁt ½ ①") == "生产长期 benefit ½ ①"

@@ -1,8 +1,11 @@
 """One statement of income in every format, in both languages: the same facts, with unit, sign and period."""
 
 import io
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import docx
 import openpyxl
@@ -126,25 +129,23 @@ def workbook(statement: Statement) -> bytes:
     return out.getvalue()
 
 
-def pdf(statement: Statement, *, is_ruled: bool) -> bytes:
+def pdf(statement: Statement, look: str) -> bytes:
     lines, unit, rows = statement
     pdfmetrics.registerFont(UnicodeCIDFont("STSong-Light"))
     body = ParagraphStyle("body", fontName="STSong-Light", fontSize=10, leading=24)
     style = [("FONT", (0, 0), (-1, -1), "STSong-Light", 9)]
-    ruled = [("GRID", (0, 0), (-1, -1), 0.5, colors.black)] if is_ruled else []
+    first = 2 if "Year ended" in rows[0][1] else 1
+    cells = [(column, row) for row in range(first, len(rows)) for column in range(3)]
+    looks = {
+        "ruled": [("GRID", (0, 0), (-1, -1), 0.5, colors.black)],
+        "shaded": [("BACKGROUND", cell, cell, colors.lightgrey) for cell in cells],  # the head stands above it
+        "bare": [],
+    }
     merged = [("SPAN", (1, 0), (2, 0))] if "Year ended" in rows[0][1] else []
-    table = Table(rows, colWidths=[200, 120, 120], style=TableStyle(style + ruled + merged))
+    table = Table(rows, colWidths=[200, 120, 120], style=TableStyle(style + looks[look] + merged))
     out = io.BytesIO()
     SimpleDocTemplate(out).build([*(Paragraph(line, body) for line in [*lines, unit]), table])
     return out.getvalue()
-
-
-def ruled(statement: Statement) -> bytes:
-    return pdf(statement, is_ruled=True)
-
-
-def bare(statement: Statement) -> bytes:
-    return pdf(statement, is_ruled=False)
 
 
 FORMATS: dict[str, tuple[str, Callable[[Statement], bytes]]] = {
@@ -153,8 +154,9 @@ FORMATS: dict[str, tuple[str, Callable[[Statement], bytes]]] = {
     "text": ("a.txt", text),
     "word": ("a.docx", word),
     "workbook": ("a.xlsx", workbook),
-    "ruled PDF": ("a.pdf", ruled),
-    "PDF without rules": ("a.pdf", bare),
+    "ruled PDF": ("a.pdf", partial(pdf, look="ruled")),
+    "shaded PDF": ("a.pdf", partial(pdf, look="shaded")),
+    "bare PDF": ("a.pdf", partial(pdf, look="bare")),
 }
 
 
@@ -171,3 +173,18 @@ def test_a_statement_says_the_same_in_every_format(
     kept, _ = backgrounds(source, 2400, 0)
     pairs = extract(source, read_filing(source), kept, 450).pairs
     assert facts <= {pair.answer for pair in pairs if pair.kind == "figure"}
+
+
+def test_evidence_names_its_page_and_heading(generate: Any, tmp_path: Path) -> None:
+    """From the file to the records of a run."""
+    (tmp_path / "filings").mkdir()
+    (tmp_path / "filings" / "a.pdf").write_bytes(pdf(ENGLISH, "ruled"))
+    done = generate("--corpus", str(tmp_path / "filings"), "--runs", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "selfqa" / "instructions.jsonl").read_text(encoding="utf-8").splitlines()
+    places = [json.loads(line)["provenance"] for line in lines]
+    assert len(places) > 10
+    assert {(place["page"], place["section"]) for place in places} == {(1, "Consolidated Statements of Income")}
+    (document,) = (tmp_path / "selfqa" / "documents.jsonl").read_text(encoding="utf-8").splitlines()
+    text = json.loads(document)["text"]
+    assert all(any(char.isdigit() for char in text[place["start"] : place["end"]]) for place in places)

@@ -14,7 +14,7 @@ from warm import Warm
 
 from finlm import jsonl, scorer
 from finlm.metrics import read_metrics
-from finlm.records import PreferencePair
+from finlm.records import Candidates, PreferencePair, Ranking
 
 PAIRS = "runs/preferences.jsonl"
 PAID = ("--reward_models", '["runs/reward-b"]', "--reward_reduce", "min")
@@ -85,3 +85,19 @@ def test_a_second_phase_goes_on_from_the_first(chain: Chain, warm: Warm, tiny: T
     torch.testing.assert_close(second - second.mean(), (first - first.mean()) * second.std() / first.std())
     described = [scorer.load_description(folder / name) for name in ("runs/reward", "second")]
     assert float(second.std() / first.std()) == pytest.approx(described[0].std / described[1].std, rel=1e-3)
+
+
+def test_rankings_are_learned_from_as_their_comparisons(chain: Chain, warm: Warm, tiny: Tiny, tmp_path: Path) -> None:
+    folder = chain.before("reward", tmp_path / "run")
+    asked = list(jsonl.read(folder / "runs/candidates.jsonl", Candidates))
+    rankings = []
+    for one in asked:
+        texts = tuple(dict.fromkeys(response.text for response in one.responses))
+        if len(texts) == 3:
+            rankings.append(Ranking(prompt=one.prompt, responses=texts, ranks=(1, 3, 2), annotator="person:1"))
+    jsonl.write(folder / "ranked.jsonl", rankings)
+    done = start(warm, tiny, "reward", folder, "--preferences", "ranked.jsonl", "--steps", "1", "--test_pairs", "99")
+    assert done.returncode == 0, done.said
+    counts = json.loads((folder / "runs/reward/run.json").read_text(encoding="utf-8"))["counts"]
+    assert len(rankings) >= 10
+    assert counts["pairs"] + counts["test_pairs"] + counts["set_aside"] == 3 * len(rankings)
