@@ -1,7 +1,7 @@
 """From all that was asked to what a run keeps: equal questions folded, contradictions out, documents to their plan."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finlm.records import Document, Provenance
 from selfqa.blocks import Source
@@ -26,8 +26,8 @@ class Read:
 
     @property
     def source(self) -> Source:
-        """Its blocks, loaded anew: those of all documents would not fit into memory."""
-        return load(self.shelf, self.place)
+        """Its blocks, loaded anew: those of all documents would not fit into memory. The text is the record's own."""
+        return replace(load(self.shelf, self.place), text=self.record.text)
 
 
 @dataclass(frozen=True, slots=True)
