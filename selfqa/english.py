@@ -304,8 +304,11 @@ def _scale(context: str) -> tuple[str, str]:
             and noun not in {"dollars", "us dollars", "u.s. dollars", "barrels", "pounds", "tons", "tonnes", "units"}
         ):
             continue
-        if re.search(r"shares?[^()\n]{0,40}$", context[: match.start()].split("\n")[-1], re.I):
+        before = context[: match.start()].split("\n")[-1]
+        if re.search(r"shares?[^()\n]{0,40}$", before, re.I):
             continue  # "except number of shares, which are reflected in thousands"
+        if found[0] and match["noun"] and not noun and re.search(r"of dollars[;,]\s*$", before, re.I):
+            continue  # "revenues in millions of dollars; carloads in thousands"
         found = (scale, "" if "dollar" in noun else noun)
     return found
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from selfqa import english
 from selfqa.pairs import possessive, verb
 
 
@@ -33,3 +34,17 @@ def test_the_verb_agrees_with_the_head_of_the_metric(metric: str, wanted: str) -
 
 def test_possessives() -> None:
     assert [possessive(name) for name in ("Apple Inc.", "Alder Foods")] == ["Apple Inc.'s", "Alder Foods'"]
+
+
+@pytest.mark.parametrize(
+    ("note", "scale"),
+    [
+        ("(Revenues in millions of dollars; carloads in thousands)", ("million", "")),
+        ("(In millions, except number of shares, which are reflected in thousands)", ("million", "")),
+        ("(Dollars in thousands)", ("thousand", "")),
+        ("(Carloads in thousands)", ("thousand", "")),
+        ("(thousands of barrels)", ("thousand", "barrels")),
+    ],
+)
+def test_the_scale_of_a_tables_note_is_that_of_its_money(note: str, scale: tuple[str, str]) -> None:
+    assert english._scale(note) == scale
