@@ -89,6 +89,8 @@ class Annotation:
     annotator: int | None
     updated_at: str
     result: tuple[Mapping[str, Any], ...]
+    seconds: float | None = None
+    """From opening the task to submitting it, where the server says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,10 +313,16 @@ class EventLog:
                 kind=kind,
                 annotator=annotator,
                 updated_at=updated_at,
-                result=tuple(json.loads(raw).get("result") or ()),
+                result=tuple(stored.get("result") or ()),
+                seconds=_seconds(stored.get("lead_time")),
             )
             for annotation_id, task_id, pair_id, kind, annotator, updated_at, raw in self._db.execute(query, (project,))
+            for stored in [json.loads(raw)]
         ]
+
+    def projects(self) -> list[str]:
+        """Keys of the projects that were pulled."""
+        return [key for (key,) in self._db.execute("SELECT project FROM cursor ORDER BY project")]
 
     def history(self, project: str, annotation_id: int) -> list[tuple[str, str]]:
         """Kind and raw JSON of all that was ever seen of one annotation, oldest first."""
@@ -334,6 +342,11 @@ def _content(annotation: Mapping[str, Any]) -> str:
     """Hash of what a person decided; other fields, such as `created_ago`, change with every reading."""
     decided = [annotation["result"], annotation["was_cancelled"], _user_id(annotation["completed_by"])]
     return hashlib.sha256(json.dumps(decided, sort_keys=True).encode("utf-8")).hexdigest()[:16]
+
+
+def _seconds(lead_time: Any) -> float | None:
+    """Annotations made through the API have none."""
+    return float(lead_time) if isinstance(lead_time, int | float) and lead_time > 0 else None
 
 
 def _user_id(completed_by: Any) -> int | None:

@@ -55,6 +55,8 @@ def claim_fault(question: str, answer: str, book: FactBook, filing: Filing, expr
     """
     asked = narrow(question).strip().rsplit("\n\n", 1)[-1]
     claims = claims_of(asked, narrow(answer), filing)
+    if not claims:
+        return _comparison_fault(asked, narrow(answer), book, filing)
     for claim in claims:
         if _is_small_count(claim) and not expression and not _is_counted(claim):
             continue
@@ -62,6 +64,30 @@ def claim_fault(question: str, answer: str, book: FactBook, filing: Filing, expr
         if fault:
             return fault
     return None
+
+
+def _comparison_fault(question: str, answer: str, book: FactBook, filing: Filing) -> Fault | None:
+    """Check an answer that names the one of two periods in which something was higher or lower."""
+    told = _HIGHER.search(answer)
+    asked, said = _said(question, filing), _said(answer, filing)
+    chosen = [when for when in asked if any(_is_same(when, other) for other in said)]
+    others = [when for when in asked if when not in chosen]
+    if told is None or len(chosen) != 1 or len(others) != 1:
+        return None
+    words = dict.fromkeys(_words(question, filing) | _words(answer, filing), 1.0)
+    is_higher = computed.is_higher(words, (chosen[0], others[0]), book)
+    if is_higher is None or is_higher == (told["up"] is not None):
+        return None
+    return "wrong-comparison", "by the document's figures it is the other of the two periods"
+
+
+def _is_same(one: When, other: When) -> bool:
+    return one.agrees(other) and (one.month, one.quarter) == (other.month, other.quarter)
+
+
+_HIGHER = re.compile(
+    r"(?P<up>\b(?:higher|larger|greater|more)\b|更高|较高|更多|更大)|(?P<down>\b(?:lower|smaller|less)\b|更低|较低|更少|更小)"
+)
 
 
 # ---------------------------------------------------------------------------------------------- reading an answer

@@ -17,6 +17,10 @@ from selfqa.word_index import Scores
 
 MOST = 24
 """How many of the best matching facts of each side are tried as operands."""
+CERTAIN = 0.9
+"""How well words must answer for a row's before a comparison is held against its figures."""
+UNSURE = 0.2
+"""Rows that answer so little worse may be meant as well."""
 _UP = re.compile(
     r"\b(?:rose|rise|risen|increas\w+|grew|grow\w*|gain\w*|higher|improv\w+)\b|增长|增加|上升|提高|提升", re.IGNORECASE
 )
@@ -99,6 +103,24 @@ def _directions(claim: Claim) -> tuple[bool, bool]:
         if up != down:
             return up, down
     return up, down
+
+
+def is_higher(words: dict[str, float], whens: tuple[When, When], book: FactBook) -> bool | None:
+    """Return whether the metric that words mean was higher in the first of two periods; None where rows disagree.
+
+    Two negative values are compared by their size: (7) is the higher expense than (5).
+    """
+    scores = book.scores(words)
+    first, second = (_operands(when, scores, book) for when in whens)
+    pairs = [
+        (min(scores[one.line], scores[other.line]), abs(one.value) > abs(other.value))
+        for one, other in product(first, second)
+        if one.unit == other.unit and one.value * other.value > 0 and abs(one.value) != abs(other.value)
+        if _is_one_metric(one, other, book)
+    ]
+    best = max((score for score, _ in pairs), default=0.0)
+    told = {higher for score, higher in pairs if score >= best - UNSURE}
+    return told.pop() if best >= CERTAIN and len(told) == 1 else None
 
 
 def _two_periods(whens: Sequence[When], *, is_change: bool) -> tuple[When, When] | None:

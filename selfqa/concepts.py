@@ -26,7 +26,7 @@ _EMPTY = frozenset(
     )
 )
 _ZH_EMPTY = re.compile(
-    r"是多少|为多少|有多少|多少|请说明|请问|分别|什么|如何|哪个|哪一年|变化了?|百分之几|百分比|幅度|同比|环比|相比|比上年|较上年|比|较"
+    r"是多少|为多少|有多少|多少|请说明|请问|分别|什么|如何|中?哪个|哪一年|更[高低多少大小]|变化了?|百分之几|百分比|幅度|同比|环比|相比|比上年|较上年|比|较"
     r"|增长|下降|增加|减少|增减|变动|金额|数额|人民币|达到|达|共计|合计为|约为|约|实现|为|是|的|了|在|和|与|及|从|至|到|(?<![母子])公司|单位|情况|其中"
 )
 
@@ -56,7 +56,8 @@ def _words(text: str) -> Iterable[str]:
 
 def _han_pairs(text: str) -> Iterable[str]:
     for run in re.findall(r"[一-鿿]+", _ZH_EMPTY.sub(" ", text)):
-        yield from (run[at : at + 2] for at in range(len(run) - 1)) if len(run) > 1 else (run,)
+        if run not in {"年", "月", "日", "元", "或"}:  # what is left of a period or a unit
+            yield from (run[at : at + 2] for at in range(len(run) - 1)) if len(run) > 1 else (run,)
 
 
 def camel_words(name: str) -> str:

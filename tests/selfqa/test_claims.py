@@ -82,6 +82,14 @@ SAID: list[tuple[str, str, str]] = [
     ("By what percentage did the provision change from 2023 to 2024?", "It increased by 39.8%.", ""),
     ("What was the total net interest income in 2023 and 2024?", "The total was $796.8 million.", ""),
     ("What was the average provision for credit losses in 2023 and 2024?", "The average was $50.0 million.", ""),
+    # which of two periods
+    ("Was net interest income higher in 2023 or in 2024?", "Net interest income was higher in 2024.", ""),
+    (
+        "Was net interest income higher in 2023 or in 2024?",
+        "Net interest income was higher in 2023.",
+        "wrong-comparison",
+    ),
+    ("Was the provision for credit losses lower in 2023 or in 2024?", "It was lower in 2023.", ""),
     # a figure beside its own year and metric
     (
         "How did net interest income develop?",
@@ -114,6 +122,8 @@ SAID_CHINESE: list[tuple[str, str, str]] = [
     ("澄谷山泉2024年末的货币资金是多少？", "73,992,141.96元", ""),
     ("澄谷山泉2023年末的货币资金是多少？", "63,189,391.11元", ""),
     ("澄谷山泉2024年末的货币资金是多少？", "63,189,391.11元", "wrong-period"),
+    ("澄谷山泉的营业收入在2023年和2024年中哪个更高？", "澄谷山泉的营业收入在2024年更高。", ""),
+    ("澄谷山泉的营业收入在2023年和2024年中哪个更高？", "澄谷山泉的营业收入在2023年更高。", "wrong-comparison"),
     ("澄谷山泉2024年的营业收入比2023年变化了多少？", "增加37,136.53万元。", ""),
     ("澄谷山泉2024年的营业收入比2023年变化了多少？", "减少37,136.53万元。", "wrong-sign"),
     ("澄谷山泉2024年的营业收入比2023年变化了百分之几？", "澄谷山泉2024年营业收入比2023年增长10.64%。", ""),

@@ -1,0 +1,137 @@
+"""Where ratings come from: the log of a Label Studio project, or preferences that keep their votes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from annotation.eventlog import Annotation, Pair
+from annotation.export import Judgement, read_result
+from annotation.page import LEVELS
+from annotation.ratings import Rating
+from finlm.records import PreferencePair, content_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """A pair as a report shows it; its answers in the order that levels count in.
+
+    Example:
+        Compared(id="9f…", prompt="What was …?", answers=("…", "…"), category="finance")
+    """
+
+    id: str
+    prompt: str
+    answers: tuple[str, str]
+    category: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """Pairs and what people said of them."""
+
+    pairs: dict[str, Compared]
+    ratings: tuple[Rating, ...]
+    waiting: int
+    """Pairs that nobody has judged."""
+    left_out: dict[str, int]
+    """Annotations that are no rating, by reason."""
+    days: dict[str, int]
+    """Ratings by day, where it is known."""
+
+
+def _longer(side: int, first: str, second: str) -> bool | None:
+    return None if len(first) == len(second) else (side == 1) == (len(second) > len(first))
+
+
+def from_log(pairs: Mapping[str, Pair], pushed: Sequence[str], annotations: Iterable[Annotation]) -> Work:
+    """Return a project's ratings: one a person and pair, the newest."""
+    newest: dict[tuple[str, int], tuple[Annotation, Judgement]] = {}
+    left_out: dict[str, int] = {}
+
+    def leave_out(rule: str) -> None:
+        left_out[rule] = left_out.get(rule, 0) + 1
+
+    for annotation in sorted(annotations, key=lambda one: (one.updated_at, one.id)):
+        if annotation.kind != "annotation":
+            leave_out("skipped" if annotation.kind == "skip" else "deleted")
+            continue
+        judgement = read_result(annotation.result)
+        if annotation.pair_id not in pairs or annotation.annotator is None or not isinstance(judgement, Judgement):
+            leave_out("malformed" if annotation.pair_id in pairs else "unknown pair")
+            continue
+        key = annotation.pair_id, annotation.annotator
+        if key in newest:
+            leave_out("judged again")
+        newest[key] = annotation, judgement
+    ratings = []
+    days: dict[str, int] = {}
+    for (pair_id, annotator), (annotation, judgement) in sorted(newest.items()):
+        ratings.append(_rating(pairs[pair_id], annotator, annotation, judgement))
+        day = annotation.updated_at[:10]
+        days[day] = days.get(day, 0) + 1
+    judged = {pair_id for pair_id, _ in newest}
+    return Work(
+        pairs={name: _compared(pairs[name]) for name in sorted(judged)},
+        ratings=tuple(ratings),
+        waiting=len(set(pushed) - judged),
+        left_out=dict(sorted(left_out.items())),
+        days=dict(sorted(days.items())),
+    )
+
+
+def _compared(pair: Pair) -> Compared:
+    shown = pair.comparison
+    prompt = "\n\n".join(turn.content for turn in shown.prompt.messages)
+    answers = (shown.first.text, shown.second.text)
+    return Compared(id=shown.id, prompt=prompt, answers=answers, category=shown.prompt.category)
+
+
+def _rating(pair: Pair, annotator: int, annotation: Annotation, judgement: Judgement) -> Rating:
+    as_shown = LEVELS.index(judgement.level)
+    level = len(LEVELS) - 1 - as_shown if pair.swapped else as_shown
+    seen = _compared(pair)
+    return Rating(
+        pair_id=seen.id,
+        annotator=f"person:{annotator}",
+        level=level,
+        is_left=as_shown < len(LEVELS) // 2,
+        is_longer=_longer(int(level >= len(LEVELS) // 2), *seen.answers),
+        seconds=annotation.seconds,
+        characters=len(seen.prompt) + sum(map(len, seen.answers)),
+    )
+
+
+def from_preferences(preferences: Iterable[PreferencePair]) -> Work:
+    """Return the ratings that preferences keep as votes; which answer stood on the left they do not say.
+
+    Which answer comes first here is drawn by the pair's texts: were it the chosen one, everybody would seem to agree on
+    the side more than by chance.
+    """
+    pairs: dict[str, Compared] = {}
+    ratings: list[Rating] = []
+    without = 0
+    for one in preferences:
+        is_turned = int(content_id(*sorted([one.chosen, one.rejected])), 16) % 2 == int(one.chosen < one.rejected)
+        answers = (one.rejected, one.chosen) if is_turned else (one.chosen, one.rejected)
+        if not one.votes:
+            without += 1
+            continue
+        prompt = "\n\n".join(turn.content for turn in one.prompt.messages)
+        pairs[one.id] = Compared(id=one.id, prompt=prompt, answers=answers, category=one.prompt.category)
+        for vote in one.votes:
+            side = int((vote.side == "rejected") != is_turned)
+            level = len(LEVELS) // 2 + vote.strength if side else len(LEVELS) // 2 - 1 - vote.strength
+            ratings.append(
+                Rating(
+                    pair_id=one.id,
+                    annotator=vote.annotator,
+                    level=level,
+                    is_left=None,
+                    is_longer=_longer(side, *answers),
+                    seconds=None,
+                    characters=len(prompt) + sum(map(len, answers)),
+                )
+            )
+    return Work(
+        pairs=pairs, ratings=tuple(ratings), waiting=0, left_out={"pairs without votes": without} if without else {},
+        days={},
+    )  # fmt: skip

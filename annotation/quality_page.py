@@ -1,0 +1,247 @@
+"""The page of `finlm annotate report`: from pairs and ratings to sections."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, combinations
+from statistics import median
+
+from annotation import reliability
+from annotation.conduct import FEWEST, Finding, findings
+from annotation.dawid_skene import Consensus, consensus
+from annotation.judged import Compared, Work
+from annotation.page import LEVELS
+from annotation.ratings import Rating, by_annotator, by_pair, levels_of, sides_of
+from annotation.reliability import Reliability
+from finlm import report
+
+DISCUSSED = 12
+"""Pairs to discuss on the page."""
+PEOPLE = 60
+"""Annotators in the table at most, most ratings first."""
+COUPLES = 40
+"""Pairs of people in the table of kappas at most."""
+SHOWN = 600
+"""Most characters of a text."""
+SAID = {
+    "gold": "wrong on pairs of known answer",
+    "left": "one side too often",
+    "others": "seldom with the others",
+    "longer": "the longer answer where others differ",
+    "fast": "too fast to have read",
+}
+
+
+def page_of(work: Work, title: str, *, least_gold: float, false_alarms: float) -> report.Page:
+    """Return the page.
+
+    Args:
+        work: Pairs and ratings.
+        title: What they are of.
+        least_gold: See `annotation.conduct.findings`.
+        false_alarms: Likewise.
+    """
+    pairs = by_pair(work.ratings)
+    found = findings(work.ratings, least_gold=least_gold, false_alarms=false_alarms)
+    agreed = consensus([[(one.annotator, one.side) for one in its if one.strength] for its in pairs.values()])
+    alpha = reliability.alpha(levels_of(pairs), len(LEVELS), "ordinal")
+    sections: list[report.Section] = [
+        _headline(work, alpha, found),
+        *_progress(work.days),
+        _agreement(pairs, alpha),
+        *_people(work.ratings, agreed, found),
+        *_couples(work.ratings),
+        _categories(work.pairs, pairs),
+        _left_out(work),
+        *_discussed(work.pairs, pairs, agreed),
+    ]
+    return report.Page("Annotation", title, tuple(sections))
+
+
+def _headline(work: Work, alpha: Reliability, found: Sequence[Finding]) -> report.Figures:
+    people = {rating.annotator for rating in work.ratings}
+    named = {one.annotator for one in found if one.is_named}
+    judged = len(work.pairs)
+    per_pair = f"{len(work.ratings) / judged:.1f} a pair" if judged else ""
+    return report.Figures(
+        "In short",
+        (
+            report.Figure("Pairs judged", judged, remark=f"{work.waiting:,} are waiting"),
+            report.Figure("Ratings", len(work.ratings), remark=per_pair),
+            report.Figure("Annotators", len(people)),
+            report.Figure("Alpha, eight levels", alpha.value, remark=_interval(alpha)),
+            report.Figure("To look at", len(named), remark=", ".join(sorted(named)[:4])),
+        ),
+    )
+
+
+def _interval(one: Reliability) -> str:
+    return f"{one.low:.2f} to {one.high:.2f}" if one.low is not None and one.high is not None else "too few pairs"
+
+
+def _progress(days: Mapping[str, int]) -> Iterator[report.Section]:
+    if len(days) > 1:
+        counts = tuple(float(count) for count in accumulate(days.values()))
+        line = report.Series("ratings", tuple(map(float, range(1, 1 + len(days)))), counts)
+        first, last = next(iter(days)), list(days)[-1]
+        yield report.Curve("Progress", f"day of work, {first} to {last}", "ratings", (line,))
+
+
+def _agreement(pairs: Mapping[str, Sequence[Rating]], alpha: Reliability) -> report.Table:
+    sides = sides_of(pairs)
+    rows = [
+        ("alpha of the eight levels, ordinal", alpha),
+        ("alpha of the side", reliability.alpha(sides, 2, "nominal")),
+        ("same side, raw", reliability.agreement(sides)),
+    ]
+    return report.Table(
+        "How far people agree",
+        ("measure", "value", "95 % interval", "pairs", "ratings"),
+        tuple((name, _rounded(one.value), _interval(one), one.pairs, one.ratings) for name, one in rows),
+        remark="Alpha is 1 where all agree and 0 where chance alone would do as well. Ratings that say nearly the same "
+        "name no side. Intervals draw pairs.",
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _people(ratings: Sequence[Rating], agreed: Consensus, found: Sequence[Finding]) -> Iterator[report.Section]:
+    tests: dict[str, dict[str, Finding]] = defaultdict(dict)
+    for one in found:
+        tests[one.annotator][one.test] = one
+    people = sorted(by_annotator(ratings).items(), key=lambda item: (-len(item[1]), item[0]))
+    rows = []
+    for name, its in people[:PEOPLE]:
+        seconds = [rating.seconds for rating in its if rating.seconds is not None]
+        named = [SAID[test] for test, one in tests[name].items() if one.is_named]
+        rows.append(
+            (
+                name,
+                len(its),
+                round(median(seconds)) if seconds else None,
+                *(_share(tests[name].get(test)) for test in ("gold", "others", "left", "longer")),
+                f"{agreed.accuracy[name]:.0%}" if name in agreed.accuracy else None,
+                "; ".join(named) or "–",
+            )
+        )
+    more = f" The {PEOPLE} with most ratings of {len(people):,}." if len(people) > PEOPLE else ""
+    yield report.Table(
+        "People",
+        ("annotator", "ratings", "seconds", "gold", "with others", "left", "longer", "reliability", "look at"),
+        tuple(rows),
+        remark="Gold: right where the answer is known. With others: votes for the side that all others' come to. Left: "
+        "votes for the answer on the left, half is right. Longer: of the votes against the others, those for the "
+        "longer answer. Reliability: how often right, by Dawid and Skene. A dash: too few votes to tell. Tests name "
+        f"who is to be looked at, and an innocent in one of twenty projects; they need {FEWEST} votes.{more}",
+    )
+    redo = [one for one in found if one.is_named]
+    if redo:
+        yield report.Table(
+            "Batches to do again",
+            ("annotator", "because", "votes", "of", "expected", "chance"),
+            tuple(
+                (one.annotator, SAID[one.test], one.count, one.of, f"{one.expected:.0%}", f"{one.chance:.1e}")
+                for one in redo
+            ),
+            remark="Chance: the probability of such a count if the annotator were attentive.",
+        )
+
+
+def _share(one: Finding | None) -> str | None:
+    return None if one is None else f"{one.share:.0%}"
+
+
+def _couples(ratings: Sequence[Rating]) -> Iterator[report.Section]:
+    people = sorted(by_annotator(ratings).items(), key=lambda item: (-len(item[1]), item[0]))[:PEOPLE]
+    levels = {name: {one.pair_id: one.level for one in its} for name, its in people}
+    shared = [
+        (one, other, common)
+        for one, other in combinations(levels, 2)
+        if len(common := sorted(levels[one].keys() & levels[other].keys())) >= FEWEST
+    ]
+    shared.sort(key=lambda item: (-len(item[2]), item[0], item[1]))
+    rows = tuple(
+        (
+            f"{one} and {other}",
+            len(common),
+            _rounded(
+                reliability.quadratic_kappa(
+                    [levels[one][pair] for pair in common], [levels[other][pair] for pair in common], len(LEVELS)
+                )
+            ),
+        )
+        for one, other, common in shared[:COUPLES]
+    )
+    if rows:
+        more = f" The {COUPLES} with most pairs of {len(shared):,}." if len(shared) > COUPLES else ""
+        yield report.Table(
+            "Two by two", ("people", "pairs", "kappa"), rows, remark=f"Quadratic weights on the eight levels.{more}"
+        )
+
+
+def _categories(compared: Mapping[str, Compared], pairs: Mapping[str, Sequence[Rating]]) -> report.Table:
+    names = sorted({one.category for one in compared.values()})
+    rows = []
+    for name in names:
+        its = {pair: ratings for pair, ratings in pairs.items() if compared[pair].category == name}
+        same = reliability.agreement(sides_of(its), draws=0) if len(its) < reliability.FEWEST_PAIRS else (
+            reliability.agreement(sides_of(its))
+        )  # fmt: skip
+        longer = [one.is_longer for ratings in its.values() for one in ratings if one.is_longer is not None]
+        rows.append(
+            (
+                name,
+                len(its),
+                sum(map(len, its.values())),
+                _rounded(same.value),
+                _interval(same),
+                f"{sum(longer) / len(longer):.0%}" if longer else None,
+            )
+        )
+    return report.Table(
+        "Categories", ("category", "pairs", "ratings", "same side", "95 % interval", "longer preferred"), tuple(rows)
+    )
+
+
+def _left_out(work: Work) -> report.Table:
+    return report.Table("Left out", ("what", "how many"), tuple(work.left_out.items()) or (("nothing", 0),))
+
+
+def _discussed(
+    compared: Mapping[str, Compared], pairs: Mapping[str, Sequence[Rating]], agreed: Consensus
+) -> Iterator[report.Section]:
+    """Yield the pairs on which strong opinions stand against each other."""
+    chances = dict(zip(pairs, agreed.second, strict=True))
+    apart = []
+    for name, its in pairs.items():
+        against = [sum(one.strength for one in its if one.side == side) for side in (0, 1)]
+        if min(against):
+            apart.append((min(against), name))
+    apart.sort(key=lambda item: (-item[0], item[1]))
+    samples = []
+    for _, name in apart[:DISCUSSED]:
+        its = pairs[name]
+        votes = [", ".join(f"{one.annotator} {one.strength}" for one in its if one.side == side) for side in (0, 1)]
+        samples.append(
+            report.Sample(
+                _short(compared[name].prompt),
+                tuple(
+                    report.Answer(_short(text), remark=f"preferred by {said}")
+                    for text, said in zip(compared[name].answers, votes, strict=True)
+                ),
+                label=f"{compared[name].category}, {chances[name]:.0%} for the second",
+            )
+        )
+    if samples:
+        yield report.Samples(
+            "To discuss",
+            ("first", "second"),
+            tuple(samples),
+            remark=f"Of {len(apart):,} pairs with votes for both answers, those with the strongest. The number behind "
+            "a name is the strength, 0 to 3.",
+        )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
