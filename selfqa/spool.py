@@ -9,7 +9,7 @@ from typing import Generic, TypeVar, overload
 import msgspec
 
 T = TypeVar("T")
-IN_MEMORY = 32_000_000
+IN_MEMORY = 8_000_000
 """Bytes that stay in memory; more goes to a file without a name, which the system takes back when the run ends."""
 
 

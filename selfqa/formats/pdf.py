@@ -1,7 +1,6 @@
-"""PDF: lines to headings and paragraphs, ruled tables as tables, pages kept, running heads and page numbers left out.
+"""PDF: lines to headings and paragraphs, tables as tables, pages kept, running heads and page numbers left out.
 
-A table without rules is found later by its figures, as in plain text. A table that goes on over a page is put back
-together.
+A table that goes on over a page is put back together.
 """
 
 import io
@@ -26,7 +25,6 @@ _PAGE_NUMBER = re.compile(
     r"^\W*(?:page|第)?\s*[\divxlc]{1,5}\s*(?:页)?\s*(?:(?:of|/|共)\s*\d+\s*页?)?\W*$|^.*\s\d{1,4}/\d{1,4}$",
     re.IGNORECASE,
 )
-logging.getLogger("pdfminer").setLevel(logging.ERROR)  # it tells users about every odd font
 _ENDS_SENTENCE = (".", "。", "；", ";", "，", ",", "：", ":")
 HEADING_SIZE = 1.12
 """A short line in letters larger than the document's by this factor is a heading."""
@@ -54,6 +52,7 @@ def read_pdf(raw: bytes) -> Iterator[Source | Unreadable]:
 
 
 def _pages(raw: bytes) -> list[list[Part]]:
+    logging.getLogger("pdfminer").setLevel(logging.ERROR)  # it tells users about every odd font
     try:
         with pdfplumber.open(io.BytesIO(raw)) as pdf:
             pages = []

@@ -13,7 +13,7 @@ from selfqa.plain import ends_in_figures
 from selfqa.signs import is_sign
 
 MAX_HEADS = 5
-"""Lines above a ruled table that may be its head."""
+"""Lines above a table that may be its head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A ruled table: its rows, and the places of its rules across the page."""
+    """A table: its rows, and where its columns end across the page."""
 
     rows: tuple[tuple[Placed, ...], ...]
     top: float
