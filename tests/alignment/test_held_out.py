@@ -110,7 +110,7 @@ def test_an_evaluation_measures_what_the_models_say(
     # the reward model and the policy apart from the trainer: each loaded on a base of its own
     reward = PeftModel(copy.deepcopy(base), small.lora(4))
     small.fill_adapter(((n, p) for n, p in reward.named_parameters() if "lora_" in n), "reward", 0.05)
-    scorer = Scorer(reward.eval(), load_head(tmp_path / "run" / "reward"), tokenizer)
+    scorer = Scorer(reward.eval(), load_head(tmp_path / "run" / "reward", width=base.config.hidden_size), tokenizer)
     scores = scorer.score([(p.messages, a.text, a.ended) for p, a in zip(prompts, answers, strict=True)])
     policy = PeftModel(copy.deepcopy(base), small.lora(4))
     small.fill_adapter(((n, p) for n, p in policy.named_parameters() if "lora_" in n), "policy", 0.1)

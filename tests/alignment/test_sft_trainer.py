@@ -165,7 +165,7 @@ class KillAt(TrainerCallback):
 
 @pytest.mark.parametrize("killed_at", [1, 3, 4, 5])
 def test_a_killed_run_with_moving_shares_ends_as_an_unbroken_one(make: Maker, tmp_path: Path, killed_at: int) -> None:
-    moves = MixtureMoves(every=2, step=1.5)
+    moves = MixtureMoves(every=2, step=1.5, among="all")
     straight = make(tmp_path / "straight", moves=moves)
     straight.go_on()
     first = make(tmp_path / "cut", moves=moves)
