@@ -67,10 +67,10 @@ def unreadable_files(corpus: Path) -> None:
 def test_missing_and_empty_corpus(warm: Warm, folder: Path) -> None:
     refused(warm.run("selfqa.generate", "--corpus", "nowhere", cwd=folder), "--corpus nowhere", "no such folder")
     (folder / "filings").mkdir()
-    (folder / "filings" / "notes.docx").write_text("", encoding="utf-8")
+    (folder / "filings" / "notes.xyz").write_text("", encoding="utf-8")
     refused(warm.run("selfqa.generate", "--corpus", "filings", cwd=folder), "--corpus filings", ".html", ".pdf")
     refused(warm.run("selfqa.generate", cwd=folder), "corpus")
-    assert made(folder) == ["filings/notes.docx"]
+    assert made(folder) == ["filings/notes.xyz"]
 
 
 def test_corpus_of_files_that_cannot_be_read(warm: Warm, folder: Path) -> None:

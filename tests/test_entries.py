@@ -108,7 +108,8 @@ def documented_fields(path: Path) -> dict[str, str]:
     """Field -> docstring, of the settings in an entry and, for PPO, of the trainer's settings that they extend."""
     fields: dict[str, str] = {}
     sections = [ROOT / "alignment" / f"{name}.py" for name in ("best", "guards")]
-    for source in (*sections, ROOT / "alignment" / "ppo_config.py", path) if path.name == "ppo.py" else (path,):
+    more = {"ppo": [*sections, ROOT / "alignment" / "ppo_config.py"], "generate": [path.with_name("settings.py")]}
+    for source in (*more.get(path.stem, ()), path):
         for node in ast.parse(source.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and node.name.endswith(("Settings", "Config")):
                 section = {"HeldOutConfig": "evaluation.", "GuardConfig": "guards."}.get(node.name, "")
