@@ -46,9 +46,14 @@ class Chain:
     def before(self, stage: str, folder: Path) -> Path:
         """Copy what lies in `runs` before a stage into a new folder to run it in."""
         folder.mkdir(parents=True)
-        for earlier in list(STAGES)[: list(STAGES).index(stage)]:
-            for name in MADE[earlier]:
-                copy = shutil.copytree if (self.runs / name).is_dir() else shutil.copy2
-                (folder / "runs").mkdir(exist_ok=True)
-                copy(self.runs / name, folder / "runs" / name)
+        stages = list(STAGES)[: list(STAGES).index(stage)]
+        for name in (name for earlier in stages for name in MADE[earlier]):
+            (folder / "runs").mkdir(exist_ok=True)
+            target = folder / "runs" / name
+            if (self.runs / name).is_dir():
+                shutil.copytree(self.runs / name, target)
+            else:
+                shutil.copy2(self.runs / name, target)
+        if "reward" not in stages:  # the cache holds what several stages keep: the bag of words is the reward model's
+            shutil.rmtree(folder / "runs" / "cache" / "words", ignore_errors=True)
         return folder

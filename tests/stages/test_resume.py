@@ -47,7 +47,13 @@ def unlike(chain: Chain, stage: str, folder: Path) -> list[str]:
     """Names of the files in which a folder differs from the chain up to and including `stage`."""
     stages = list(STAGES)[: list(STAGES).index(stage) + 1]
     names = tuple(name for one in stages for name in MADE[one])
-    whole = {name: content for name, content in outcome(chain.runs).items() if name.split("/")[0] in names}
+    # the cache holds what several stages keep: the bag of words is the reward model's
+    later = "\0" if "reward" in stages else "cache/words/"
+    whole = {
+        name: content
+        for name, content in outcome(chain.runs).items()
+        if name.split("/")[0] in names and not name.startswith(later)
+    }
     return differences(outcome(folder / "runs"), whole)
 
 
