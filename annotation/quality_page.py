@@ -185,9 +185,7 @@ def _categories(compared: Mapping[str, Compared], pairs: Mapping[str, Sequence[R
     rows = []
     for name in names:
         its = {pair: ratings for pair, ratings in pairs.items() if compared[pair].category == name}
-        same = reliability.agreement(sides_of(its), draws=0) if len(its) < reliability.FEWEST_PAIRS else (
-            reliability.agreement(sides_of(its))
-        )  # fmt: skip
+        same = reliability.agreement(sides_of(its))
         longer = [one.is_longer for ratings in its.values() for one in ratings if one.is_longer is not None]
         rows.append(
             (

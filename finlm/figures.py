@@ -149,7 +149,8 @@ def _length(text: str) -> int:
     return len(_HAN.findall(text)) + len(re.findall(r"[A-Za-z0-9.,]+", text))
 
 
-def _amounts(text: str) -> list[Figure]:
+def amounts_in(text: str) -> list[Figure]:
+    """Return the figures of a text that are amounts: no dates, and no numbers that only name something."""
     return [figure for figure in find_figures(text) if not (figure.is_date or figure.is_label)]
 
 
@@ -169,11 +170,11 @@ def _period_fault(answer: str, reference: str, question: str) -> Fault:
     reference_years, reference_marks = periods_in(reference)
     question_years, question_marks = periods_in(question)
     allowed = reference_years or question_years
-    if reference_years and not _amounts(reference) and _first_year(answer) in reference_years:
+    if reference_years and not amounts_in(reference) and _first_year(answer) in reference_years:
         allowed = allowed | question_years  # "higher in 2024 than in 2023" answers "which year?"
     if years - allowed or marks - reference_marks - question_marks:
         return "period"
-    if reference_years - question_years - years or (reference_years and not _amounts(reference) and not years):
+    if reference_years - question_years - years or (reference_years and not amounts_in(reference) and not years):
         return "missing"  # a year that is asked for, not one that the question gave
     return ""
 
@@ -184,8 +185,8 @@ def _first_year(text: str) -> str:
 
 
 def _figure_fault(answer: str, reference: str, question: str) -> Fault:
-    given, wanted = _amounts(answer), _amounts(reference)
-    asked = _amounts(question)
+    given, wanted = amounts_in(answer), amounts_in(reference)
+    asked = amounts_in(question)
     missing = [figure for figure in wanted if not _has(figure, given) and not _has(figure, asked)]
     foreign = [figure for figure in given if not _has(figure, wanted) and not _has(figure, asked)]
     if missing:
@@ -222,9 +223,9 @@ def _bindings(text: str) -> dict[tuple[Decimal, str], int]:
 def _direction_fault(answer: str, reference: str) -> Fault:
     for one, other in ((_UP, _DOWN), (_DOWN, _UP)):
         if one.search(reference) and not other.search(reference) and other.search(answer):
-            return "figure" if _amounts(reference) else "metric"
+            return "figure" if amounts_in(reference) else "metric"
     if bool(_NO.search(answer)) != bool(_NO.search(reference)):
-        return "figure" if _amounts(reference) else "metric"
+        return "figure" if amounts_in(reference) else "metric"
     return ""
 
 
@@ -259,7 +260,7 @@ def _word_fault(answer: str, reference: str, question: str) -> Fault:
     if _surplus(given, _words(reference)) > max(4, len(_words(reference)) // 5):
         return "extra"
     stems = {_stem(word) for word in given}
-    if not _amounts(reference) and not periods_in(reference)[0]:
+    if not amounts_in(reference) and not periods_in(reference)[0]:
         return _content_fault(stems, reference, question)
     metric = {_stem(word) for word in _words(reference)} & FINANCE_WORDS
     return "metric" if metric & stems and metric - stems - {"total"} else ""
@@ -301,7 +302,7 @@ def _han_fault(answer: str, reference: str, question: str) -> Fault:
     latin = {word.lower() for word in _words(bare)} - {word.lower() for word in _words(reference + " " + question)}
     if latin:
         return "extra"
-    if _amounts(reference) or periods_in(reference)[0]:
+    if amounts_in(reference) or periods_in(reference)[0]:
         metric, given = set(_ZH_METRICS.findall(_without_figures(reference))), set(_ZH_METRICS.findall(bare))
         return "metric" if metric & given and metric - given else ""
     key = set(_HAN.findall(reference)) - set(_HAN.findall(question)) - _ZH_NEUTRAL

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 
-from finlm.figures import find_figures, narrow
+from finlm.figures import amounts_in, narrow
 
 LEAST_OVERLAP = 0.3
 """Least F1 of the words of two answers without figures."""
@@ -22,11 +22,7 @@ def agrees(answer: str, again: str) -> bool:
 
 
 def _amounts(text: str) -> set[tuple[str, str]]:
-    return {
-        (str(abs(figure.value).normalize()), figure.unit)
-        for figure in find_figures(text)
-        if not (figure.is_date or figure.is_label)
-    }
+    return {(str(abs(figure.value).normalize()), figure.unit) for figure in amounts_in(text)}
 
 
 def overlap(one: str, other: str) -> float:

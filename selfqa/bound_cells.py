@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from finlm.figures import Figure, cell_figure, find_figures, narrow
+from finlm.figures import Figure, amounts_in, cell_figure, narrow
 from selfqa.binding import BoundFact
 from selfqa.blocks import Block, Cell, Row, Source, Tag
 from selfqa.bound_tags import loose_tags, tag_fact
@@ -145,7 +145,7 @@ def _changed(fact: BoundFact, periods: Sequence[When]) -> BoundFact:
 def _loose_row(reader: Gathered, row: Row, previous: Row, table: int) -> None:
     """Figures beside words in a cell ("7.50 Russia"): the row and the one before lend their words, no unit is sure."""
     text = " ".join(cell.text for cell in row.cells)
-    amounts = [figure for figure in find_figures(text) if not (figure.is_date or figure.is_label)]
+    amounts = amounts_in(text)
     if not amounts:
         return
     words = reader.words(f"{text} {' '.join(cell.text for cell in previous.cells)}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from finlm.figures import Figure, Unit, find_figures, narrow
+from finlm.figures import Figure, Unit, amounts_in, narrow
 from selfqa.binding import BoundFact, FactBook, Moved
 from selfqa.blocks import Source
 from selfqa.bound_cells import cell_facts
@@ -56,7 +56,7 @@ def _sentence(
     """Bind the figures of a sentence; returns the periods that hold for the next one if it says none."""
     text = narrow(sentence.text)
     said = periods_said(text, filing.language, filing.fiscal_year, filing.months)
-    amounts = [figure for figure in find_figures(text) if not (figure.is_date or figure.is_label)]
+    amounts = amounts_in(text)
     if not amounts:
         return said or before
     # a filing that tells a figure without a period tells it of its own

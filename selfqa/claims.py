@@ -12,7 +12,7 @@ from decimal import Decimal
 import numpy as np
 
 from finlm.errors import UserError
-from finlm.figures import Figure, find_figures, narrow
+from finlm.figures import amounts_in, narrow
 from selfqa import computed
 from selfqa.binding import BoundFact, FactBook
 from selfqa.bound_sentences import aligned_periods
@@ -97,7 +97,7 @@ def claims_of(question: str, answer: str, filing: Filing) -> list[Claim]:
     """Return the claims of an answer: its amounts, each with period and words."""
     asked_whens = _said(question, filing)
     asked_words = _words(question, filing)
-    pieces = [(piece, _amounts(piece)) for piece in _sentences(answer)]
+    pieces = [(piece, amounts_in(piece)) for piece in _sentences(answer)]
     total = sum(len(amounts) for _, amounts in pieces)
     claims: list[Claim] = []
     for piece, amounts in pieces:
@@ -116,10 +116,6 @@ def claims_of(question: str, answer: str, filing: Filing) -> list[Claim]:
                 Claim(figure, piece, question, whens or tuple(asked_whens), together, words, its_own, is_listed)
             )
     return claims
-
-
-def _amounts(text: str) -> list[Figure]:
-    return [figure for figure in find_figures(text) if not (figure.is_date or figure.is_label)]
 
 
 def _sentences(text: str) -> list[str]:

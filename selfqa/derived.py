@@ -6,7 +6,7 @@ from itertools import permutations
 from typing import Literal
 
 from finlm.figure_grammar import Figure, find_figures
-from finlm.figures import unsupported
+from finlm.figures import amounts_in, unsupported
 from finlm.records import Derivation
 from selfqa.matching import half_digit
 
@@ -30,7 +30,7 @@ def derivation_of(answer: str, evidence: str, question: str) -> Derivation | Non
     figures = [figure for figure in find_figures(answer) if any(number in figure.text for number in strange)]
     if len(strange) != 1 or len(figures) != 1:
         return None
-    amounts = [figure for figure in find_figures(evidence) if not (figure.is_date or figure.is_label)]
+    amounts = amounts_in(evidence)
     if len(amounts) > MOST:
         return None
     found = list(_found(figures[0], amounts))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finlm import chat_format, engines, model
+from finlm import chat_format, engines, model, runs
 from finlm.errors import UserError
 from finlm.generation import Sampling
 from finlm.records import Message
@@ -115,6 +115,4 @@ class Local:
 
 def model_id(folder: Path) -> str:
     """Return what tells a model's weights from others: the fingerprint of its folder."""
-    from finlm.runs import fingerprint
-
-    return fingerprint(folder)[:16]
+    return runs.fingerprint(folder)[:16]

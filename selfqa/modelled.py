@@ -16,7 +16,7 @@ from typing import Any
 
 import json_repair
 
-from finlm.figures import find_figures
+from finlm.figures import amounts_in
 from selfqa.agreement import agrees
 from selfqa.background import Background
 from selfqa.blocks import Source
@@ -137,11 +137,10 @@ def shared_out(number: int, kinds: Mapping[str, float], turn: int) -> dict[str, 
 
 
 def _made(kind: str, question: str, answer: str, start: int, end: int) -> Pair:
-    has_amount = any(not (figure.is_date or figure.is_label) for figure in find_figures(answer))
     return Pair(
         question=question,
         answer=answer,
-        kind=kind or ("figure" if has_amount else "fact"),
+        kind=kind or ("figure" if amounts_in(answer) else "fact"),
         start=start,
         end=end,
         rule="answer",

@@ -6,7 +6,7 @@ Two styles: statements (each row told as a sentence, step 1 of Self-QA) and the 
 import re
 from collections.abc import Sequence
 
-from finlm.figures import find_figures
+from finlm.figures import amounts_in
 from selfqa.entities import Filing
 from selfqa.facts import Fact
 from selfqa.pairs import chinese_statement, english_statement, pick, short_period
@@ -39,7 +39,7 @@ def table_passage(asked: Sequence[Fact], rows: Rows, filing: Filing, limit: int)
     if len(chosen) == 1:
         build = _statements
     passage = build(chosen, rows, asked, filing)
-    amounts = {figure.value for figure in find_figures(passage) if not (figure.is_date or figure.is_label)}
+    amounts = {figure.value for figure in amounts_in(passage)}
     return passage if len(amounts) > len(asked) or len(chosen) > 1 else ""  # nothing to choose from is no reading
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeVar
 
-from finlm.figures import Figure, find_figures
+from finlm.figures import amounts_in
 from selfqa.pairs import Pair, hashed
 from selfqa.plan import Plan, Share, template_limit
 from selfqa.questions import question_key
@@ -152,7 +152,7 @@ def _agree(one: str, other: str) -> bool:
     """Do two answers to one question say the same? A rounded figure does: $183.8 million is $183,824 thousand."""
     if question_key(one) == question_key(other):
         return True
-    ours, theirs = _amounts(one), _amounts(other)
+    ours, theirs = amounts_in(one), amounts_in(other)
     return (
         bool(ours)
         and len(ours) == len(theirs)
@@ -161,7 +161,3 @@ def _agree(one: str, other: str) -> bool:
             for left, right in zip(ours, theirs, strict=True)
         )
     )
-
-
-def _amounts(text: str) -> list[Figure]:
-    return [figure for figure in find_figures(text) if not (figure.is_date or figure.is_label)]
