@@ -69,11 +69,11 @@ def export(pairs: Mapping[str, Pair], pushed: Sequence[str], annotations: Sequen
     removals: list[Removal] = []
     votes: dict[str, dict[int, tuple[Annotation, Judgement]]] = {}
     for annotation in sorted(annotations, key=lambda one: (one.updated_at, one.id)):
-        judgement = _judge(annotation, pairs)
+        judgement = judge(annotation, pairs)
         if isinstance(judgement, Removal):
             removals.append(judgement)
             continue
-        assert annotation.annotator is not None  # _judge saw to it
+        assert annotation.annotator is not None  # judge saw to it
         of_pair = votes.setdefault(annotation.pair_id, {})
         earlier = of_pair.get(annotation.annotator)
         if earlier:
@@ -132,7 +132,8 @@ def _texts(value: Any) -> list[str]:
     return [str(one) for one in value] if isinstance(value, list) else [] if value is None else [str(value)]
 
 
-def _judge(annotation: Annotation, pairs: Mapping[str, Pair]) -> Judgement | Removal:
+def judge(annotation: Annotation, pairs: Mapping[str, Pair]) -> Judgement | Removal:
+    """Return what an annotation says, or by which rule it is no judgement."""
     if annotation.kind == "deleted":
         return _removal(annotation, "deleted", f"it is gone from task {annotation.task_id}; the log has its history")
     if annotation.kind == "skip":

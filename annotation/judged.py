@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from annotation.eventlog import Annotation, Pair
-from annotation.export import Judgement, read_result
+from annotation.export import Judgement, judge
 from annotation.page import LEVELS
 from annotation.ratings import Rating
-from finlm.records import PreferencePair, content_id
+from finlm.records import PreferencePair, Removal, content_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +51,11 @@ def from_log(pairs: Mapping[str, Pair], pushed: Sequence[str], annotations: Iter
         left_out[rule] = left_out.get(rule, 0) + 1
 
     for annotation in sorted(annotations, key=lambda one: (one.updated_at, one.id)):
-        if annotation.kind != "annotation":
-            leave_out("skipped" if annotation.kind == "skip" else "deleted")
+        judgement = judge(annotation, pairs)
+        if isinstance(judgement, Removal):
+            leave_out(judgement.rule.replace("-", " "))
             continue
-        judgement = read_result(annotation.result)
-        if annotation.pair_id not in pairs or annotation.annotator is None or not isinstance(judgement, Judgement):
-            leave_out("malformed" if annotation.pair_id in pairs else "unknown pair")
-            continue
+        assert annotation.annotator is not None  # judge saw to it
         key = annotation.pair_id, annotation.annotator
         if key in newest:
             leave_out("judged again")
