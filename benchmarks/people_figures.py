@@ -122,6 +122,44 @@ def means(by_set: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     return {name: its["mean"] for name, its in by_set.items()}
 
 
+def alone(records: Sequence[Judged]) -> dict[str, Any]:
+    """Return the plain accuracies of one seed's models, over all pairs and over those of matched length.
+
+    Args:
+        records: Decided pairs of every fold.
+    """
+    found = of_judge(records)
+    return {
+        "accuracy_macro": found["accuracy_macro"]["mean"],
+        "accuracy": means(found["accuracy"]),
+        "length_matched": means(found["length_matched"]),
+    }
+
+
+def averaged(by_seed: Sequence[Sequence[Judged]]) -> list[Judged]:
+    """Return the pairs of one fold as judged by its models of several seeds together: the mean of their scores.
+
+    Each model's scores are taken in its own standard deviations, as `finlm.ensemble` takes those of exported models:
+    else the seed whose scores spread widest would decide alone.
+
+    Args:
+        by_seed: Of each seed the same pairs, in any order.
+
+    Raises:
+        ValueError: The seeds judged other pairs.
+    """
+    deviations = [spread(records)[1] for records in by_seed]
+    in_order = [sorted(records, key=lambda record: record.pair_id) for records in by_seed]
+    found = []
+    for same in zip(*in_order, strict=True):
+        if len({record.pair_id for record in same}) > 1:
+            raise ValueError(f"the seeds judged other pairs: {', '.join(record.pair_id for record in same)}")
+        better = fmean(record.better / deviation for record, deviation in zip(same, deviations, strict=True))
+        worse = fmean(record.worse / deviation for record, deviation in zip(same, deviations, strict=True))
+        found.append(same[0].scored(better, worse))
+    return found
+
+
 # ------------------------------------------------------------------------------------------------------------- arms
 
 

@@ -13,7 +13,7 @@ from finlm.runs import write_json, write_text
 from reward.baselines import LONGER, WORDS
 from reward.measures import MATCHED
 
-LONG = ("judges", "ahead", "arms", "data", "seconds", "bag_of_words")
+LONG = ("judges", "ahead", "arms", "alone", "data", "seconds", "bag_of_words")
 """Figures that are not printed."""
 JUDGES = (MODEL, *BASELINES)
 
@@ -44,14 +44,15 @@ def markdown(description: dict[str, Any], figures: dict[str, Any], *, picture: s
     lines = [
         "# The reward model on what people preferred",
         "",
-        f"SmolLM2-135M-Instruct, LoRA, {data['pairs']:,} pairs of {len(data['sets'])} published sets "
+        f"SmolLM2-135M-Instruct, {learned(data)}, {data['pairs']:,} pairs of {len(data['sets'])} published sets "
         f"({data['undecided']:,} of them ties, left out). Each pair is scored by a model that learned from the other "
         f"{len(figures['macro_by_fold']) - 1} folds of all sets together; no prompt, question, document, conversation "
-        "tree or debate lies in two folds. Epochs: {figures['epochs']['folds']}; scores are those of the last step: no "
-        "checkpoint was chosen. 95 % intervals draw these units with all of their pairs.",
+        f"tree or debate lies in two folds. Epochs: {figures['epochs']['folds']}; scores are the last step's: no "
+        f"checkpoint was chosen. {together(figures['alone'])}95 % intervals draw these units with all of their pairs.",
         "",
         *accuracies(figures),
         *lengths(figures),
+        *seeds(figures),
         *arms(figures),
         *cut(data),
         f"![Accuracy by set of the model and the baselines, over all pairs and those of matched length]({picture})",
@@ -59,6 +60,35 @@ def markdown(description: dict[str, Any], figures: dict[str, Any], *, picture: s
         *ending(description, figures),
     ]
     return "\n".join(lines) + "\n"
+
+
+def learned(data: Mapping[str, Any]) -> str:
+    """Return what learned."""
+    return "all weights" if "--tune=full" in data["settings"].split() else "LoRA"
+
+
+def together(alone: Mapping[str, Any]) -> str:
+    """Return how the models of a fold are put together."""
+    if len(alone) == 1:
+        return ""
+    return f"A pair's scores are the mean of {len(alone)} models', of {len(alone)} seeds, in their own deviations. "
+
+
+def seeds(figures: dict[str, Any]) -> list[str]:
+    """Return the table of single seeds, if there are several."""
+    if len(figures["alone"]) == 1:
+        return []
+    sets = list(figures["accuracy"])
+    rows = []
+    for seed, its in figures["alone"].items():
+        each = [f"{its['accuracy'][one]:.3f} / {its['length_matched'].get(one, float('nan')):.3f}" for one in sets]
+        rows.append([seed, f"{its['accuracy_macro']:.3f}", *each])
+    return [
+        "One seed's models alone, all pairs / pairs of matched length:",
+        "",
+        *table(["seed", "mean of the sets", *sets], rows),
+        "",
+    ]
 
 
 def accuracies(figures: dict[str, Any]) -> list[str]:
@@ -182,7 +212,7 @@ def ending(description: dict[str, Any], figures: dict[str, Any]) -> list[str]:
         f"Seconds: {seconds['all']:.0f} in all, {min(each):.0f} to {max(each):.0f} a run, several side by side.",
         "",
         "Not shown: other bases, and what the scores are worth as a reward (benchmarks/human_ppo.py). The folds of one "
-        "set share its annotators and its models; seeds vary for the arms only.",
+        "set share its annotators and its models.",
         "",
         "## Command",
         "",

@@ -9,7 +9,8 @@ a process a run, several side by side on each GPU:
 - rates: with several learning rates after --rates, the one of the most accurate run on fold 0 (sentence-level loss, no
   margin, first seed) is everybody's;
 - arms: token-level and sentence-level loss, with margin and without, three seeds each, all held out on fold 0;
-- folds: the arm that the recipe's rule chooses on fold 0, trained on all sets together, once for every fold.
+- folds: the arm that the recipe's rule chooses on fold 0, trained on all sets together, for every fold once under each
+  of `--fold-seeds`; the models of a fold score its pairs together, as an ensemble does.
 
 No checkpoint is chosen: every figure is of the last step. The base is SmolLM2-135M-Instruct as it is: fine-tuning on
 the better answers of each fold's training part would be a model a fold, and on all of them a leak. All of a prompt's
@@ -71,16 +72,22 @@ def main() -> None:
         chosen, reason = people_figures.choose(arms, ChoiceRule())
         told(f"chosen: {chosen.name}. {reason}")
         prepared = simpler.result()
-    every = [
-        Wanted(chosen.loss, chosen.margin, given.seeds[0], fold, rate, given.fold_epochs) for fold in range(folds.count)
-    ]
-    failed = people_runs.run_missing(plan, every)
+    every = {
+        seed: [Wanted(chosen.loss, chosen.margin, seed, fold, rate, given.fold_epochs) for fold in range(folds.count)]
+        for seed in given.fold_seeds
+    }
+    failed = people_runs.run_missing(plan, [wanted for its in every.values() for wanted in its])
     if failed:
         raise SystemExit(f"{', '.join(failed)} failed, see {root / 'logs'}; the same command goes on.")
 
-    model = [record for wanted in every for record in people_runs.last_epoch(plan.folder(wanted))]
+    alone = {seed: [people_runs.last_epoch(plan.folder(wanted)) for wanted in its] for seed, its in every.items()}
+    model = [record for same in zip(*alone.values(), strict=True) for record in people_figures.averaged(same)]
     english = people_folds.english_sets(pairs)
     figures = figures_of(model, prepared, folds, english) | {
+        "alone": {
+            str(seed): people_figures.alone(people_figures.decided_in_order([one for its in found for one in its]))
+            for seed, found in alone.items()
+        },
         "chosen": chosen.name,
         "reason": reason,
         "learning_rate": rate,
@@ -106,6 +113,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of each arm (default: %(default)s)")
     parser.add_argument(
         "--rates", type=float, nargs="+", default=[5e-4], help="learning rates to choose from (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--fold-seeds", type=int, nargs="+", default=[0], help="of each fold's models (default: %(default)s)"
     )
     parser.add_argument("--epochs", type=int, default=1, help="of each arm (default: %(default)s)")
     parser.add_argument("--fold-epochs", type=int, default=2, help="of each fold (default: %(default)s)")

@@ -114,6 +114,18 @@ def test_length_matched_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["not_beaten"][WORDS] == ["a", "b", "zh"]  # of two or three units nothing can be told
 
 
+def test_models_of_several_seeds_score_in_their_own_deviations() -> None:
+    """Scores 3 1 / 0 0 deviate by the root of 2, tenfold scores tenfold: neither outvotes the other."""
+    narrow = [judged("1", 0.0).scored(3, 1), judged("2", 0.0).scored(0, 0)]
+    wide = [judged("2", 0.0).scored(30, 10), judged("1", 0.0).scored(0, 0)]
+    first, second = people_figures.averaged([narrow, wide])
+    assert (first.pair_id, second.pair_id) == ("1", "2")
+    assert [first.better, first.worse] == pytest.approx([1.5 / 2**0.5, 0.5 / 2**0.5])
+    assert [second.better, second.worse] == pytest.approx([1.5 / 2**0.5, 0.5 / 2**0.5])
+    with pytest.raises(ValueError, match="other pairs: 1, 3"):
+        people_figures.averaged([narrow[:1], [judged("3", 0.0).scored(1, 2)]])
+
+
 def test_the_direction_of_length_is_learned_on_the_other_folds() -> None:
     records = [judged("1", 0.0, tokens=(9, 5)), judged("2", 0.0, tokens=(9, 5)), judged("3", 0.0, tokens=(5, 9))]
     fold_of = {"s:1": 0, "s:2": 1, "s:3": 2}
@@ -225,7 +237,7 @@ def test_the_whole_benchmark_on_a_tiny_model(tiny: Tiny, tmp_path: Path) -> None
     out, runs = tmp_path / "results" / "reward.json", tmp_path / "runs"
     command = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks" / "reward_people.py"), "--out", str(out)]
     command += ["--preferences", str(tmp_path / "sets"), "--runs", str(runs), "--model", str(tiny.base)]
-    command += ["--folds", "2", "--seeds", "0", "--parallel", "2", "--fold-epochs", "1"]
+    command += ["--folds", "2", "--seeds", "0", "--parallel", "2", "--fold-epochs", "1", "--fold-seeds", "0", "1"]
     lora = json.dumps({"r": 4, "lora_alpha": 8, "target_modules": "all-linear"})
     for change in ("max_length=160", "steps=2", "batch_size=4", "micro_batch=4", "dtype=float32", f"lora={lora}"):
         command += ["--set", change]
@@ -245,7 +257,8 @@ def test_the_whole_benchmark_on_a_tiny_model(tiny: Tiny, tmp_path: Path) -> None
     assert [one["arm"] for one in figures["arms"]] == [
         "pairwise-plain", "pairwise-margin", "token-plain", "token-margin"
     ]  # fmt: skip
-    assert len([name for name in figures["seconds"] if name != "all"]) == 5  # that of fold 0 is an arm's
+    assert len([name for name in figures["seconds"] if name != "all"]) == 7  # that of fold 0 is an arm's
+    assert figures["alone"].keys() == {"0", "1"}
     assert figures["judges"][MODEL]["accuracy"]["hh_harmless"]["pairs"] == 16
     assert figures["judges"][MODEL]["accuracy"]["ukp_convarg"]["pairs"] == 16
     assert [len(its) for its in figures["data"]["debates_by_fold"]] == [2, 2]
@@ -255,5 +268,6 @@ def test_the_whole_benchmark_on_a_tiny_model(tiny: Tiny, tmp_path: Path) -> None
     assert "matched length" in out.with_suffix(".svg").read_text(encoding="utf-8")
     again = run()
     assert again.returncode == 0, again.stderr[-3000:]
+    assert "of 2 seeds" in page
     assert " of 4: " in done.stdout
     assert ", accuracy " not in again.stdout  # nothing is repeated
