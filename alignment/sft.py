@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments, set_seed
+from transformers import LlamaForCausalLM, TrainerCallback, set_seed
 
 from alignment import sft_tuning
 from alignment.processes import Processes
@@ -275,7 +275,6 @@ def make_trainer(
         fixed: Fields of TrainingArguments that the caller decides.
     """
     arguments = trainers.arguments(
-        TrainingArguments,
         settings,
         causal.device,
         lr_scheduler_type="cosine",

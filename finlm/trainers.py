@@ -1,20 +1,17 @@
 """What the stages that train through a Trainer set in common, and how their runs are watched."""
 
-import dataclasses
 import os
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from accelerate import PartialState
-from transformers import PrinterCallback, ProgressCallback
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from finlm import config
 from finlm.checkpoints import FiniteGradients
 from finlm.errors import UserError
-from finlm.progress import Watch
-
-Arguments = TypeVar("Arguments")
+from finlm.progress import Watch, console
 
 
 class Trained(Protocol):
@@ -58,11 +55,10 @@ def processes() -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available())
 
 
-def arguments(kind: type[Arguments], settings: Trained, device: torch.device, **fixed: Any) -> Arguments:
+def arguments(settings: Trained, device: torch.device, **fixed: Any) -> TrainingArguments:
     """Return the configuration of a Trainer: ours, what the stage fixes, and the user's section `trainer`.
 
     Args:
-        kind: TrainingArguments or RewardConfig.
         settings: The stage's settings.
         device: Where it trains.
         fixed: Fields that the stage decides.
@@ -94,12 +90,24 @@ def arguments(kind: type[Arguments], settings: Trained, device: torch.device, **
         "use_cpu": device.type == "cpu",
         "dataloader_pin_memory": device.type == "cuda",
     }
-    if "max_length" in {field.name for field in dataclasses.fields(kind)}:  # type: ignore[arg-type]
-        # rows are encoded and checked for length before; TRL would cut or drop long ones without a word
-        ours["max_length"] = None
     defaults = {"logging_steps": 1, "gradient_checkpointing": device.type == "cuda", "report_to": "tensorboard"}
-    made: Arguments = config.section("trainer", defaults | settings.trainer, kind, ours | fixed)
+    made = config.section("trainer", defaults | settings.trainer, TrainingArguments, ours | fixed)
+    on_its_gpu(made)
     return made
+
+
+def on_its_gpu(made: TrainingArguments) -> None:
+    """Keep a process on one GPU, and say how several are used.
+
+    A Trainer that finds more than one without a launcher copies the model onto all of them for every pass and cuts the
+    batch in pieces: packed rows, whose bounds lie in one tensor, do not survive that.
+    """
+    if made.n_gpu > 1:
+        console.print(
+            f"1 of {made.n_gpu} GPUs is used; `accelerate launch --num_processes {made.n_gpu}` before the script's "
+            "path uses all."
+        )
+        made._n_gpu = 1
 
 
 def watch(trainer: Any, title: str, out: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments, set_seed
+from transformers import LlamaForCausalLM, TrainerCallback, set_seed
 
 from finlm import activations, config, jsonl, model, runs, scorer, trainers, tuning
 from finlm.progress import console
@@ -288,7 +288,6 @@ def make_trainer(
         to_come=tuning.bytes_to_come(settings, causal.device, causal.num_parameters()),
     )
     arguments = trainers.arguments(
-        TrainingArguments,
         dataclasses.replace(settings, trainer={"gradient_checkpointing": not keeps_activations} | settings.trainer),
         causal.device,
         max_steps=steps,
