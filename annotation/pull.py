@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from annotation.api import LabelStudio, Project
-from annotation.connection import connect, require_project
+from annotation.connection import connect, require_project, verdicts_title
 from annotation.eventlog import Absorbed, EventLog
 from annotation.export import SOURCE, Export, export
 from finlm import jsonl
@@ -57,7 +57,9 @@ def main(settings: PullSettings) -> None:
         project = require_project(client, settings.project)
         with console.status(f"Pulling from {client.url}"):
             absorbed = pull(client, project, log)
-        exported = export(log.pairs(), list(log.deliveries(project.key)), log.annotations(project.key))
+            absorbed += pull_verdicts(client, project, log)
+        pushed = list(log.deliveries(project.key))
+        exported = export(log.pairs(), pushed, log.annotations(project.key), log.verdicts(project.key))
     jsonl.write(settings.output, exported.preferences)
     rejected = Path(settings.output).with_name("rejected.jsonl")
     jsonl.write(rejected, exported.removals)
@@ -95,6 +97,13 @@ def pull(client: LabelStudio, project: Project, log: EventLog) -> Absorbed:
         vanished = known - client.task_ids(project.id)
     seen = [task for task in tasks if task.id not in vanished]
     return log.absorb(project.key, now.label_config, seen, vanished)
+
+
+def pull_verdicts(client: LabelStudio, project: Project, log: EventLog) -> Absorbed:
+    """Bring the verdicts on a project's pairs up to date, if any were asked for (`finlm annotate adjudicate`)."""
+    known = log.verdict_projects(project.key)
+    verdicts = client.find_project(verdicts_title(project.title)) if known else None
+    return pull(client, verdicts, log) if verdicts is not None and verdicts.key in known else Absorbed()
 
 
 def report(absorbed: Absorbed, exported: Export, settings: PullSettings, console: Console) -> None:

@@ -250,6 +250,8 @@ class Vote:
     """0 (nearly the same) to 3 (clearly better)."""
     flags: tuple[str, ...] = ()
     reason: str = ""
+    is_verdict: bool = False
+    """True for the judgement that settled a disagreement: the pair follows it, whatever the other votes say."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.strength <= 3, f"strength {self.strength} must be 0 to 3")
