@@ -185,7 +185,7 @@ def failing_proxy(target: str, faults: list[str]) -> Iterator[str]:
         def do_GET(self) -> None:
             fault = faults.pop(0) if faults and self.path.startswith("/api/tasks/") else ""
             if fault == "silent":
-                time.sleep(2.0)  # longer than the client waits
+                time.sleep(6.0)  # longer than the client waits
                 return
             if fault == "cut":
                 self.send_response(200)
@@ -241,22 +241,24 @@ def judged(label_studio: Served, anna: Person, tmp_path: Path) -> tuple[Project,
     return project, path, [anna.annotate(task.id, "A2") for task in tasks[:2]]
 
 
-def personal_token(served: Served) -> str:
-    headers = {"Authorization": f"Token {served.token}"}
-    answer = httpx.post(f"{served.url}/api/token/", headers=headers, trust_env=False, timeout=60).raise_for_status()
-    return str(answer.json()["token"])
+@pytest.fixture(scope="module")
+def personal_token(label_studio: Served, bo: Person) -> str:
+    """A token of Bo's, of which the server gives out short-lived access tokens; a person has one at most."""
+    headers = {"Authorization": f"Token {bo.token}"}
+    answer = httpx.post(f"{label_studio.url}/api/token/", headers=headers, trust_env=False, timeout=60)
+    return str(answer.raise_for_status().json()["token"])
 
 
 @pytest.mark.parametrize("faults", [["500", "502"], ["silent"], ["cut"], ["401"], ["500", "silent", "401"]])
 def test_a_pull_gets_over_what_passes(
-    label_studio: Served, judged: tuple[Project, Path, list[int]], faults: list[str]
+    label_studio: Served, judged: tuple[Project, Path, list[int]], personal_token: str, faults: list[str]
 ) -> None:
     """Server errors, time-outs, an answer cut in half, an access token that expired while it was in use."""
     project, path, made = judged
     left = list(faults)
     with (
         failing_proxy(label_studio.url, left) as url,
-        LabelStudio(url, personal_token(label_studio), timeout_seconds=1.5 if "silent" in faults else 60) as client,
+        LabelStudio(url, personal_token, timeout_seconds=5.0 if "silent" in faults else 60) as client,
         EventLog(path) as log,
     ):
         assert pull(client, project, log).new == 2

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -75,8 +76,8 @@ def test_an_invitation_makes_an_account_and_a_renewed_one_ends_it(label_studio: 
     renewed = annotate(label_studio, project, tmp_path, "invite", "--renew", "true")
     (other,) = [word for word in renewed.split() if "/user/signup/?token=" in word]
     assert other != link
-    assert httpx.get(link, trust_env=False, timeout=60).status_code == 403
-    assert httpx.get(other, trust_env=False, timeout=60).status_code == 200
+    with pytest.raises(httpx.HTTPStatusError, match="403"):
+        label_studio.sign_up("dee@example.com", link)
     label_studio.sign_up("dee@example.com")
     assert "dee@example.com" in annotate(label_studio, project, tmp_path, "invite")
 
@@ -153,7 +154,7 @@ def test_label_studios_own_copies_stand_in_for_its_database(
 
     # and the server is back: the pull settles what was deleted, and doubles nothing
     told = annotate(label_studio, project, tmp_path, "pull")
-    assert "new annotations     0" in told
+    assert re.search(r"new annotations +0 *\n", told) is not None
     assert {pair.id: pair.votes for pair in preferences(tmp_path)} == pulled
     with EventLog(log_of(tmp_path)) as log:
         kinds = [kind for kind, _ in log.history(project.key, deleted)]
