@@ -97,7 +97,6 @@ def main(settings: ServeSettings) -> None:
     child = server.start(command, folder, settings.port, database, takes_hints=settings.hints)
     try:
         server.wait_until_healthy(child, folder, settings.start_seconds, console)
-        server.write_ahead(folder)  # a first start has made the file only now
         with connect("", settings.server) as client:
             show(client, make_project(client, settings, page, console), settings, console)
         if settings.detach:

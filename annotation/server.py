@@ -167,7 +167,6 @@ def start(
     data = folder.absolute() / "data"
     data.mkdir(exist_ok=True, mode=0o700)
     copies_of(folder).mkdir(exist_ok=True, mode=0o700)
-    write_ahead(folder)
     environment = _server_environment(data, copies_of(folder), known) | (
         database.server_environment() if database else {}
     )
@@ -188,19 +187,6 @@ def start(
     started = psutil.Process(child.pid).create_time()
     note_address(folder, Address(url=f"http://{HOST}:{port}", pid=child.pid, started=started, database=url))
     return child
-
-
-def write_ahead(folder: Path) -> None:
-    """Let people read while one writes: the server's sqlite file keeps this mode once it is set.
-
-    Label Studio leaves sqlite's default, in which every write waits for all readers: with eight people at work and a
-    pull under way it answered some of them "database is locked".
-    """
-    path = folder / "data" / "label_studio.sqlite3"
-    if not path.is_file():
-        return
-    with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(path, timeout=10.0)) as db:
-        db.execute("PRAGMA journal_mode=WAL")  # refused while somebody writes: the next start tries again
 
 
 def copies_of(folder: Path) -> Path:
@@ -230,6 +216,8 @@ def _server_environment(data: Path, copies: Path, known: Secrets) -> dict[str, s
         # its storage may read and write here and nowhere else
         "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(copies),
+        "DJANGO_SETTINGS_MODULE": "finlm_label_studio",
+        "PYTHONPATH": str(Path(__file__).parent / "label_studio_settings"),
         "PYTHONUNBUFFERED": "1",
     }
 

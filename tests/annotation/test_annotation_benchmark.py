@@ -1,15 +1,17 @@
 """The measurement of many people at work, small: its sums come out, and nothing is lost or doubled."""
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from annotation_helpers import ROOT, Served
 
 from benchmarks.annotation_rows import Row, _moment, compare, database_rows
-from benchmarks.annotation_writers import shares
+from benchmarks.annotation_writers import Step, shares
 
 
 def test_200_annotations_of_eight_writers_while_they_are_pulled(label_studio: Served, tmp_path: Path) -> None:
@@ -43,12 +45,7 @@ def test_200_annotations_of_eight_writers_while_they_are_pulled(label_studio: Se
 
 
 def test_every_kind_of_loss_and_double_is_counted(tmp_path: Path) -> None:
-    """Two small files made by hand: one row missing, one in another state, one deleted unseen, and doubles of each kind."""
-    import sqlite3
-    from contextlib import closing
-
-    from benchmarks.annotation_writers import Step
-
+    """Two files made by hand: a row missing, one in another state, one deleted unseen, and a double of each kind."""
     at = "2026-11-29 10:00:00.000001"
     with closing(sqlite3.connect(tmp_path / "server.sqlite")) as db, db:
         db.execute("CREATE TABLE task(project_id, data)")
