@@ -5,8 +5,13 @@ refuses at once, however long the time-out: "database is locked", and the annota
 transaction asks for that right at its beginning and waits for it.
 """
 
-from core.settings.label_studio import *  # noqa: F403
-from core.settings.label_studio import DATABASES
+# Label Studio's module reads its settings while it makes them: what it asks for has to stand in this one already
+from core.settings.base import *  # noqa: F403
+
+SENTRY_DSN = ""  # errors are reported to nobody
+
+from core.settings.label_studio import *  # noqa: E402, F403
+from core.settings.label_studio import DATABASES  # noqa: E402
 
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = {
