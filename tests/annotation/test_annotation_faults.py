@@ -231,7 +231,7 @@ def failing_proxy(target: str, faults: list[str]) -> Iterator[str]:
 @pytest.fixture
 def judged(label_studio: Served, anna: Person, tmp_path: Path) -> tuple[Project, Path, list[int]]:
     """A project with three pairs, two of them annotated, and its log before any pull."""
-    project = label_studio.project(f"Faults {tmp_path.name[:30]}")
+    project = label_studio.project(f"Faults {tmp_path.name}")
     path = tmp_path / "log.sqlite"
     made = comparisons(3)
     with EventLog(path) as log, label_studio.client() as client:
