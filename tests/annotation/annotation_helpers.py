@@ -128,18 +128,20 @@ BROWSER_FLAGS += ["--disable-sync", "--no-first-run", "--host-resolver-rules=MAP
 
 
 @contextmanager
-def browsing(chromium: str, served: Served, person: Person, width: int = 1366, height: int = 768) -> Iterator[Any]:
-    """A browser's page in which a person has logged in, as they do on a phone: Enter after the password."""
+def visiting(chromium: str, served: Served, person: Person) -> Iterator[Any]:
+    """A browser's context in which a person has logged in, as they do on a phone: Enter after the password."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: dev)")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=BROWSER_FLAGS)
-        page = browser.new_context(viewport={"width": width, "height": height}).new_page()
+        context = browser.new_context(viewport={"width": 1366, "height": 768})
+        page = context.new_page()
         page.goto(f"{served.url}/user/login/")
         page.fill("input[name=email]", person.email)
         page.fill("input[name=password]", PASSWORD)
         page.press("input[name=password]", "Enter")
-        page.wait_for_url(lambda url: "/login" not in url)
-        yield page
+        page.wait_for_url(lambda url: "/login" not in url, wait_until="commit")
+        page.close()
+        yield context
         browser.close()
 
 

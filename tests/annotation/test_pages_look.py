@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from annotation_helpers import Person, Served, browsing, open_stream, prompt
+from annotation_helpers import Served, open_stream, prompt
 
 from annotation.page import Language, PageKind, labelling_page, read_guidelines, shipped_guidelines, task_data
 from finlm.records import Message, Prompt
@@ -28,14 +28,14 @@ TURNS = tuple(Message(role=role, content=f"{role}?{TABLE}") for role in ("system
 @pytest.mark.parametrize("language", get_args(Language))
 @pytest.mark.parametrize("kind", get_args(PageKind))
 def test_pages_fit_and_are_readable(
-    kind: PageKind, language: Language, label_studio: Served, anna: Person, chromium: str, tmp_path: Path
+    kind: PageKind, language: Language, label_studio: Served, visit: Any, tmp_path: Path
 ) -> None:
     page_config = labelling_page(kind, language, read_guidelines(shipped_guidelines(language, kind)))
     answers = ANSWERS[: 2 if kind == "pairs" else 4]
     with label_studio.client() as client:
         project = client.create_project(f"Look {kind} {language}", page_config, annotators=1)
         client.import_tasks(project.id, [task_data("look", Prompt(messages=TURNS), answers)])
-    with browsing(chromium, label_studio, anna) as page:
+    with visit.new_page() as page:
         open_stream(page, label_studio, project)
         page.keyboard.press("1")
         page.wait_for_selector(".fa .ant-radio-wrapper-checked")
@@ -69,12 +69,12 @@ def overflow(page: Any, width: int) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", get_args(PageKind))
-def test_hostile_and_long_answers_are_text(kind: PageKind, label_studio: Served, anna: Person, chromium: str) -> None:
+def test_hostile_and_long_answers_are_text(kind: PageKind, label_studio: Served, visit: Any) -> None:
+    run = "document.title='pwned'"
     attacks = (
-        '<script>document.title="pwned"</script><img src=x onerror="document.title=\'pwned\'">',
-        "</div></View><svg onload=\"document.title='pwned'\"></svg><iframe srcdoc=\"<script>parent.document.title='pwned'"
-        '</script>"></iframe><a href="javascript:alert(1)">x</a>',
-        "{{ 7 * 7 }} <b onclick=alert(1)>$prompt_html</b> <style>.fa{display:none}</style>",
+        f'<script>{run}</script><img src=x onerror="{run}">',
+        f'</div></View><svg onload="{run}"></svg><iframe srcdoc="<script>parent.{run}</script>"></iframe>',
+        "{{ 7 * 7 }} <b onclick=alert(1)>$prompt_html</b> <style>.fa{display:none}</style><a href=javascript:x>x</a>",
     )
     long = "长" * 99_990 + "end of all"
     answers = (attacks[0], long) if kind == "pairs" else (*attacks, long)
@@ -82,7 +82,7 @@ def test_hostile_and_long_answers_are_text(kind: PageKind, label_studio: Served,
     with label_studio.client() as client:
         project = client.create_project(f"Hostile {kind}", page_config, annotators=1)
         client.import_tasks(project.id, [task_data("hostile", prompt(" ".join(attacks)), answers)])
-    with browsing(chromium, label_studio, anna) as page:
+    with visit.new_page() as page:
         dialogs: list[str] = []
         page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
         requested: list[str] = []

@@ -1,9 +1,10 @@
 """Four answers in a real browser: pushed, ranked by keys and by clicks, edited, pulled, read by the reward model."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from annotation_helpers import Person, Served, browsing, command, open_stream, response
+from annotation_helpers import Person, Served, command, open_stream, response
 
 from finlm import jsonl
 from finlm.records import Candidates, Message, Prompt, Ranking, Removal
@@ -20,16 +21,16 @@ TURNS = (
 )
 
 
-def test_four_answers_are_ranked(label_studio: Served, anna: Person, chromium: str, tmp_path: Path) -> None:
+def test_four_answers_are_ranked(label_studio: Served, anna: Person, visit: Any, tmp_path: Path) -> None:
     project = label_studio.project("Ranks in a browser", "--language", "zh", "--page", "ranks")
-    assert "1 pairs" not in label_studio.output
     asked = [
         Candidates(prompt=Prompt(messages=TURNS), responses=tuple(map(response, TEXTS))),
         Candidates(prompt=Prompt(messages=TURNS[1:2]), responses=tuple(map(response, TEXTS[:3]))),
+        Candidates(prompt=Prompt(messages=TURNS[1:]), responses=tuple(map(response, TEXTS))),
     ]
     jsonl.write(tmp_path / "candidates.jsonl", asked)
     flags = ("--project", project.title, "--server", str(label_studio.server))
-    for sent in ("1 pushed, 0 there already, 1 left out", "0 pushed, 1 there already, 1 left out"):
+    for sent in ("2 pushed, 0 there already, 1 left out", "0 pushed, 2 there already, 1 left out"):
         pushed = command("push", *flags, "--candidates", "candidates.jsonl", cwd=tmp_path)
         assert sent in pushed.stdout, pushed.stderr
     left_out = list(jsonl.read(tmp_path / "runs/annotation/push/rejected.jsonl", Removal))
@@ -37,7 +38,7 @@ def test_four_answers_are_ranked(label_studio: Served, anna: Person, chromium: s
     task = label_studio.tasks(project)[0].data
     assert sorted(task) == ["a_html", "b_html", "c_html", "d_html", "pair_id", "prompt_html"]
 
-    with browsing(chromium, label_studio, anna) as page:
+    with visit.new_page() as page:
         open_stream(page, label_studio, project)
         # a conversation names its speakers in the page's language
         named = "e => getComputedStyle(e, '::before').content"
@@ -82,10 +83,7 @@ def test_four_answers_are_ranked(label_studio: Served, anna: Person, chromium: s
     assert pulled.returncode == 0, pulled.stderr
     found = list(jsonl.read(tmp_path / "runs/rankings.jsonl", Ranking))
     ranks = dict(zip(found[0].responses, found[0].ranks, strict=True))
-    by_shown = {
-        text: rank for text, rank in ((_answer(text), rank) for text, rank in zip(shown, (4, 2, 3, 1), strict=True))
-    }
-    assert ranks == by_shown
+    assert [ranks[_answer(text)] for text in shown] == [4, 2, 3, 1]
     assert (found[0].annotator, found[0].annotation_id) == (f"person:{anna.id}", str(annotations[0]["id"]))
     assert found[0].flags == (f"factual_{1 + found[0].responses.index(_answer(shown[2]))}",)
     assert found[0].guidelines == "1.0"
