@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.selfqa_corpus import write_copies
@@ -123,7 +124,7 @@ def page(measured: list[Measured], run: dict[str, object]) -> str:
             "|---|---|---|---|---|---|---|---|",
             *rows,
             "",
-            *(_growth(few, many) for few, many in zip(measured, measured[1:], strict=False)),
+            *(_growth(few, many) for few, many in pairwise(measured)),
             "",
             "The peak is of the largest process, the run's own; what waits for its comparison lies in files without a "
             "name, whose pages the system keeps in memory as long as nobody else wants it. The copies have a real "
