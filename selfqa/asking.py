@@ -11,8 +11,8 @@ from rich.progress import Progress
 from selfqa.background import Background
 from selfqa.contamination import Contamination
 from selfqa.crew import Crew
+from selfqa.documents import Read
 from selfqa.facts import Dropped
-from selfqa.keeping import Read
 from selfqa.modelled import Task, ask_document
 from selfqa.pairs import Pair
 

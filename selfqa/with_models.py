@@ -10,9 +10,9 @@ from selfqa import output
 from selfqa.asking import Wish, ask_all, failures, limited, spread
 from selfqa.background import Background
 from selfqa.contamination import Contamination
+from selfqa.documents import Read
 from selfqa.estimate import Rates, estimate, table_of
 from selfqa.hiring import Hiring, hire
-from selfqa.keeping import Read
 from selfqa.pairs import Pair
 from selfqa.replies import typical_seconds
 from selfqa.settings import Settings, plan_of
