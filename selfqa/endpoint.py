@@ -73,7 +73,7 @@ def key_for(url: str) -> str:
 
 
 def proxy_for(url: str) -> str | None:
-    """Return the proxy that the environment names for an endpoint; aiohttp would look it up in a thread at each call."""
+    """Return the proxy that the environment names for an endpoint; aiohttp would look it up in a thread each time."""
     parts = urlsplit(url)
     return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 
