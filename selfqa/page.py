@@ -9,8 +9,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from finlm import report
-from finlm.records import Conversation, Document, Removal
+from finlm.records import Conversation, Removal
 from finlm.rollout_files import visible
+from selfqa.documents import Read
 from selfqa.output import Covered, Made
 from selfqa.pairs import KINDS, hashed
 
@@ -164,9 +165,9 @@ def _drawn(rows: Iterable[Conversation]) -> dict[tuple[str, str], list[Conversat
     return drawn
 
 
-def _sample(row: Conversation, documents: dict[str, Document]) -> report.Sample:
+def _sample(row: Conversation, documents: dict[str, Read]) -> report.Sample:
     assert row.provenance is not None
-    document = documents[row.provenance.document_id]
+    document = documents[row.provenance.document_id].record
     evidence = document.text[row.provenance.start : row.provenance.end]
     told = f"{row.provenance.maker.removeprefix('rule:')}, {row.provenance.start}–{row.provenance.end}"
     return report.Sample(

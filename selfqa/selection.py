@@ -1,18 +1,15 @@
-"""Which pairs stay: one per question, and a plan of shares per document, spread over metrics and places."""
+"""Which pairs stay: a plan of shares per document, spread over metrics and places."""
 
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TypeVar
 
 from finlm.figures import amounts_in
 from selfqa.pairs import Pair, hashed
 from selfqa.plan import Plan, Share, template_limit
 from selfqa.questions import question_key
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,20 +124,6 @@ class _Spread:
         return None
 
 
-def unique(pairs: Iterable[tuple[T, Pair]]) -> tuple[list[list[tuple[T, Pair]]], list[list[tuple[T, Pair]]]]:
-    """Group pairs by question: returns groups whose answers agree, and groups whose answers contradict each other."""
-    groups: dict[str, list[tuple[T, Pair]]] = defaultdict(list)
-    for owner, pair in pairs:
-        where = f" {pair.place} {pair.start}" if pair.is_open_only else ""  # the same question beside another passage
-        groups[question_key(pair.question) + where].append((owner, pair))
-    agreed: list[list[tuple[T, Pair]]] = []
-    contradicted: list[list[tuple[T, Pair]]] = []
-    for group in groups.values():
-        is_one = all(_agree(group[0][1].answer, pair.answer) for _, pair in group[1:])
-        (agreed if is_one else contradicted).append(group)
-    return agreed, contradicted
-
-
 def is_rounding(one: Decimal, other: Decimal) -> bool:
     """Is the less exact number the other one rounded? A Decimal knows how exactly it was written: 5.1E+9."""
     exponents = [value.as_tuple().exponent for value in (one, other)]
@@ -148,7 +131,7 @@ def is_rounding(one: Decimal, other: Decimal) -> bool:
     return abs(one - other) <= Decimal("0.5").scaleb(coarse)
 
 
-def _agree(one: str, other: str) -> bool:
+def agree(one: str, other: str) -> bool:
     """Do two answers to one question say the same? A rounded figure does: $183.8 million is $183,824 thousand."""
     if question_key(one) == question_key(other):
         return True

@@ -12,7 +12,7 @@ from selfqa.extractive import extract
 from selfqa.pairs import Pair
 from selfqa.plain import read_markdown
 from selfqa.plan import make_plan, template_limit
-from selfqa.selection import choose, unique
+from selfqa.selection import choose
 
 ACME = Filing("Acme Rope", "Acme Rope", "en", 2024, 12)
 
@@ -159,10 +159,3 @@ def test_an_absent_figure_is_absent_from_the_passage() -> None:
             assert ("2025" in one.question and "2025" not in passage) or (
                 "2022" in one.question and "2022" not in passage
             )
-
-
-def test_one_absent_question_beside_two_passages_is_two_questions() -> None:
-    rows = [("a", pair("unanswerable", "x", 1)), ("a", pair("unanswerable", "x", 1))]
-    agreed, contradicted = unique(rows)
-    assert len(agreed) == 1
-    assert not contradicted
