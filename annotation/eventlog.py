@@ -2,6 +2,7 @@
 
     meta      the swap seed, drawn once, kept nowhere else
     pair      what is compared, and which answer stood on the left; no server is told
+    gold      pairs whose better answer is known; no server is told
     answer_set  four answers to put in order, and which of them stood where; no server is told
     delivery  which pair went to which project: `sending` until the server has confirmed it
     page      every labelling configuration that annotations were pulled under
@@ -44,6 +45,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS pair(
     pair_id TEXT PRIMARY KEY, comparison TEXT NOT NULL, swapped INTEGER NOT NULL, made_at TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS gold(pair_id TEXT PRIMARY KEY, better INTEGER NOT NULL, made_at TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS answer_set(
     set_id TEXT PRIMARY KEY, answers TEXT NOT NULL, shown TEXT NOT NULL, made_at TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS delivery(
@@ -227,6 +229,19 @@ class EventLog:
                 row = (one.id, _json(one), json.dumps(shown_order(seed, one.id)), _now())
                 added += self._db.execute("INSERT OR IGNORE INTO answer_set VALUES(?, ?, ?, ?)", row).rowcount
         return added
+
+    def add_gold(self, comparisons: Sequence[Comparison]) -> None:
+        """Note which answer of known pairs is the better one: the first of these."""
+        known = self.pairs() if comparisons else {}
+        with self._transaction():
+            for one in comparisons:
+                # a pair noted earlier may have its answers the other way round
+                better = int(known[one.id].comparison.first.text != one.first.text)
+                self._db.execute("INSERT OR REPLACE INTO gold VALUES(?, ?, ?)", (one.id, better, _now()))
+
+    def gold(self) -> dict[str, int]:
+        """The better answer of each gold pair by the pair's id: 0 for its first, 1 for its second."""
+        return dict(self._db.execute("SELECT pair_id, better FROM gold").fetchall())
 
     def deliveries(self, project: str) -> dict[str, str]:
         """State of each pair that went to a project: `sending` or `sent`."""

@@ -60,13 +60,16 @@ class Export:
         return dict(sorted(Counter(removal.rule for removal in self.removals).items()))
 
 
-def export(pairs: Mapping[str, Pair], pushed: Sequence[str], annotations: Sequence[Annotation]) -> Export:
+def export(
+    pairs: Mapping[str, Pair], pushed: Sequence[str], annotations: Sequence[Annotation], gold: Collection[str] = ()
+) -> Export:
     """Turn annotations into preferences.
 
     Args:
         pairs: Every known pair by id.
         pushed: Ids of the pairs that went to this project.
         annotations: The newest state of each annotation of this project.
+        gold: Ids of the pairs whose better answer was known; they tell of the annotators and are no preferences.
     """
     removals: list[Removal] = []
     votes: dict[str, dict[int, tuple[Annotation, Judgement]]] = {}
@@ -84,6 +87,10 @@ def export(pairs: Mapping[str, Pair], pushed: Sequence[str], annotations: Sequen
         of_pair[annotation.annotator] = (annotation, judgement)
     preferences: list[PreferencePair] = []
     for pair_id in sorted(votes):
+        if pair_id in gold:
+            reason = "its better answer was known before; it tells of the annotators"
+            removals.append(Removal(record_id=pair_id, rule="gold", reason=reason))
+            continue
         outcome = _decide(pairs[pair_id], list(votes[pair_id].values()))
         if isinstance(outcome, PreferencePair):
             preferences.append(outcome)

@@ -64,7 +64,9 @@ def main(settings: PullSettings) -> None:
         pushed, annotations = list(log.deliveries(project.key)), log.annotations(project.key)
         asks_ranks = kind_of(project.label_config) == "ranks"
         exported = (
-            export_ranks(log.sets(), pushed, annotations) if asks_ranks else export(log.pairs(), pushed, annotations)
+            export_ranks(log.sets(), pushed, annotations)
+            if asks_ranks
+            else export(log.pairs(), pushed, annotations, log.gold())
         )
     if isinstance(exported, RankExport):
         output = Path(settings.rankings)
