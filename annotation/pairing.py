@@ -39,6 +39,19 @@ def from_candidates(candidates: Candidates, strategy: Strategy, seed: int) -> Co
     `random` draws a pair by `seed`; `different` takes the two answers that share the fewest pairs of characters, which
     works for Chinese and English alike.
     """
+    answers = distinct_answers(candidates)
+    if isinstance(answers, Removal):
+        return answers
+    pairs = list(itertools.combinations(answers, 2))
+    if strategy == "random":
+        first, second = random.Random(f"{seed}:{candidates.id}").choice(pairs)
+    else:
+        first, second = min(pairs, key=lambda pair: similarity(pair[0].text, pair[1].text))
+    return Comparison(prompt=candidates.prompt, first=first, second=second, parents=(candidates.id,))
+
+
+def distinct_answers(candidates: Candidates) -> list[Response] | Removal:
+    """Return the answers that are neither empty nor, but for white space, a repetition; two at least."""
     distinct: dict[str, Response] = {}
     for response in candidates.responses:
         if response.text.strip():
@@ -46,12 +59,7 @@ def from_candidates(candidates: Candidates, strategy: Strategy, seed: int) -> Co
     if len(distinct) < 2:
         told = f"{len(candidates.responses)} responses, {len(distinct)} of them neither empty nor a repetition"
         return Removal(record_id=candidates.id, rule="fewer-than-two-answers", reason=told)
-    pairs = list(itertools.combinations(distinct.values(), 2))
-    if strategy == "random":
-        first, second = random.Random(f"{seed}:{candidates.id}").choice(pairs)
-    else:
-        first, second = min(pairs, key=lambda pair: similarity(pair[0].text, pair[1].text))
-    return Comparison(prompt=candidates.prompt, first=first, second=second, parents=(candidates.id,))
+    return list(distinct.values())
 
 
 def from_preference(pair: PreferencePair) -> Comparison | Removal:

@@ -1,7 +1,8 @@
-"""Puts pairs of answers before the annotators.
+"""Puts pairs of answers, or four answers at a time, before the annotators.
 
-Reads candidates (or pairs that something else judged), makes one pair a prompt, tosses which answer stands left, and
-sends what is not on the server yet. Cut off anywhere, the same command goes on: no pair is sent twice.
+Reads candidates (or pairs that something else judged), makes one pair or one set of four a prompt, as the project's
+page asks, draws which answer stands where, and sends what is not on the server yet. Cut off anywhere, the same command
+goes on: nothing is sent twice.
 """
 
 import os
@@ -11,12 +12,15 @@ if not __package__:  # run as a file: import from this checkout, not from this f
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rich.console import Console
 
+from annotation.answer_sets import AnswerSet, set_from_candidates
 from annotation.connection import connect, labelling_link, require_project
 from annotation.delivery import deliver
 from annotation.eventlog import EventLog
+from annotation.page import PageKind, kind_of
 from annotation.pairing import Comparison, Strategy, from_candidates, from_preference
 from finlm import jsonl
 from finlm.config import default_runs, run
@@ -58,39 +62,58 @@ class PushSettings:
 
 
 def main(settings: PushSettings) -> None:
-    """Read, pair, note, send, report."""
+    """Read, choose, note, send, report."""
     console = Console()
-    made = read_comparisons(settings)
-    comparisons = [one for one in made if isinstance(one, Comparison)]
-    removals = [one for one in made if isinstance(one, Removal)]
+    path = source(settings)
     with connect(settings.url, settings.server) as client, EventLog(settings.log) as log, log.only_one():
         project = require_project(client, settings.project)
-        log.add_pairs(comparisons)
-        sent, there = deliver(client, project, log, [comparison.id for comparison in comparisons], console)
+        made = read_tasks(settings, path, kind_of(project.label_config))
+        log.add_pairs(one for one in made if isinstance(one, Comparison))
+        log.add_sets(one for one in made if isinstance(one, AnswerSet))
+        removals = [one for one in made if isinstance(one, Removal)]
+        ids = [one.id for one in made if not isinstance(one, Removal)]
+        sent, there = deliver(client, project, log, ids, console)
         jsonl.write(settings.rejected, removals)
         console.print(f"{len(made)} read: {sent} pushed, {there} there already, {len(removals)} left out", end="")
         console.print(f" (see {settings.rejected})" if removals else "")
         console.print(f"Labelling: {labelling_link(client, project)}", soft_wrap=True, highlight=False)
 
 
-def read_comparisons(settings: PushSettings) -> list[Comparison | Removal]:
-    """Make a comparison of every record, or a removal that says why there is none; repetitions are removals too."""
-    made: list[Comparison | Removal] = []
+def source(settings: PushSettings) -> Path:
+    """Return the file that is read.
+
+    Raises:
+        MissingInput: It is not there.
+    """
     if settings.pairs:
-        path = require(settings.pairs, what="Pairs", made_by="finlm annotate by-figures")
-        made = [from_preference(pair) for pair in jsonl.read(path, PreferencePair)]
+        return require(settings.pairs, what="Pairs", made_by="finlm annotate by-figures")
+    return require(settings.candidates, what="Candidates", made_by="finlm respond")
+
+
+def read_tasks(settings: PushSettings, path: Path, kind: PageKind) -> list[Comparison | AnswerSet | Removal]:
+    """Make a task of every record, or a removal that says why there is none; repetitions are removals too.
+
+    Raises:
+        UserError: The file has no records, or pairs are to be put before people who are asked for ranks.
+    """
+    made: list[Comparison | AnswerSet | Removal] = []
+    if settings.pairs and kind == "ranks":
+        raise UserError(f"--pairs {path}: project {settings.project!r} asks for ranks of four; give it --candidates.")
+    if settings.pairs:
+        made += [from_preference(pair) for pair in jsonl.read(path, PreferencePair)]
     else:
-        path = require(settings.candidates, what="Candidates", made_by="finlm respond")
-        made = [from_candidates(one, settings.strategy, settings.seed) for one in jsonl.read(path, Candidates)]
+        choose = set_from_candidates if kind == "ranks" else from_candidates
+        made += [choose(one, settings.strategy, settings.seed) for one in jsonl.read(path, Candidates)]
     if not made:
         raise UserError(f"{path} has no records; there is nothing to push.")
     known: set[str] = set()
     for position, one in enumerate(made):
-        if isinstance(one, Comparison) and one.id in known:
-            reason = "the same two answers to the same prompt stand earlier in the file"
+        if isinstance(one, Removal):
+            continue
+        if one.id in known:
+            reason = "the same answers to the same prompt stand earlier in the file"
             made[position] = Removal(record_id=one.id, rule="repeated-pair", reason=reason)
-        elif isinstance(one, Comparison):
-            known.add(one.id)
+        known.add(one.id)
     return made[: settings.limit] if settings.limit else made
 
 

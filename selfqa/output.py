@@ -47,6 +47,8 @@ class Made:
     conversations: Spool[Conversation] = field(default_factory=lambda: Spool(Conversation))
     removals: Spool[Removal] = field(default_factory=lambda: Spool(Removal))
     counts: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    """Attempts to ask a model that failed, by what went wrong; each was made again."""
     coverage: list[Covered] = field(default_factory=list)
     passages: dict[str, list[Background]] = field(default_factory=dict)
     """Document's id -> its passages without boilerplate and repeats."""
@@ -103,6 +105,7 @@ def summary_of(made: Made) -> dict[str, object]:
     return {
         **{name: made.counts[name] for name in ("files", "files_unread", "documents", "passages", "questions", "kept")},
         **{name: made.counts[name] for name in ("calls", "calls_remembered") if name in made.counts},
+        **({"calls_failed": _tally(made.failures.elements())} if made.failures else {}),
         "records": len(made.conversations),
         "records_by_kind": _tally(row.kind for row in made.conversations),
         "records_by_form": _tally(row.form for row in made.conversations),
