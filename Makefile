@@ -6,6 +6,10 @@ BIN := $(VENV)/bin
 # the Label Studio of the tests has an environment of its own; it is made once and kept
 export FINLM_LABEL_STUDIO_ENV ?= $(CURDIR)/.venv-label-studio
 
+# processes that share the tests; each keeps a file's tests together
+WORKERS ?= 2
+SHARED := --numprocesses $(WORKERS) --dist loadgroup
+
 .PHONY: install demo demo-clean test test-full test-gpu check bench-cpu
 
 install: $(VENV)/installed
@@ -33,10 +37,10 @@ check: install
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest $(SHARED) -m "not slow and not gpu"
 
 test-full: check
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest $(SHARED) -m "not gpu"
 
 test-gpu: install
 	$(BIN)/python -m pytest -m gpu

@@ -24,6 +24,7 @@ from annotation.connection import connect, labelling_link, require_project, verd
 from annotation.delivery import deliver
 from annotation.eventlog import EventLog
 from annotation.judged import from_log
+from annotation.page import kind_of
 from annotation.ratings import Rating, by_pair
 from finlm.config import default_runs, run
 from finlm.errors import MissingInput, UserError
@@ -58,9 +59,11 @@ def main(settings: AdjudicateSettings) -> None:
         raise MissingInput(f"No annotation log at {settings.log}; pull first: finlm annotate pull")
     with connect(settings.url, settings.server) as client, EventLog(settings.log) as log, log.only_one():
         project = require_project(client, settings.project)
+        if kind_of(project.label_config) != "pairs":
+            raise UserError(f"--project {settings.project!r} does not ask about pairs; there are no verdicts on ranks.")
         pushed = list(log.deliveries(project.key))
-        work = from_log(log.pairs(), pushed, log.annotations(project.key))
-        chosen = disagreements(work.ratings, settings.apart)
+        work = from_log(log.pairs(), pushed, log.annotations(project.key), log.gold())
+        chosen = disagreements([one for one in work.ratings if one.gold is None], settings.apart)
         there = log.verdict_projects(project.key)
         if not chosen and not there:
             console.print(f"Nobody disagrees on any of the {len(work.pairs)} judged pairs; there is nothing to settle.")

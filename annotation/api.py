@@ -150,6 +150,10 @@ class LabelStudio:
         """Replace the labelling page."""
         self._write("PATCH", f"/api/projects/{project_id}/", {"label_config": label_config})
 
+    def set_annotators(self, project_id: int, annotators: int) -> None:
+        """Let the label stream ask so many people about each task, those that are there already included."""
+        self._write("PATCH", f"/api/projects/{project_id}/", {"maximum_annotations": annotators})
+
     def keep_copies(self, project_id: int, folder: str) -> None:
         """Have the server write each annotation as a file into a folder of its machine, older ones too; asked once."""
         path = "/api/storages/export/localfiles"

@@ -45,7 +45,7 @@ class RecoverSettings:
     log: str = "{runs}/annotation/log.sqlite"
     """The local log that takes them in."""
     output: str = "{runs}/preferences.jsonl"
-    """Where the preferences of the one project go; with several, pull writes each."""
+    """Where the preferences go, if the copies are of one project with pairs; else pull writes them."""
     rejected: str = "{runs}/annotation/recover/rejected.jsonl"
     """Files that are no annotation, with the reason."""
 
@@ -81,7 +81,7 @@ def main(settings: RecoverSettings) -> None:
             if len(keys) != 1:
                 there = ", ".join(keys) or "none"
                 raise UserError(f"{folder / str(number)}: the log has to know one project {number}, it knows {there}.")
-            absorbed = log.absorb_copies(keys[0], "", tasks_of(copies))
+            absorbed = log.absorb_copies(keys[0], tasks_of(copies))
             console.print(
                 f"project {keys[0]}: {len(copies)} copies, {absorbed.new} new annotations, {absorbed.edited} newer "
                 f"states, {absorbed.skipped} skips",
@@ -91,8 +91,9 @@ def main(settings: RecoverSettings) -> None:
         if len(written) == 1:
             pushed = list(log.deliveries(written[0]))
             annotations, verdicts = log.annotations(written[0]), log.verdicts(written[0])
-            jsonl.write(settings.output, export(log.pairs(), pushed, annotations, verdicts).preferences)
-            console.print(settings.output, soft_wrap=True, highlight=False)
+            if any(pair_id in log.pairs() for pair_id in pushed):
+                jsonl.write(settings.output, export(log.pairs(), pushed, annotations, log.gold(), verdicts).preferences)
+                console.print(settings.output, soft_wrap=True, highlight=False)
     jsonl.write(settings.rejected, removals)
     if removals:
         console.print(f"{len(removals)} files are no annotation (see {settings.rejected})")

@@ -16,6 +16,7 @@ import json
 import re
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 FAULTS = {"500": 0.3, "429": 0.25, "cut-body": 0.15, "hang": 0.06}
@@ -91,7 +92,16 @@ def body_of(content: str) -> bytes:
     return json.dumps(made | {"usage": usage}).encode()
 
 
-async def answer(script: Script, content: bytes, writer: asyncio.StreamWriter) -> bool:
+async def worked(script: Script, outcome: str, reader: asyncio.StreamReader) -> None:
+    """Take a call's time; a call that hangs ends when who asked has gone, as an engine drops it."""
+    if outcome != "hang":
+        await asyncio.sleep(script.latency)
+        return
+    with suppress(TimeoutError):
+        await asyncio.wait_for(reader.read(1), script.hang_seconds)
+
+
+async def answer(script: Script, content: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
     """Answer one call; False where the connection is at its end."""
     prompt = json.loads(content)["messages"][-1]["content"]
     began = time.monotonic()
@@ -105,7 +115,7 @@ async def answer(script: Script, content: bytes, writer: asyncio.StreamWriter) -
     outcome = script.outcome(prompt)
     script.outcomes[outcome] += 1
     try:
-        await asyncio.sleep(script.hang_seconds if outcome == "hang" else script.latency)
+        await worked(script, outcome, reader)
     finally:
         script.under_way -= 1
         script.last = time.monotonic()
@@ -142,7 +152,7 @@ async def serve(script: Script, reader: asyncio.StreamReader, writer: asyncio.St
             content = await reader.readexactly(int(length[1])) if length else b""
             if head.startswith(b"GET /stats"):
                 respond(writer, 200, json.dumps(stats(script)).encode())
-            elif not await answer(script, content, writer):
+            elif not await answer(script, content, reader, writer):
                 break
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):

@@ -252,6 +252,10 @@ class Vote:
     reason: str = ""
     is_verdict: bool = False
     """True for the judgement that settled a disagreement: the pair follows it, whatever the other votes say."""
+    page: str = ""
+    """Hash of the labelling configuration that it was made on."""
+    guidelines: str = ""
+    """Version of the guidelines on that page."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.strength <= 3, f"strength {self.strength} must be 0 to 3")
@@ -310,6 +314,14 @@ class Ranking:
     """1 is best; as many as responses."""
     annotator: str
     annotation_id: str = ""
+    flags: tuple[str, ...] = ()
+    """`factual_2`, `unsafe_2`: a fault of the second response; `all_bad`: of all."""
+    reason: str = ""
+    page: str = ""
+    """Hash of the labelling configuration that it was made on."""
+    guidelines: str = ""
+    """Version of the guidelines on that page."""
+    provenance: Provenance | None = None
     id: str = ""
 
     def __post_init__(self) -> None:

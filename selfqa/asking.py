@@ -11,8 +11,8 @@ from rich.progress import Progress
 from selfqa.background import Background
 from selfqa.contamination import Contamination
 from selfqa.crew import Crew
+from selfqa.documents import Read
 from selfqa.facts import Dropped
-from selfqa.keeping import Read
 from selfqa.modelled import Task, ask_document
 from selfqa.pairs import Pair
 
@@ -114,10 +114,22 @@ def said(crew: Crew, rules: Counter[str]) -> str:
     paces = [pace for one in crew.backends if (pace := getattr(one, "pace", None)) is not None]
     if paces:
         words.append(f"{sum(pace.under_way for pace in paces)} of {sum(int(pace.limit) for pace in paces)} under way")
+    failed = failures(crew)
+    if failed:
+        words.append("again after " + ", ".join(f"{fault} {count:,}" for fault, count in failed.most_common(3)))
     if rules:
         words.append(f"{rules['kept']:,} sound")
         words += [f"{rule} {count:,}" for rule, count in rules.most_common(4) if rule != "kept"][:3]
     return ", ".join(words)
+
+
+def failures(crew: Crew) -> Counter[str]:
+    """Return how many attempts failed, by what went wrong: HTTP status, timeout, connection, malformed."""
+    found: Counter[str] = Counter()
+    for backend in crew.backends:
+        found.update(getattr(backend, "attempts", {}))
+    del found["ok"]
+    return found
 
 
 async def in_order(count: int, work: Callable[[int], Awaitable[T]], at_once: int) -> list[T]:

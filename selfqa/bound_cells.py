@@ -13,7 +13,7 @@ from selfqa.entities import Filing
 from selfqa.gathered import Gathered, is_of_shares, line_of
 from selfqa.period_phrases import When, periods_said
 from selfqa.table_columns import RowText, column_text, lead_period
-from selfqa.unit_notes import unit_note
+from selfqa.unit_notes import document_note, unit_note
 from selfqa.word_index import Words
 
 _CHANGE = re.compile(
@@ -23,7 +23,7 @@ _CHANGE = re.compile(
 
 def cell_facts(source: Source, filing: Filing) -> tuple[list[BoundFact], list[Words]]:
     """Return the facts of a document's tables and of the tags in its text, and the words of their lines."""
-    default = unit_note(source.text[:200000], is_document=True)
+    default = document_note(source.text)
     reader = Gathered(source, filing, default, is_of_shares(source))
     section = ""
     inside: set[int] = set()

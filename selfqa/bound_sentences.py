@@ -16,7 +16,7 @@ from selfqa.gathered import is_of_shares
 from selfqa.inferred_scale import inferred_scale
 from selfqa.period_phrases import When, periods_said
 from selfqa.sentences import Sentence, sentences_of
-from selfqa.unit_notes import unit_note
+from selfqa.unit_notes import document_note
 from selfqa.word_index import Words
 
 _UP = re.compile(r"\b(?:increas|grew|growth|rose|higher|up\b)\w*|增长|增加|提高|上升", re.IGNORECASE)
@@ -33,7 +33,7 @@ def book_of(source: Source, filing: Filing) -> FactBook:
         before: Sequence[When] = ()
         for sentence in sentences_of(source, block.start, block.end):
             before = _sentence(sentence, filing, before, facts, lines, units)
-    if not unit_note(source.text[:200000], is_document=True):
+    if not document_note(source.text):
         cells = [fact for fact in facts if fact.origin == "cell"]
         others = [fact for fact in facts if fact.origin != "cell"]
         facts = inferred_scale(cells, [fact for fact in others if fact.origin == "sentence"]) + others

@@ -1,10 +1,11 @@
 """What a backend is asked and what it replies: the same for an endpoint and for a model of this machine."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,4 +66,4 @@ class Backend(Protocol):
 def key_of(backend: Backend, call: Call) -> str:
     """Return what a reply is remembered under: equal keys are one call."""
     parts = [dict(backend.parameters), call.version, call.task, call.schema, call.prompt]
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode("utf-8")).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()

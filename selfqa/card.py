@@ -141,5 +141,5 @@ def _sources(made: Made) -> list[tuple[object, ...]]:
         one = covered.get(document.id)
         kept = one.kept if one else 0
         largest = f"{one.template} {one.template_share:.0%}" if one and one.kept else "–"
-        table.append((document.source, document.entity or "not found", document.sha256[:12], kept, largest))
+        table.append((document.path, document.filing.company or "not found", document.place.sha256[:12], kept, largest))
     return table

@@ -37,7 +37,7 @@ def _stem(word: str) -> str:
     return stem
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)
 def tokens(text: str, language: str) -> frozenset[str]:
     """Return what a text says besides figures, periods and empty words."""
     plain = narrow(text)

@@ -25,8 +25,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+import msgspec
 
 from finlm.errors import UserError
 from selfqa.calls import Call, Reply
@@ -70,6 +72,12 @@ def key_for(url: str) -> str:
     return key or "none"
 
 
+def proxy_for(url: str) -> str | None:
+    """Return the proxy that the environment names for an endpoint; aiohttp would look it up in a thread each time."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+
+
 def pause_after(failures: int, asked_for: float | None, chance: float) -> float:
     """Return the seconds before the next attempt.
 
@@ -102,7 +110,9 @@ class Endpoint:
         }
         self.attempts: Counter[str] = Counter()
         self.pace = Pace(sampling.parallel)
-        self._key = key_for(sampling.url)
+        self._url = f"{sampling.url.rstrip('/')}/chat/completions"
+        self._proxy = proxy_for(sampling.url)
+        self._sent = {"Authorization": f"Bearer {key_for(sampling.url)}", "Content-Type": "application/json"}
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -120,8 +130,8 @@ class Endpoint:
         until = began + self.sampling.deadline_seconds
         failures = 0
         while True:
-            async with self.pace.slot() as taken_at:
-                found, fault, asked_for = await self._attempt(call, taken_at)
+            async with self.pace.slot():
+                found, fault, asked_for = await self._attempt(call)
             if found is not None:
                 return replace(found, seconds=round(time.monotonic() - began, 3))
             failures += 1
@@ -133,17 +143,17 @@ class Endpoint:
                 )
             await asyncio.sleep(pause)
 
-    async def _attempt(self, call: Call, taken_at: float) -> tuple[Reply | None, str, float | None]:
+    async def _attempt(self, call: Call) -> tuple[Reply | None, str, float | None]:
         """Return a reply, or what went wrong and the seconds that the endpoint asked to be left alone."""
         try:
             status, headers, body = await self._once(call)
         except (TimeoutError, aiohttp.ClientConnectionError) as fault:
-            self.pace.too_busy(taken_at)
+            self.pace.too_busy()
             return self._failed("timeout" if isinstance(fault, TimeoutError) else "connection")
         except aiohttp.ClientError:  # a body that breaks off, a head that is none
             return self._failed("malformed")
         if status in BUSY:
-            self.pace.too_busy(taken_at)
+            self.pace.too_busy()
         if status in AGAIN or status >= 500:
             return self._failed(str(status), _retry_after(headers))
         if status != 200:
@@ -168,7 +178,7 @@ class Endpoint:
         if self._session is None:  # made where the loop runs
             limits = aiohttp.TCPConnector(limit=self.sampling.parallel)
             timeout = aiohttp.ClientTimeout(total=self.sampling.timeout_seconds)
-            self._session = aiohttp.ClientSession(connector=limits, timeout=timeout, trust_env=True)
+            self._session = aiohttp.ClientSession(connector=limits, timeout=timeout)
         content: dict[str, Any] = {
             "model": self.sampling.model,
             "messages": [{"role": "user", "content": call.prompt}],
@@ -178,9 +188,13 @@ class Endpoint:
         if call.schema is not None:
             schema = {"name": call.task, "schema": dict(call.schema), "strict": True}
             content["response_format"] = {"type": "json_schema", "json_schema": schema}
-        url = f"{self.sampling.url.rstrip('/')}/chat/completions"
-        sent = {"Authorization": f"Bearer {self._key}"}
-        async with self._session.post(url, json=content, headers=sent, allow_redirects=False) as reply:
+        async with self._session.post(
+            self._url,
+            data=msgspec.json.encode(content),
+            headers=self._sent,
+            proxy=self._proxy,
+            allow_redirects=False,
+        ) as reply:
             return reply.status, reply.headers, await reply.read()
 
 

@@ -21,8 +21,9 @@ from typing import Any, Literal
 import msgspec
 
 from finlm import jsonl
-from finlm.records import Conversation, Document
+from finlm.records import Conversation
 from selfqa.background import Background
+from selfqa.documents import Read
 
 Format = Literal["messages", "alpaca", "sharegpt", "parquet", "text"]
 FILES: dict[Format, str] = {
@@ -47,7 +48,7 @@ class Exported:
     """
 
     conversations: Sequence[Conversation]
-    documents: Sequence[Document]
+    documents: Sequence[Read]
     passages: Mapping[str, Sequence[Background]]
     """Document's id -> its passages without boilerplate and repeats."""
 
@@ -81,12 +82,14 @@ def sharegpt(row: Conversation) -> Row:
 
 def texts(made: Exported) -> Iterator[Row]:
     """Each passage as running text, its closed-book questions and answers behind it."""
-    asked: dict[str, list[Conversation]] = defaultdict(list)
-    for row in made.conversations:
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, row in enumerate(made.conversations):
         if row.form == "closed-book" and row.provenance is not None:
-            asked[row.provenance.document_id].append(row)
-    for document in made.documents:
-        rows = sorted(asked[document.id], key=lambda row: row.provenance.start if row.provenance else 0)
+            places[row.provenance.document_id].append(place)
+    for read in made.documents:
+        document = read.record
+        asked = [made.conversations[place] for place in places[document.id]]
+        rows = sorted(asked, key=lambda row: row.provenance.start if row.provenance else 0)
         starts = [row.provenance.start if row.provenance else 0 for row in rows]
         for piece in made.passages.get(document.id, ()):
             mine = rows[bisect_left(starts, piece.start) : bisect_left(starts, piece.end)]

@@ -8,7 +8,7 @@ from selfqa.blocks import Source
 from selfqa.concepts import tokens
 from selfqa.entities import Filing
 from selfqa.period_phrases import When, periods_said
-from selfqa.unit_notes import UnitNote, unit_note
+from selfqa.unit_notes import UnitNote, document_note
 from selfqa.word_index import Words
 
 
@@ -41,7 +41,7 @@ class Gathered:
 
 def is_of_shares(source: Source) -> bool:
     """May bare figures be percentages? An exhibit that lists holdings says so once, at its head."""
-    return "percent" in source.text[:3000].lower() and not unit_note(source.text[:200000], is_document=True)
+    return "percent" in source.text[:3000].lower() and not document_note(source.text)
 
 
 def line_of(reader: Gathered, words: Words) -> int:

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from finlm import config, runs
 from selfqa import output
+from selfqa.asked import Asked
 from selfqa.card import Origin
 from selfqa.contamination import Contamination, missing_benchmarks
 from selfqa.corpus import corpus_files
@@ -107,11 +108,13 @@ def make(files: Sequence[Path], unknown: Sequence[Unread], settings: Settings, c
     with Progress(console=console, transient=True) as progress:
         documents, passages, made = cut(files, unknown, settings, progress)
         known = Contamination.read(Path(settings.benchmarks)) if settings.benchmarks else None
+        asked = Asked(documents, with_passages="open-book" in settings.forms)
         if settings.backend == "extractive":
             tracked = progress.track(list(zip(documents, passages, strict=True)), description="asking")
-            asked = extract_all(tracked, documents, settings.passage_characters, settings.across_filings, made, known)
+            extract_all(tracked, documents, settings.passage_characters, settings.across_filings, made, asked, known)
         else:
-            asked = ask_models(documents, passages, settings, made, progress, known)
+            for read, pair in ask_models(documents, passages, settings, made, progress, known):
+                asked.add(read, pair)
     keep(asked, keeping(settings), made)
     return made
 
@@ -144,7 +147,7 @@ def report(console: Console, folder: Path, summary: dict[str, object], made: out
         assert row.provenance is not None
         counts[row.provenance.document_id] += 1
     for document in made.documents[:SHOWN]:
-        table.add_row(document.source, document.entity or "not found", str(counts[document.id]))
+        table.add_row(document.path, document.filing.company or "not found", str(counts[document.id]))
     console.print(table)
     if len(made.documents) > SHOWN:
         console.print(f"… and {len(made.documents) - SHOWN:,} more, see {folder / PAGE}")

@@ -9,11 +9,12 @@ from rich.progress import Progress
 from finlm.errors import UserError
 from selfqa import library, output
 from selfqa.background import Background, backgrounds
-from selfqa.entities import Filing, borrowed_name, read_filing
-from selfqa.keeping import Read
+from selfqa.documents import Read, document_of
+from selfqa.entities import borrowed_name, read_filing
 from selfqa.library import Place, Shelf, load
 from selfqa.repeats import Signatures
 from selfqa.settings import Settings
+from selfqa.spool import Spool
 from selfqa.unread import Unread
 
 
@@ -55,50 +56,49 @@ def read_all(files: Sequence[Path], settings: Settings, made: output.Made, progr
 
 def name_all(shelf: Shelf, places: Sequence[Place], made: output.Made) -> list[Read]:
     """Find each document's company and period; equal texts count once."""
-    found: list[tuple[Place, str, str, Filing]] = []
+    found: list[Read] = []
     for place in places:
         source = load(shelf, place)
-        found.append((place, source.path, source.text, read_filing(source)))
-    named = {path: filing.company for _, path, _, filing in found if filing.company}
+        filing = read_filing(source)
+        found.append(Read(shelf, place, filing, document_of(source, filing).id, source.path))
+    named = {read.path: read.filing.company for read in found if read.filing.company}
     documents: dict[str, Read] = {}
-    for place, path, text, filing in found:
-        if not filing.company:
-            name = borrowed_name(path, named)
-            filing = replace(filing, company=name, short=name)
-        record = output.document_of(path, place.sha256, text, filing)
-        if record.id in documents:
-            made.remove("duplicate-document", f"its text is that of {documents[record.id].record.source}", path)
+    for read in found:
+        if not read.filing.company:
+            name = borrowed_name(read.path, named)
+            read = replace(read, filing=replace(read.filing, company=name, short=name))
+        if read.id in documents:
+            made.remove("duplicate-document", f"its text is that of {documents[read.id].path}", read.path)
             continue
-        documents[record.id] = Read(shelf, place, filing, record)
-        made.documents.append(record)
+        documents[read.id] = read
+    made.documents = list(documents.values())
     made.counts["documents"] = len(documents)
-    return list(documents.values())
+    return made.documents
 
 
 def cut_all(documents: Sequence[Read], settings: Settings, made: output.Made) -> list[list[Background]]:
     """Cut every document into passages; boilerplate and what an earlier passage said nearly word for word go."""
     shortest = 0 if settings.backend == "extractive" else 200
     cut: list[tuple[int, Background]] = []
+    texts: Spool[str] = Spool(str)  # a passage and the one that it may repeat stand in documents far apart
     signatures = Signatures()
     for number, read in enumerate(documents):
-        kept, dropped = backgrounds(read.source, settings.background_characters, shortest)
+        source = read.source
+        kept, dropped = backgrounds(source, settings.background_characters, shortest)
         cut += [(number, piece) for piece in kept]
-        signatures.add(read.record.text[piece.start : piece.end] for piece in kept)
+        of_document = [source.text[piece.start : piece.end] for piece in kept]
+        texts += of_document
+        signatures.add(of_document)
         for drop in dropped:
             made.remove(drop.rule, drop.reason, drop.text)
-
-    def text_of(position: int) -> str:
-        number, piece = cut[position]
-        return documents[number].record.text[piece.start : piece.end]
-
-    repeats = signatures.repeats(text_of)
+    repeats = signatures.repeats(texts.__getitem__)
     passages: list[list[Background]] = [[] for _ in documents]
     for position, (number, piece) in enumerate(cut):
         if position in repeats:
-            made.remove("passage-repeated", "an earlier passage says nearly the same", text_of(position)[:200])
+            made.remove("passage-repeated", "an earlier passage says nearly the same", texts[position][:200])
         else:
             passages[number].append(piece)
-    made.passages = {read.record.id: pieces for read, pieces in zip(documents, passages, strict=True)}
+    made.passages = {read.id: pieces for read, pieces in zip(documents, passages, strict=True)}
     made.counts["passages"] = sum(len(pieces) for pieces in passages)
     return passages
 

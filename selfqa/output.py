@@ -7,6 +7,7 @@ from heapq import nsmallest
 
 from finlm.records import Conversation, Document, Message, Provenance, Removal, content_id
 from selfqa.background import Background
+from selfqa.documents import Read
 from selfqa.entities import Filing
 from selfqa.pairs import Pair, hashed
 from selfqa.plan import Share
@@ -42,21 +43,23 @@ class Covered:
 class Made:
     """Everything a run has made so far."""
 
-    documents: list[Document] = field(default_factory=list)
+    documents: list[Read] = field(default_factory=list)
     conversations: Spool[Conversation] = field(default_factory=lambda: Spool(Conversation))
     removals: Spool[Removal] = field(default_factory=lambda: Spool(Removal))
     counts: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    """Attempts to ask a model that failed, by what went wrong; each was made again."""
     coverage: list[Covered] = field(default_factory=list)
     passages: dict[str, list[Background]] = field(default_factory=dict)
     """Document's id -> its passages without boilerplate and repeats."""
 
-    def add_document(self, document: Document, chosen: Chosen) -> None:
+    def add_document(self, document: Read, chosen: Chosen) -> None:
         """Note what a document gave."""
         rules = Counter(pair.rule for pair in chosen.kept).most_common(1) or [("", 0)]
         self.coverage.append(
             Covered(
                 document_id=document.id,
-                source=document.source,
+                source=document.path,
                 found=len(chosen.kept) + len(chosen.left),
                 kept=len(chosen.kept),
                 types=_tally(pair.kind for pair in chosen.kept),
@@ -69,11 +72,6 @@ class Made:
     def remove(self, rule: str, reason: str, text: str) -> None:
         """Note that something was left out."""
         self.removals.append(Removal(record_id=content_id(rule, text), rule=rule, reason=reason, text=text))
-
-
-def document_of(path: str, sha256: str, text: str, filing: Filing) -> Document:
-    """Make the record of a parsed file."""
-    return Document(text=text, source=path, sha256=sha256, language=filing.language, entity=filing.company)
 
 
 def conversations_of(
@@ -107,6 +105,7 @@ def summary_of(made: Made) -> dict[str, object]:
     return {
         **{name: made.counts[name] for name in ("files", "files_unread", "documents", "passages", "questions", "kept")},
         **{name: made.counts[name] for name in ("calls", "calls_remembered") if name in made.counts},
+        **({"calls_failed": _tally(made.failures.elements())} if made.failures else {}),
         "records": len(made.conversations),
         "records_by_kind": _tally(row.kind for row in made.conversations),
         "records_by_form": _tally(row.form for row in made.conversations),
@@ -137,12 +136,12 @@ def _coverage(covered: Covered) -> dict[str, object]:
 
 def samples(made: Made, number: int = 20) -> str:
     """A page of pairs beside their evidence, the same ones in every run."""
-    texts = {document.id: document for document in made.documents}
+    documents = {document.id: document for document in made.documents}
     rows = nsmallest(number, made.conversations, key=lambda row: (hashed(row.id), row.id))
     page = ["# Samples", "", "Pairs drawn by hash, each beside the characters of its document that it stands on.", ""]
     for row in rows:
         assert row.provenance is not None
-        document = texts[row.provenance.document_id]
+        document = documents[row.provenance.document_id].record
         evidence = " ".join(document.text[row.provenance.start : row.provenance.end].split())
         quoted = "\n".join(f"> {line}" for line in row.messages[0].content.split("\n"))
         page += [f"## {row.group}: {row.kind}, {row.form}", "", quoted, "", f"**{row.messages[1].content}**", ""]

@@ -1,20 +1,20 @@
 """How many calls are under way at a time: as many as the endpoint can take, found by trying.
 
-Additive increase, multiplicative decrease (Chiu and Jain 1989), as TCP has it: every call that went well lets in a
-little more, an endpoint that says "too many" or does not answer lets in a fifth less, once for all calls that were
-under way when it said so.
+Every call that went well lets in a little more; when an endpoint says "too many" or does not answer, the limit falls by
+half the share of calls to which that happened, as DCTCP has it (Alizadeh et al. 2010, eq. 1 and 2). A limit that fell
+by a fixed part at each refusal, as TCP's does, cannot tell an endpoint that refuses one call in seventy from one that
+is overrun: with 64 calls under way some call is refused at any time, and two thirds of the places stood empty.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 LEAST = 1.0
-GAIN = 4.0
+GAIN = 2.0
 """Calls by which the limit grows in the time in which as many calls as the limit go well."""
-CUT = 0.8
-"""What is left of the limit when it is lowered."""
+WEIGHT = 0.25
+"""Of the newest window in the running share of refused calls."""
 
 
 def raised(limit: float, most: int) -> float:
@@ -22,9 +22,14 @@ def raised(limit: float, most: int) -> float:
     return min(float(most), limit + GAIN / limit)
 
 
-def lowered(limit: float) -> float:
-    """Return the limit after the endpoint was too busy."""
-    return max(LEAST, limit * CUT)
+def smoothed(share: float, refused: int, ended: int) -> float:
+    """Return the running share of refused calls after a window of `ended` calls."""
+    return (1 - WEIGHT) * share + WEIGHT * refused / ended
+
+
+def lowered(limit: float, share: float) -> float:
+    """Return the limit after a window in which calls were refused, and are so by that share."""
+    return max(LEAST, limit * (1 - share / 2))
 
 
 class Pace:
@@ -34,6 +39,7 @@ class Pace:
         limit: How many may be under way, the whole part of it.
         under_way: How many are.
         cuts: How often the limit was lowered.
+        share: Running share of calls that were refused.
     """
 
     def __init__(self, most: int) -> None:
@@ -41,18 +47,19 @@ class Pace:
         self.limit = float(most)
         self.under_way = 0
         self.cuts = 0
-        self._cut_at = -1.0
+        self.share = 0.0
+        self._ended = self._refused = 0
         self._changed = asyncio.Condition()
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[float]:
-        """Wait for a place, and yield when it was taken: `too_busy` needs that time."""
+    async def slot(self) -> AsyncIterator[None]:
+        """Wait for a place."""
         async with self._changed:
             while self.under_way >= int(self.limit):
                 await self._changed.wait()
             self.under_way += 1
         try:
-            yield time.monotonic()
+            yield
         finally:
             async with self._changed:
                 self.under_way -= 1
@@ -61,12 +68,19 @@ class Pace:
     def went_well(self) -> None:
         """Let in a little more."""
         self.limit = raised(self.limit, self.most)
+        self._end(refused=0)
 
-    def too_busy(self, taken_at: float) -> None:
-        """Let in less.
+    def too_busy(self) -> None:
+        """Count a call that was refused or not answered."""
+        self._end(refused=1)
 
-        Args:
-            taken_at: When the refused call took its place; one that began before the last cut says nothing new.
-        """
-        if taken_at > self._cut_at:
-            self.limit, self._cut_at, self.cuts = lowered(self.limit), time.monotonic(), self.cuts + 1
+    def _end(self, *, refused: int) -> None:
+        """Count a call; behind as many as may be under way, the limit falls by the share that was refused."""
+        self._ended += 1
+        self._refused += refused
+        if self._ended < int(self.limit):
+            return
+        self.share = smoothed(self.share, self._refused, self._ended)
+        if self._refused:
+            self.limit, self.cuts = lowered(self.limit, self.share), self.cuts + 1
+        self._ended = self._refused = 0

@@ -9,10 +9,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from finlm import report
-from finlm.records import Conversation, Document, Removal
+from finlm.records import Conversation, Removal
 from finlm.rollout_files import visible
+from selfqa.documents import Read
 from selfqa.output import Covered, Made
 from selfqa.pairs import KINDS, hashed
+from selfqa.plan import Share
 
 PAGE = "report.html"
 EXAMPLES = 2
@@ -38,6 +40,7 @@ def page_of(made: Made, title: str) -> report.Page:
         _headline(made),
         _funnel(made),
         _rules(made),
+        _plan(made.coverage),
         *_coverage(made.coverage),
         *_kept(made),
         _rejected(made.removals),
@@ -106,6 +109,32 @@ def _rules(made: Made) -> report.Table:
     )
 
 
+def _plan(coverage: Sequence[Covered]) -> report.Table:
+    """Every share of the plan over all documents: planned, found, kept, missing and why."""
+    told: dict[tuple[str, str], list[Share]] = defaultdict(list)
+    for one in coverage:
+        for share in one.shares:
+            told[share.dimension, share.name].append(share)
+    return report.Table(
+        "The plan",
+        ("of", "share", "planned", "found", "kept", "missing", "why"),
+        tuple(
+            (
+                "type/difficulty/section" if dimension == "joint" else dimension,
+                name,
+                *(sum(getattr(share, field) for share in shares) for field in ("wanted", "found", "kept", "missing")),
+                "; ".join(f"in {count:,}: {reason}" for reason, count in _reasons(shares)),
+            )
+            for (dimension, name), shares in told.items()
+        ),
+        remark=f"Over {len(coverage):,} documents; what one lacks goes to its other types.",
+    )
+
+
+def _reasons(shares: Iterable[Share]) -> list[tuple[str, int]]:
+    return Counter(share.reason for share in shares if share.reason).most_common()
+
+
 def _coverage(coverage: Sequence[Covered]) -> Iterator[report.Section]:
     kinds = [kind for kind in KINDS if any(kind in one.types for one in coverage)]
     shown = coverage[:DOCUMENTS]
@@ -164,9 +193,9 @@ def _drawn(rows: Iterable[Conversation]) -> dict[tuple[str, str], list[Conversat
     return drawn
 
 
-def _sample(row: Conversation, documents: dict[str, Document]) -> report.Sample:
+def _sample(row: Conversation, documents: dict[str, Read]) -> report.Sample:
     assert row.provenance is not None
-    document = documents[row.provenance.document_id]
+    document = documents[row.provenance.document_id].record
     evidence = document.text[row.provenance.start : row.provenance.end]
     told = f"{row.provenance.maker.removeprefix('rule:')}, {row.provenance.start}–{row.provenance.end}"
     return report.Sample(

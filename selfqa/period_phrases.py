@@ -255,7 +255,7 @@ def _relative(match: re.Match[str], year: int, months: int) -> When:
     return When(year, months, 0, 0, 0, *at)
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=8192)
 def periods_said(text: str, language: str, fiscal_year: int = 0, months: int = 12) -> tuple[When, ...]:
     """Return the periods that a text says, in order."""
     if not re.search(r"\d\d", text) and not (language == "zh" and fiscal_year):

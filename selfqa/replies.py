@@ -32,6 +32,7 @@ class Replies:
         self._file.execute("PRAGMA journal_mode=WAL")
         self._file.execute("PRAGMA synchronous=NORMAL")  # safe from a kill; a power cut may cost the last replies
         self._file.execute(TABLE)
+        self._known = {key for (key,) in self._file.execute("SELECT key FROM replies")}  # most calls are new
 
     async def ask(self, backend: Backend, call: Call) -> Reply:
         """Return the reply to a call, from the file or the backend.
@@ -63,16 +64,19 @@ class Replies:
             del self._pending[key]
 
     def _find(self, key: str) -> Reply | None:
+        if key not in self._known:
+            return None
         row = self._file.execute(
             "SELECT reply, prompt_tokens, reply_tokens, seconds FROM replies WHERE key = ?", (key,)
         ).fetchone()
-        return None if row is None else Reply(*row)
+        return Reply(*row)
 
     def _keep(self, key: str, backend: Backend, call: Call, reply: Reply) -> None:
         self._file.execute(
             "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?)",
             (key, backend.name, call.task, reply.text, reply.prompt_tokens, reply.reply_tokens, reply.seconds),
         )
+        self._known.add(key)
         self.counts["asked"] += 1
         self.counts["prompt_tokens"] += reply.prompt_tokens
         self.counts["reply_tokens"] += reply.reply_tokens

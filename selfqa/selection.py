@@ -1,18 +1,17 @@
-"""Which pairs stay: one per question, and a plan of shares per document, spread over metrics and places."""
+"""Which pairs stay: a plan of shares per document, spread over metrics and places."""
 
 import heapq
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TypeVar
 
 from finlm.figures import amounts_in
 from selfqa.pairs import Pair, hashed
 from selfqa.plan import Plan, Share, template_limit
 from selfqa.questions import question_key
-
-T = TypeVar("T")
+from selfqa.quotas import ANY, Cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,8 @@ class Chosen:
 def choose(pairs: Sequence[Pair], limit: int, plan: Plan, section_of: Callable[[Pair], str]) -> Chosen:
     """Keep at most `limit` pairs, most telling first, by the plan's shares and spread evenly.
 
-    Types take turns by their shares; a type that runs out leaves its turns to the rest. Within a type the next pair is
+    Types take turns by their shares, and within a type its cells of difficulty and section; what runs out leaves its
+    turns to the rest, and a type's questions of no cell come when its cells are empty. Within a cell the next pair is
     the one of lowest rank whose metric, place, difficulty and section were drawn least so far beside their shares; a
     hash breaks ties.
 
@@ -37,20 +37,19 @@ def choose(pairs: Sequence[Pair], limit: int, plan: Plan, section_of: Callable[[
         plan: The shares.
         section_of: The section that a pair's evidence is in.
     """
-    by_type: dict[str, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        if pair.kind in plan.types:
-            by_type[pair.kind].append(pair)
-    planned = [pair for rows in by_type.values() for pair in rows]
+    planned = [pair for pair in pairs if pair.kind in plan.types]
     most = template_limit(planned, limit, plan.template)
     drawn = _Drawn(plan, limit, section_of)
-    spread = {kind: _Spread(rows, drawn) for kind, rows in by_type.items()}
+    by_cell: dict[str, dict[Cell | None, list[Pair]]] = defaultdict(lambda: defaultdict(list))
+    for pair in planned:
+        by_cell[pair.kind][drawn.cell_of(pair)].append(pair)
+    turns = {kind: _Turns(cells, drawn) for kind, cells in by_cell.items()}
     kept: list[Pair] = []
-    while len(kept) < limit and spread:
-        kind = min(spread, key=lambda name: (drawn.types[name] / plan.types[name], name))
-        pair_or_none = spread[kind].draw()
+    while len(kept) < limit and turns:
+        kind = min(turns, key=lambda name: (drawn.types[name] / plan.types[name], name))
+        pair_or_none = turns[kind].draw()
         if pair_or_none is None:
-            del spread[kind]
+            del turns[kind]
         elif drawn.rules[pair_or_none.rule] < most:
             drawn.add(pair_or_none)
             kept.append(pair_or_none)
@@ -75,6 +74,14 @@ def _shares(
         for name, share in plan.shares(dimension).items():
             yield Share(dimension, name, round(share * limit), before[name], after[name])
 
+    def cell_of(pair: Pair) -> Cell | None:
+        return plan.cell_of(pair.kind, pair.difficulty, section_of(pair))
+
+    held, stays = Counter(map(cell_of, found)), Counter(map(cell_of, kept))
+    for cell, share in plan.joint.items():
+        if (cell.difficulty, cell.section) != (ANY, ANY):  # else it is a type's share, told above
+            yield Share("joint", cell.name, round(share * limit), held[cell], stays[cell])
+
 
 class _Drawn:
     """How much of everything was drawn so far."""
@@ -87,6 +94,10 @@ class _Drawn:
         self.places: Counter[str] = Counter()
         self.difficulties: Counter[str] = Counter()
         self.sections: Counter[str] = Counter()
+        self.cells: Counter[Cell | None] = Counter()
+
+    def cell_of(self, pair: Pair) -> Cell | None:
+        return self.plan.cell_of(pair.kind, pair.difficulty, self.section_of(pair))
 
     def add(self, pair: Pair) -> None:
         self.types[pair.kind] += 1
@@ -95,6 +106,7 @@ class _Drawn:
         self.places[pair.place] += 1
         self.difficulties[pair.difficulty] += 1
         self.sections[self.section_of(pair)] += 1
+        self.cells[self.cell_of(pair)] += 1
 
     def cost(self, pair: Pair) -> tuple[float, float]:
         """A metric asked twice weighs as much as eight pairs from one table; a filled share as much as a metric."""
@@ -107,6 +119,26 @@ class _Drawn:
         if not shares:
             return 0.0
         return taken[name] / (self.limit * shares[name]) if name in shares else 1.0 + taken[name]
+
+
+class _Turns:
+    """The cells of one type, in turns by their shares; questions of no cell come last."""
+
+    def __init__(self, cells: Mapping[Cell | None, Sequence[Pair]], drawn: _Drawn) -> None:
+        self.drawn = drawn
+        self.spread = {cell: _Spread(pairs, drawn) for cell, pairs in cells.items()}
+
+    def draw(self) -> Pair | None:
+        while self.spread:
+            cell = min(self.spread, key=self._turn)
+            pair = self.spread[cell].draw()
+            if pair is not None:
+                return pair
+            del self.spread[cell]
+        return None
+
+    def _turn(self, cell: Cell | None) -> tuple[float, str]:
+        return (self.drawn.cells[cell] / self.drawn.plan.joint[cell], cell.name) if cell else (math.inf, "")
 
 
 class _Spread:
@@ -127,20 +159,6 @@ class _Spread:
         return None
 
 
-def unique(pairs: Iterable[tuple[T, Pair]]) -> tuple[list[list[tuple[T, Pair]]], list[list[tuple[T, Pair]]]]:
-    """Group pairs by question: returns groups whose answers agree, and groups whose answers contradict each other."""
-    groups: dict[str, list[tuple[T, Pair]]] = defaultdict(list)
-    for owner, pair in pairs:
-        where = f" {pair.place} {pair.start}" if pair.is_open_only else ""  # the same question beside another passage
-        groups[question_key(pair.question) + where].append((owner, pair))
-    agreed: list[list[tuple[T, Pair]]] = []
-    contradicted: list[list[tuple[T, Pair]]] = []
-    for group in groups.values():
-        is_one = all(_agree(group[0][1].answer, pair.answer) for _, pair in group[1:])
-        (agreed if is_one else contradicted).append(group)
-    return agreed, contradicted
-
-
 def is_rounding(one: Decimal, other: Decimal) -> bool:
     """Is the less exact number the other one rounded? A Decimal knows how exactly it was written: 5.1E+9."""
     exponents = [value.as_tuple().exponent for value in (one, other)]
@@ -148,7 +166,7 @@ def is_rounding(one: Decimal, other: Decimal) -> bool:
     return abs(one - other) <= Decimal("0.5").scaleb(coarse)
 
 
-def _agree(one: str, other: str) -> bool:
+def agree(one: str, other: str) -> bool:
     """Do two answers to one question say the same? A rounded figure does: $183.8 million is $183,824 thousand."""
     if question_key(one) == question_key(other):
         return True

@@ -26,6 +26,8 @@ _CHINESE = re.compile(
 _HINT = re.compile(
     r"thousand|million|billion|000|[$€£¥]\s?[mb]|单位|币种|[（(](?:人民币|[千百万亿美])?[万]?[元股]", re.IGNORECASE
 )
+LOOKED_AT = 200_000
+"""Characters of a document that are searched for its unit notes."""
 _DOLLARS = {"us$": "USD", "a$": "AUD", "c$": "CAD"}
 
 
@@ -54,19 +56,28 @@ class UnitNote:
         return self if self.currency else replace(self, currency=other.currency)
 
 
-@lru_cache(maxsize=16384)
-def unit_note(text: str, *, is_document: bool = False) -> UnitNote:
-    """Read the unit note of a text: the last one of a table's surroundings, a document's most frequent one."""
-    plain = narrow(text)
-    if not _HINT.search(plain):
-        return UnitNote()
-    found = [note for note in (_english(match, plain) for match in _ENGLISH.finditer(plain)) if note]
-    found += [_chinese(match) for match in _CHINESE.finditer(plain)]
+@lru_cache(maxsize=4096)
+def unit_note(text: str) -> UnitNote:
+    """Read the unit note of a table's surroundings: the last one."""
+    found = _notes(text)
     if not found:
         return UnitNote()
-    if is_document:
-        return max(set(found), key=lambda note: (found.count(note), note.power, note.currency))
-    return found[-1] if re.search(r"[一-鿿]", plain) else found[0]
+    return found[-1] if re.search(r"[一-鿿]", text) else found[0]
+
+
+@lru_cache(maxsize=4)
+def document_note(text: str) -> UnitNote:
+    """Read the unit note of a document: the most frequent one."""
+    found = _notes(text[:LOOKED_AT])
+    return max(set(found), key=lambda note: (found.count(note), note.power, note.currency), default=UnitNote())
+
+
+def _notes(text: str) -> list[UnitNote]:
+    plain = narrow(text)
+    if not _HINT.search(plain):
+        return []
+    found = [note for note in (_english(match, plain) for match in _ENGLISH.finditer(plain)) if note]
+    return found + [_chinese(match) for match in _CHINESE.finditer(plain)]
 
 
 def _english(match: re.Match[str], text: str) -> UnitNote:

@@ -7,12 +7,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 from selfqa import output
-from selfqa.asking import Wish, ask_all, limited, spread
+from selfqa.asking import Wish, ask_all, failures, limited, spread
 from selfqa.background import Background
 from selfqa.contamination import Contamination
+from selfqa.documents import Read
 from selfqa.estimate import Rates, estimate, table_of
 from selfqa.hiring import Hiring, hire
-from selfqa.keeping import Read
 from selfqa.pairs import Pair
 from selfqa.replies import typical_seconds
 from selfqa.settings import Settings, plan_of
@@ -36,6 +36,7 @@ def ask_models(
         crew.replies.counts["asked"],
         crew.replies.counts["remembered"],
     )
+    made.failures = failures(crew)
     asked: list[tuple[Read, Pair]] = []
     for read, its in zip(documents, found, strict=True):
         made.counts["questions"] += len(its)

@@ -19,7 +19,7 @@ def write(folder: Path, made: Made, formats: Sequence[Format], origin: Origin) -
     Returns:
         The summary, as summary.json has it.
     """
-    jsonl.write(folder / "documents.jsonl", made.documents)
+    jsonl.write(folder / "documents.jsonl", (document.record for document in made.documents))
     exported = Exported(made.conversations, made.documents, made.passages)
     write_formats(folder, exported, ["messages", *formats])
     jsonl.write(folder / "rejected.jsonl", made.removals)

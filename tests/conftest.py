@@ -8,12 +8,23 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from chain import STAGES, Chain
 from warm import Warm
 
 ROOT = Path(__file__).parent.parent
+TOGETHER = {"annotation", "selfqa"}
+"""Folders whose tests share what is dear to make: one Label Studio, one reading of the real filings."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests of a file, or of such a folder, run in one process where several share the tests."""
+    for item in items:
+        place = item.path.relative_to(ROOT / "tests")
+        name = place.parts[0] if place.parts[0] in TOGETHER else str(place)
+        item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(scope="session")

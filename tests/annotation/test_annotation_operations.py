@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -22,7 +23,7 @@ from annotation.api import Project, Task
 from annotation.eventlog import EventLog
 from finlm import jsonl
 from finlm.errors import UserError
-from finlm.records import Candidates, PreferencePair, Removal
+from finlm.records import Candidates, PreferencePair, Removal, Vote
 
 GOOD, BAD = "The good answer: 7.4%.", "The bad answer: 12%."
 
@@ -44,6 +45,12 @@ def annotate(served: Served, project: Project, folder: Path, name: str, *flags: 
 
 def preferences(folder: Path) -> list[PreferencePair]:
     return list(jsonl.read(folder / "runs" / "preferences.jsonl", PreferencePair))
+
+
+def votes_of(folder: Path) -> dict[str, tuple[Vote, ...]]:
+    """Votes by pair; which page they were given on, the copies do not say."""
+    blank = {"page": "", "guidelines": ""}
+    return {pair.id: tuple(replace(vote, **blank) for vote in pair.votes) for pair in preferences(folder)}
 
 
 def good(task: Task, strength: int) -> str:
@@ -132,7 +139,7 @@ def test_label_studios_own_copies_stand_in_for_its_database(
     deleted = anna.annotate(tasks[2].id, good(tasks[2], 3))
     anna.delete(deleted)
     annotate(label_studio, project, tmp_path, "pull")
-    pulled = {pair.id: pair.votes for pair in preferences(tmp_path)}
+    pulled = votes_of(tmp_path)
     copies = label_studio.server / "copies" / str(project.id)
     assert len(list(copies.iterdir())) == 4  # the deleted one as well
     (copies / "99999").write_text('{"id": 99999, "result"')  # cut off while it was written
@@ -146,7 +153,7 @@ def test_label_studios_own_copies_stand_in_for_its_database(
         done = command("recover", "--copies", str(only), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert f"4 copies, {new} new annotations, 0 newer states, {new // 3} skips" in done.stdout
-    recovered = {pair.id: pair.votes for pair in preferences(tmp_path)}
+    recovered = votes_of(tmp_path)
     assert {name: votes for name, votes in recovered.items() if name in pulled} == pulled
     assert len(recovered) == len(pulled) + 1  # the deletion is known to the server alone
     rejected = jsonl.read(tmp_path / "runs" / "annotation" / "recover" / "rejected.jsonl", Removal)
@@ -155,14 +162,14 @@ def test_label_studios_own_copies_stand_in_for_its_database(
     # and the server is back: the pull settles what was deleted, and doubles nothing
     told = annotate(label_studio, project, tmp_path, "pull")
     assert re.search(r"new annotations +0 *\n", told) is not None
-    assert {pair.id: pair.votes for pair in preferences(tmp_path)} == pulled
+    assert votes_of(tmp_path) == pulled
     with EventLog(log_of(tmp_path)) as log:
         kinds = [kind for kind, _ in log.history(project.key, deleted)]
         assert kinds == ["annotation", "deleted"]
         assert len(log.history(project.key, edited)) == 1
     # a copy of what is known to be deleted brings nothing back
     assert "0 new annotations" in command("recover", "--copies", str(only), cwd=tmp_path).stdout
-    assert {pair.id: pair.votes for pair in preferences(tmp_path)} == pulled
+    assert votes_of(tmp_path) == pulled
 
 
 def test_copies_of_nothing(tmp_path: Path) -> None:

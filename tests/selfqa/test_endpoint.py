@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from selfqa.endpoint import proxy_for
 from selfqa.prompts import parse_questions
 from selfqa.quotes import find_quote
 
@@ -176,6 +177,7 @@ def test_good_replies_are_kept_and_the_others_named(
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert summary["questions"] == len(QUESTIONS) == summary["kept"] + summary["questions_rejected"]
     assert summary["calls"] == 1 + len(ANSWERS) + UNREADABLE
+    assert summary["calls_failed"] == {"500": 1, "429": 1}
     # the key went to the endpoint and into no file
     assert script.keys == {"Bearer sk-secret-77"}
     for path in (tmp_path / "out").iterdir():
@@ -265,3 +267,16 @@ def test_quotes_are_found_despite_white_space_and_quotation_marks() -> None:
     start, end = find_quote('"Net income rose"', text, 0, len(text)) or (0, 0)
     assert text[start:end] == "“net income\nrose”"
     assert find_quote("net income fell", text, 0, len(text)) is None
+
+
+def test_a_proxy_is_used_where_the_environment_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As requests and curl read it: by the scheme, and not for what no_proxy names."""
+    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert proxy_for("http://models.bank/v1") is None
+    monkeypatch.setenv("http_proxy", "http://gate:3128")
+    monkeypatch.setenv("no_proxy", "localhost,127.0.0.1,.inside")
+    assert proxy_for("http://models.bank/v1") == "http://gate:3128"
+    assert proxy_for("https://models.bank/v1") is None
+    assert proxy_for("http://127.0.0.1:8000/v1") is None
+    assert proxy_for("http://vllm.inside:8000/v1") is None

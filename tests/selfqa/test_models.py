@@ -26,7 +26,7 @@ from selfqa.entities import Filing
 from selfqa.estimate import Rates, estimate
 from selfqa.facts import Dropped
 from selfqa.modelled import Task, ask_document, shared_out
-from selfqa.pace import Pace, lowered, raised
+from selfqa.pace import Pace, lowered, raised, smoothed
 from selfqa.pairs import KINDS, Pair
 from selfqa.prompts import answer_call, escaped, filled, knowledge, wording
 from selfqa.replies import Replies, typical_seconds
@@ -212,21 +212,37 @@ def test_a_fault_reaches_all_who_wait_and_is_not_remembered(tmp_path: Path) -> N
     replies.close()
 
 
-def test_the_limit_falls_once_for_calls_that_were_under_way_together() -> None:
-    async def run() -> None:
-        pace = Pace(10)
-        async with pace.slot() as first, pace.slot() as second:
-            pace.too_busy(first)
-            pace.too_busy(second)
-        assert (pace.limit, pace.cuts) == (8.0, 1)
-        async with pace.slot() as third:
-            pace.too_busy(third)
-        assert (pace.limit, pace.cuts) == (pytest.approx(6.4), 2)
+def rounds(pace: Pace, count: int, refuses: Callable[[int], bool]) -> float:
+    """Let as many calls end as may be under way, so often; return the mean limit of the last half."""
+    limits = []
+    number = 0
+    for _ in range(count):
+        limits.append(pace.limit)
+        for place in range(int(pace.limit)):
+            number += 1
+            pace.too_busy() if refuses(number if count > 100 else place) else pace.went_well()
+    return sum(limits[count // 2 :]) / (count - count // 2)
 
-    asyncio.run(run())
-    assert raised(8.0, 64) == 8.5
+
+def test_a_refusal_now_and_then_leaves_the_limit_and_an_overrun_lowers_it_to_what_is_taken() -> None:
+    assert rounds(Pace(64), 200, lambda number: number % 70 == 0) > 62  # one in seventy, at random for the endpoint
+    assert 20 < rounds(Pace(64), 60, lambda place: place >= 20) < 25  # takes twenty at a time
+    dead = Pace(64)
+    rounds(dead, 60, lambda _: True)
+    assert dead.limit == 1.0
+    assert rounds(dead, 60, lambda _: False) > 32  # and back again
+
+
+def test_the_limit_by_hand() -> None:
+    pace = Pace(4)
+    for refused in (True, False, True, False):  # a window of four, half of them refused
+        pace.too_busy() if refused else pace.went_well()
+    assert pace.share == 0.125  # a quarter of a half
+    assert (pace.limit, pace.cuts) == (4 * (1 - 0.0625), 1)
+    assert smoothed(0.5, 1, 10) == pytest.approx(0.4)
+    assert raised(8.0, 64) == 8.25
     assert raised(64.0, 64) == 64.0
-    assert lowered(1.0) == 1.0
+    assert lowered(1.0, 1.0) == 1.0
 
 
 def test_no_more_calls_are_under_way_than_the_limit() -> None:
