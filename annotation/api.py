@@ -132,6 +132,10 @@ class LabelStudio:
         """Replace the labelling page."""
         self._write("PATCH", f"/api/projects/{project_id}/", {"label_config": label_config})
 
+    def set_annotators(self, project_id: int, annotators: int) -> None:
+        """Let the label stream ask so many people about each task, those that are there already included."""
+        self._write("PATCH", f"/api/projects/{project_id}/", {"maximum_annotations": annotators})
+
     # ------------------------------------------------------------------------------------------ tasks
 
     def import_tasks(self, project_id: int, data: Sequence[Mapping[str, Any]]) -> None:

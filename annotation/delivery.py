@@ -1,4 +1,4 @@
-"""Sends pairs to a project so that each arrives once, whatever is cut off.
+"""Sends pairs (or sets of four answers) to a project so that each arrives once, whatever is cut off.
 
 A batch is marked `sending` in the log before the request and `sent` after the answer. What is found as `sending` later
 may or may not have arrived: the server's own list of pair ids decides.
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from annotation.api import CutOff, LabelStudio, Project
-from annotation.eventlog import EventLog
+from annotation.eventlog import EventLog, Pair, ShownSet
 from annotation.page import task_data
 
 BATCH = 100
@@ -32,17 +32,11 @@ def deliver(
     settle(client, project, log)
     done = log.deliveries(project.key)
     waiting = [pair_id for pair_id in pair_ids if pair_id not in done]
-    pairs = log.pairs()
+    known: dict[str, Pair | ShownSet] = {**log.pairs(), **log.sets()}
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("Pushing pairs", total=len(waiting))
         for batch in _batches(waiting):
-            data = []
-            for pair_id in batch:
-                comparison = pairs[pair_id].comparison
-                a, b = comparison.first, comparison.second
-                if pairs[pair_id].swapped:
-                    a, b = b, a
-                data.append(task_data(pair_id, comparison.prompt, a.text, b.text))
+            data = [task_data(pair_id, known[pair_id].prompt, known[pair_id].placed) for pair_id in batch]
             log.mark(project.key, batch, "sending")
             try:
                 client.import_tasks(project.id, data)

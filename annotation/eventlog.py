@@ -2,6 +2,8 @@
 
     meta      the swap seed, drawn once, kept nowhere else
     pair      what is compared, and which answer stood on the left; no server is told
+    gold      pairs whose better answer is known; no server is told
+    answer_set  four answers to put in order, and which of them stood where; no server is told
     delivery  which pair went to which project: `sending` until the server has confirmed it
     page      every labelling configuration that annotations were pulled under
     task      the newest state of each task: which annotations it had, whether it is gone
@@ -25,10 +27,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from annotation.answer_sets import AnswerSet, shown_order
 from annotation.api import Task
-from annotation.page import page_hash
+from annotation.page import guidelines_version, page_hash
 from annotation.pairing import Comparison, is_swapped
 from finlm.errors import UserError
+from finlm.records import Prompt
 
 Kind = Literal["annotation", "skip", "deleted"]
 
@@ -41,6 +45,9 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS pair(
     pair_id TEXT PRIMARY KEY, comparison TEXT NOT NULL, swapped INTEGER NOT NULL, made_at TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS gold(pair_id TEXT PRIMARY KEY, better INTEGER NOT NULL, made_at TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS answer_set(
+    set_id TEXT PRIMARY KEY, answers TEXT NOT NULL, shown TEXT NOT NULL, made_at TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS delivery(
     project TEXT, pair_id TEXT, state TEXT NOT NULL CHECK(state IN ('sending', 'sent')), at TEXT NOT NULL,
     PRIMARY KEY(project, pair_id));
@@ -72,6 +79,39 @@ class Pair:
     comparison: Comparison
     swapped: bool
 
+    @property
+    def prompt(self) -> Prompt:
+        """What was asked."""
+        return self.comparison.prompt
+
+    @property
+    def placed(self) -> tuple[str, ...]:
+        """The answers' texts from the left."""
+        texts = (self.comparison.first.text, self.comparison.second.text)
+        return texts[::-1] if self.swapped else texts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownSet:
+    """Four answers and how they were shown.
+
+    Example:
+        ShownSet(answers=AnswerSet(…), order=(2, 0, 3, 1))   the third answer stood first, as A
+    """
+
+    answers: AnswerSet
+    order: tuple[int, ...]
+
+    @property
+    def prompt(self) -> Prompt:
+        """What was asked."""
+        return self.answers.prompt
+
+    @property
+    def placed(self) -> tuple[str, ...]:
+        """The answers' texts from A to D."""
+        return tuple(self.answers.answers[index].text for index in self.order)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotation:
@@ -91,6 +131,10 @@ class Annotation:
     result: tuple[Mapping[str, Any], ...]
     seconds: float | None = None
     """From opening the task to submitting it, where the server says so."""
+    page: str = ""
+    """Hash of the labelling page that the project had when this state was pulled."""
+    guidelines: str = ""
+    """Version of the guidelines on that page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +219,29 @@ class EventLog:
                 row = (comparison.id, _json(comparison), is_swapped(seed, comparison.id), _now())
                 added += self._db.execute("INSERT OR IGNORE INTO pair VALUES(?, ?, ?, ?)", row).rowcount
         return added
+
+    def add_sets(self, answer_sets: Iterable[AnswerSet]) -> int:
+        """Note sets that are not known yet, shuffle their answers, and return how many were new."""
+        seed = self._db.execute("SELECT value FROM meta WHERE key='swap_seed'").fetchone()[0]
+        added = 0
+        with self._transaction():
+            for one in answer_sets:
+                row = (one.id, _json(one), json.dumps(shown_order(seed, one.id)), _now())
+                added += self._db.execute("INSERT OR IGNORE INTO answer_set VALUES(?, ?, ?, ?)", row).rowcount
+        return added
+
+    def add_gold(self, comparisons: Sequence[Comparison]) -> None:
+        """Note which answer of known pairs is the better one: the first of these."""
+        known = self.pairs() if comparisons else {}
+        with self._transaction():
+            for one in comparisons:
+                # a pair noted earlier may have its answers the other way round
+                better = int(known[one.id].comparison.first.text != one.first.text)
+                self._db.execute("INSERT OR REPLACE INTO gold VALUES(?, ?, ?)", (one.id, better, _now()))
+
+    def gold(self) -> dict[str, int]:
+        """The better answer of each gold pair by the pair's id: 0 for its first, 1 for its second."""
+        return dict(self._db.execute("SELECT pair_id, better FROM gold").fetchall())
 
     def deliveries(self, project: str) -> dict[str, str]:
         """State of each pair that went to a project: `sending` or `sent`."""
@@ -297,14 +364,26 @@ class EventLog:
             for pair_id, comparison, swapped in rows
         }
 
+    def sets(self) -> dict[str, ShownSet]:
+        """Every set of four answers that was ever pushed, by id."""
+        rows = self._db.execute("SELECT set_id, answers, shown FROM answer_set")
+        return {
+            set_id: ShownSet(answers=msgspec.json.decode(answers, type=AnswerSet), order=tuple(json.loads(shown)))
+            for set_id, answers, shown in rows
+        }
+
     def annotations(self, project: str) -> list[Annotation]:
         """The newest state of every annotation that a project ever had, deleted ones included, in order of id."""
         query = """
-            SELECT e.annotation_id, e.task_id, coalesce(t.pair_id, ''), e.kind, e.annotator, e.updated_at, e.raw
+            SELECT e.annotation_id, e.task_id, coalesce(t.pair_id, ''), e.kind, e.annotator, e.updated_at, e.raw,
+                   e.page
             FROM event e LEFT JOIN task t ON t.project = e.project AND t.task_id = e.task_id
             WHERE e.project = ? AND e.seq = (
                 SELECT max(seq) FROM event WHERE project = e.project AND annotation_id = e.annotation_id)
             ORDER BY e.annotation_id"""
+        pages = self._db.execute("SELECT hash, config FROM page").fetchall()
+        rows = self._db.execute(query, (project,))
+        guidelines = {page: guidelines_version(config) for page, config in pages}
         return [
             Annotation(
                 id=annotation_id,
@@ -315,8 +394,10 @@ class EventLog:
                 updated_at=updated_at,
                 result=tuple(stored.get("result") or ()),
                 seconds=_seconds(stored.get("lead_time")),
+                page=page,
+                guidelines=guidelines.get(page, ""),
             )
-            for annotation_id, task_id, pair_id, kind, annotator, updated_at, raw in self._db.execute(query, (project,))
+            for annotation_id, task_id, pair_id, kind, annotator, updated_at, raw, page in rows
             for stored in [json.loads(raw)]
         ]
 
@@ -334,7 +415,7 @@ def _now() -> str:
     return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _json(comparison: Comparison) -> str:
+def _json(comparison: Comparison | AnswerSet) -> str:
     return msgspec.json.encode(comparison).decode("utf-8")
 
 

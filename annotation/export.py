@@ -7,15 +7,17 @@ A3, B3 give 1. What does not become a vote, and what votes do not become a pair,
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from annotation.eventlog import Annotation, Pair
 from annotation.page import FLAG_KEYS, LEVELS
 from finlm.records import PreferencePair, Provenance, Removal, Vote
 
 SOURCE = "label-studio"
+
+J = TypeVar("J")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +60,16 @@ class Export:
         return dict(sorted(Counter(removal.rule for removal in self.removals).items()))
 
 
-def export(pairs: Mapping[str, Pair], pushed: Sequence[str], annotations: Sequence[Annotation]) -> Export:
+def export(
+    pairs: Mapping[str, Pair], pushed: Sequence[str], annotations: Sequence[Annotation], gold: Collection[str] = ()
+) -> Export:
     """Turn annotations into preferences.
 
     Args:
         pairs: Every known pair by id.
         pushed: Ids of the pairs that went to this project.
         annotations: The newest state of each annotation of this project.
+        gold: Ids of the pairs whose better answer was known; they tell of the annotators and are no preferences.
     """
     removals: list[Removal] = []
     votes: dict[str, dict[int, tuple[Annotation, Judgement]]] = {}
@@ -78,10 +83,14 @@ def export(pairs: Mapping[str, Pair], pushed: Sequence[str], annotations: Sequen
         earlier = of_pair.get(annotation.annotator)
         if earlier:
             reason = f"person:{annotation.annotator} judged the pair again in annotation {annotation.id}"
-            removals.append(_removal(earlier[0], "judged-again", reason))
+            removals.append(removal(earlier[0], "judged-again", reason))
         of_pair[annotation.annotator] = (annotation, judgement)
     preferences: list[PreferencePair] = []
     for pair_id in sorted(votes):
+        if pair_id in gold:
+            reason = "its better answer was known before; it tells of the annotators"
+            removals.append(Removal(record_id=pair_id, rule="gold", reason=reason))
+            continue
         outcome = _decide(pairs[pair_id], list(votes[pair_id].values()))
         if isinstance(outcome, PreferencePair):
             preferences.append(outcome)
@@ -98,25 +107,11 @@ def export(pairs: Mapping[str, Pair], pushed: Sequence[str], annotations: Sequen
 
 
 def read_result(result: Sequence[Any]) -> Judgement | str:
-    """Read the regions of an annotation, or return what is wrong with them.
-
-    The server accepts anything through its API, unknown names and choices and no result at all included.
-    """
-    levels: list[str] = []
-    flags: list[str] = []
-    reasons: list[str] = []
-    for region in result:
-        if not isinstance(region, Mapping) or not isinstance(region.get("value"), Mapping):
-            return "a part of the result has no value"
-        name, value = region.get("from_name"), region["value"]
-        if name == "preference":
-            levels += _texts(value.get("choices"))
-        elif name == "flags":
-            flags += _texts(value.get("choices"))
-        elif name == "reason":
-            reasons += _texts(value.get("text"))
-        else:
-            return f"a part of the result is named {name!r}, which is not on the page"
+    """Read the regions of an annotation of a pair, or return what is wrong with them."""
+    parts = parts_of(result, {"preference", "flags", "reason"})
+    if isinstance(parts, str):
+        return parts
+    levels, flags, reasons = parts["preference"], parts["flags"], parts["reason"]
     if len(levels) != 1:
         return f"it has {len(levels)} levels, expected 1"
     if levels[0] not in LEVELS:
@@ -127,27 +122,55 @@ def read_result(result: Sequence[Any]) -> Judgement | str:
     return Judgement(level=levels[0], flags=tuple(dict.fromkeys(flags)), reason=" ".join(reasons))
 
 
+def parts_of(result: Sequence[Any], names: Collection[str]) -> dict[str, list[str]] | str:
+    """Return what was chosen or written by each control of a page, or what is wrong.
+
+    The server accepts anything through its API, unknown names and choices and no result at all included.
+    """
+    parts: dict[str, list[str]] = {name: [] for name in names}
+    for region in result:
+        if not isinstance(region, Mapping) or not isinstance(region.get("value"), Mapping):
+            return "a part of the result has no value"
+        name, value = str(region.get("from_name")), region["value"]
+        if name not in parts:
+            return f"a part of the result is named {name!r}, which is not on the page"
+        parts[name] += _texts(value.get("text" if name == "reason" else "choices"))
+    return parts
+
+
 def _texts(value: Any) -> list[str]:
     """The server stores the text of a text area now as a list, now as a string."""
     return [str(one) for one in value] if isinstance(value, list) else [] if value is None else [str(value)]
 
 
 def judge(annotation: Annotation, pairs: Mapping[str, Pair]) -> Judgement | Removal:
-    """Return what an annotation says, or by which rule it is no judgement."""
+    """Return what an annotation of a pair says, or by which rule it is no judgement."""
+    return judge_by(read_result, annotation, pairs)
+
+
+def judge_by(read: Callable[[Sequence[Any]], J | str], annotation: Annotation, known: Container[str]) -> J | Removal:
+    """Return what an annotation says, or by which rule it is no judgement.
+
+    Args:
+        read: Reads the parts of a result, or returns what is wrong with them.
+        annotation: The newest state of it.
+        known: Ids of all that was pushed.
+    """
     if annotation.kind == "deleted":
-        return _removal(annotation, "deleted", f"it is gone from task {annotation.task_id}; the log has its history")
+        return removal(annotation, "deleted", f"it is gone from task {annotation.task_id}; the log has its history")
     if annotation.kind == "skip":
-        return _removal(annotation, "skipped", f"person:{annotation.annotator} skipped the task")
-    if annotation.pair_id not in pairs:
+        return removal(annotation, "skipped", f"person:{annotation.annotator} skipped the task")
+    if annotation.pair_id not in known:
         reason = f"task {annotation.task_id} names pair {annotation.pair_id!r}, which this log did not push"
-        return _removal(annotation, "unknown-pair", reason)
+        return removal(annotation, "unknown-pair", reason)
     if annotation.annotator is None:
-        return _removal(annotation, "malformed", "it does not say who made it")
-    judgement = read_result(annotation.result)
-    return judgement if isinstance(judgement, Judgement) else _removal(annotation, "malformed", judgement)
+        return removal(annotation, "malformed", "it does not say who made it")
+    judgement = read(annotation.result)
+    return removal(annotation, "malformed", judgement) if isinstance(judgement, str) else judgement
 
 
-def _removal(annotation: Annotation, rule: str, reason: str) -> Removal:
+def removal(annotation: Annotation, rule: str, reason: str) -> Removal:
+    """Name an annotation that does not count, with its reason."""
     return Removal(record_id=f"annotation:{annotation.id}", rule=rule, reason=reason, text=annotation.pair_id)
 
 
@@ -175,6 +198,8 @@ def _decide(pair: Pair, votes: Sequence[tuple[Annotation, Judgement]]) -> Prefer
             strength=int(judgement.level[1]),
             flags=_unswapped(judgement.flags, a_is_chosen=pair.swapped != first_wins),
             reason=judgement.reason,
+            page=annotation.page,
+            guidelines=annotation.guidelines,
         )
         for annotation, judgement in votes
     )

@@ -20,6 +20,8 @@ from annotation.api import LabelStudio, Project
 from annotation.connection import connect, require_project
 from annotation.eventlog import Absorbed, EventLog
 from annotation.export import SOURCE, Export, export
+from annotation.export_ranks import RankExport, export_ranks
+from annotation.page import kind_of
 from finlm import jsonl
 from finlm.config import default_runs, run
 from finlm.errors import UserError
@@ -43,6 +45,8 @@ class PullSettings:
     """The local log."""
     output: str = "{runs}/preferences.jsonl"
     """Where the preferences go; what did not become one goes to rejected.jsonl beside it."""
+    rankings: str = "{runs}/rankings.jsonl"
+    """Where rankings go, if the project asks for ranks; what became none goes to rankings.rejected.jsonl beside it."""
     summary: str = "{runs}/annotation/summary.json"
     """Where the counts go."""
     overwrite: bool = False
@@ -57,11 +61,22 @@ def main(settings: PullSettings) -> None:
         project = require_project(client, settings.project)
         with console.status(f"Pulling from {client.url}"):
             absorbed = pull(client, project, log)
-        exported = export(log.pairs(), list(log.deliveries(project.key)), log.annotations(project.key))
-    jsonl.write(settings.output, exported.preferences)
-    rejected = Path(settings.output).with_name("rejected.jsonl")
-    jsonl.write(rejected, exported.removals)
-    report(absorbed, exported, settings, console)
+        pushed, annotations = list(log.deliveries(project.key)), log.annotations(project.key)
+        asks_ranks = kind_of(project.label_config) == "ranks"
+        exported = (
+            export_ranks(log.sets(), pushed, annotations)
+            if asks_ranks
+            else export(log.pairs(), pushed, annotations, log.gold())
+        )
+    if isinstance(exported, RankExport):
+        output = Path(settings.rankings)
+        jsonl.write(output, exported.rankings)
+        jsonl.write(output.with_name(f"{output.stem}.rejected.jsonl"), exported.removals)
+    else:
+        output = Path(settings.output)
+        jsonl.write(output, exported.preferences)
+        jsonl.write(output.with_name("rejected.jsonl"), exported.removals)
+    report(absorbed, exported, output, settings.summary, console)
 
 
 def refuse_foreign(settings: PullSettings) -> None:
@@ -97,7 +112,7 @@ def pull(client: LabelStudio, project: Project, log: EventLog) -> Absorbed:
     return log.absorb(project.key, now.label_config, seen, vanished)
 
 
-def report(absorbed: Absorbed, exported: Export, settings: PullSettings, console: Console) -> None:
+def report(absorbed: Absorbed, exported: Export | RankExport, output: Path, summary: str, console: Console) -> None:
     """Print and write the counts."""
     table = Table(title="Pulled", title_justify="left", show_header=False, box=None, padding=(0, 2))
     rows = {
@@ -106,10 +121,7 @@ def report(absorbed: Absorbed, exported: Export, settings: PullSettings, console
         "skipped": absorbed.skipped,
         "deleted": absorbed.deleted,
         "annotations so far": exported.annotations,
-        "of them votes": exported.votes,
-        "pairs judged": exported.judged_pairs,
-        "pairs waiting": exported.waiting_pairs,
-        "preferences": len(exported.preferences),
+        **{name.replace("_", " "): count for name, count in counts(exported).items()},
         **{f"left out: {rule}": count for rule, count in exported.removed.items()},
     }
     for name, count in rows.items():
@@ -117,20 +129,24 @@ def report(absorbed: Absorbed, exported: Export, settings: PullSettings, console
     console.print(table)
     if absorbed.vanished_tasks:
         console.print(f"Warning: {absorbed.vanished_tasks} tasks were deleted on the server; their history is kept.")
-    console.print(f"{settings.output}", soft_wrap=True, highlight=False)
-    strengths = [pair.strength for pair in exported.preferences]
-    write_json(
-        settings.summary,
-        {
-            "annotations": exported.annotations,
-            "votes": exported.votes,
-            "judged_pairs": exported.judged_pairs,
-            "waiting_pairs": exported.waiting_pairs,
-            "preferences": len(exported.preferences),
-            "strengths": {str(level): strengths.count(level) for level in range(4)},
-            "removed": exported.removed,
-        },
-    )
+    console.print(f"{output}", soft_wrap=True, highlight=False)
+    told = {"annotations": exported.annotations, **counts(exported), "removed": exported.removed}
+    if isinstance(exported, Export):
+        strengths = [pair.strength for pair in exported.preferences]
+        told["strengths"] = {str(level): strengths.count(level) for level in range(4)}
+    write_json(summary, told)
+
+
+def counts(exported: Export | RankExport) -> dict[str, int]:
+    """Return what came of the annotations."""
+    if isinstance(exported, RankExport):
+        return {"rankings": len(exported.rankings), "waiting_sets": exported.waiting_sets}
+    return {
+        "votes": exported.votes,
+        "judged_pairs": exported.judged_pairs,
+        "waiting_pairs": exported.waiting_pairs,
+        "preferences": len(exported.preferences),
+    }
 
 
 if __name__ == "__main__":

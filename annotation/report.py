@@ -78,7 +78,7 @@ def read(settings: ReportSettings) -> tuple[str, Work]:
         if len(chosen) != 1:
             there = ", ".join(known) or "none"
             raise UserError(f"--project {settings.project!r}: {settings.log} holds {there}; name one of them.")
-        work = from_log(log.pairs(), list(log.deliveries(chosen[0])), log.annotations(chosen[0]))
+        work = from_log(log.pairs(), list(log.deliveries(chosen[0])), log.annotations(chosen[0]), log.gold())
     return f"project {chosen[0]}", work
 
 

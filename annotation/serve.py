@@ -22,7 +22,7 @@ from rich.console import Console
 from annotation import environment, server
 from annotation.api import LabelStudio, Project
 from annotation.connection import connect, labelling_link
-from annotation.page import Language, pair_page, read_guidelines, shipped_guidelines
+from annotation.page import Language, PageKind, labelling_page, read_guidelines, shipped_guidelines
 from finlm.config import default_runs, run
 from finlm.errors import UserError
 
@@ -43,6 +43,8 @@ class ServeSettings:
     """Port on 127.0.0.1."""
     project: str = "Preferences"
     """Title of the project, 3 to 50 characters."""
+    page: PageKind = "pairs"
+    """What the project asks: `pairs` (two answers, eight levels) or `ranks` (four answers, a rank for each)."""
     language: Language = "zh"
     """Language of the labelling page."""
     guidelines: str = ""
@@ -74,7 +76,7 @@ def main(settings: ServeSettings) -> None:
     if settings.stop:
         stop(folder, console)
         return
-    page = pair_page(settings.language, read_guidelines(guidelines_file(settings)))
+    page = labelling_page(settings.page, settings.language, read_guidelines(guidelines_file(settings)))
     if settings.url:
         with connect(settings.url, settings.server) as client:
             show(client, make_project(client, settings, page, console), settings, console)
@@ -106,7 +108,7 @@ def main(settings: ServeSettings) -> None:
 
 def guidelines_file(settings: ServeSettings) -> Path:
     """The file of guidelines that the settings name."""
-    return Path(settings.guidelines) if settings.guidelines else shipped_guidelines(settings.language)
+    return Path(settings.guidelines) if settings.guidelines else shipped_guidelines(settings.language, settings.page)
 
 
 def make_project(client: LabelStudio, settings: ServeSettings, page: str, console: Console) -> Project:

@@ -250,6 +250,10 @@ class Vote:
     """0 (nearly the same) to 3 (clearly better)."""
     flags: tuple[str, ...] = ()
     reason: str = ""
+    page: str = ""
+    """Hash of the labelling configuration that it was made on."""
+    guidelines: str = ""
+    """Version of the guidelines on that page."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.strength <= 3, f"strength {self.strength} must be 0 to 3")
@@ -308,6 +312,14 @@ class Ranking:
     """1 is best; as many as responses."""
     annotator: str
     annotation_id: str = ""
+    flags: tuple[str, ...] = ()
+    """`factual_2`, `unsafe_2`: a fault of the second response; `all_bad`: of all."""
+    reason: str = ""
+    page: str = ""
+    """Hash of the labelling configuration that it was made on."""
+    guidelines: str = ""
+    """Version of the guidelines on that page."""
+    provenance: Provenance | None = None
     id: str = ""
 
     def __post_init__(self) -> None:

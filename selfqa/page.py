@@ -14,6 +14,7 @@ from finlm.rollout_files import visible
 from selfqa.documents import Read
 from selfqa.output import Covered, Made
 from selfqa.pairs import KINDS, hashed
+from selfqa.plan import Share
 
 PAGE = "report.html"
 EXAMPLES = 2
@@ -39,6 +40,7 @@ def page_of(made: Made, title: str) -> report.Page:
         _headline(made),
         _funnel(made),
         _rules(made),
+        _plan(made.coverage),
         *_coverage(made.coverage),
         *_kept(made),
         _rejected(made.removals),
@@ -105,6 +107,32 @@ def _rules(made: Made) -> report.Table:
         ),
         remark="All of it lies in rejected.jsonl. Rules look at files, passages, table cells and questions.",
     )
+
+
+def _plan(coverage: Sequence[Covered]) -> report.Table:
+    """Every share of the plan over all documents: planned, found, kept, missing and why."""
+    told: dict[tuple[str, str], list[Share]] = defaultdict(list)
+    for one in coverage:
+        for share in one.shares:
+            told[share.dimension, share.name].append(share)
+    return report.Table(
+        "The plan",
+        ("of", "share", "planned", "found", "kept", "missing", "why"),
+        tuple(
+            (
+                "type/difficulty/section" if dimension == "joint" else dimension,
+                name,
+                *(sum(getattr(share, field) for share in shares) for field in ("wanted", "found", "kept", "missing")),
+                "; ".join(f"in {count:,}: {reason}" for reason, count in _reasons(shares)),
+            )
+            for (dimension, name), shares in told.items()
+        ),
+        remark=f"Over {len(coverage):,} documents; what one lacks goes to its other types.",
+    )
+
+
+def _reasons(shares: Iterable[Share]) -> list[tuple[str, int]]:
+    return Counter(share.reason for share in shares if share.reason).most_common()
 
 
 def _coverage(coverage: Sequence[Covered]) -> Iterator[report.Section]:

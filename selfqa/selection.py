@@ -1,6 +1,7 @@
 """Which pairs stay: a plan of shares per document, spread over metrics and places."""
 
 import heapq
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from finlm.figures import amounts_in
 from selfqa.pairs import Pair, hashed
 from selfqa.plan import Plan, Share, template_limit
 from selfqa.questions import question_key
+from selfqa.quotas import ANY, Cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class Chosen:
 def choose(pairs: Sequence[Pair], limit: int, plan: Plan, section_of: Callable[[Pair], str]) -> Chosen:
     """Keep at most `limit` pairs, most telling first, by the plan's shares and spread evenly.
 
-    Types take turns by their shares; a type that runs out leaves its turns to the rest. Within a type the next pair is
+    Types take turns by their shares, and within a type its cells of difficulty and section; what runs out leaves its
+    turns to the rest, and a type's questions of no cell come when its cells are empty. Within a cell the next pair is
     the one of lowest rank whose metric, place, difficulty and section were drawn least so far beside their shares; a
     hash breaks ties.
 
@@ -34,20 +37,19 @@ def choose(pairs: Sequence[Pair], limit: int, plan: Plan, section_of: Callable[[
         plan: The shares.
         section_of: The section that a pair's evidence is in.
     """
-    by_type: dict[str, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        if pair.kind in plan.types:
-            by_type[pair.kind].append(pair)
-    planned = [pair for rows in by_type.values() for pair in rows]
+    planned = [pair for pair in pairs if pair.kind in plan.types]
     most = template_limit(planned, limit, plan.template)
     drawn = _Drawn(plan, limit, section_of)
-    spread = {kind: _Spread(rows, drawn) for kind, rows in by_type.items()}
+    by_cell: dict[str, dict[Cell | None, list[Pair]]] = defaultdict(lambda: defaultdict(list))
+    for pair in planned:
+        by_cell[pair.kind][drawn.cell_of(pair)].append(pair)
+    turns = {kind: _Turns(cells, drawn) for kind, cells in by_cell.items()}
     kept: list[Pair] = []
-    while len(kept) < limit and spread:
-        kind = min(spread, key=lambda name: (drawn.types[name] / plan.types[name], name))
-        pair_or_none = spread[kind].draw()
+    while len(kept) < limit and turns:
+        kind = min(turns, key=lambda name: (drawn.types[name] / plan.types[name], name))
+        pair_or_none = turns[kind].draw()
         if pair_or_none is None:
-            del spread[kind]
+            del turns[kind]
         elif drawn.rules[pair_or_none.rule] < most:
             drawn.add(pair_or_none)
             kept.append(pair_or_none)
@@ -72,6 +74,14 @@ def _shares(
         for name, share in plan.shares(dimension).items():
             yield Share(dimension, name, round(share * limit), before[name], after[name])
 
+    def cell_of(pair: Pair) -> Cell | None:
+        return plan.cell_of(pair.kind, pair.difficulty, section_of(pair))
+
+    held, stays = Counter(map(cell_of, found)), Counter(map(cell_of, kept))
+    for cell, share in plan.joint.items():
+        if (cell.difficulty, cell.section) != (ANY, ANY):  # else it is a type's share, told above
+            yield Share("joint", cell.name, round(share * limit), held[cell], stays[cell])
+
 
 class _Drawn:
     """How much of everything was drawn so far."""
@@ -84,6 +94,10 @@ class _Drawn:
         self.places: Counter[str] = Counter()
         self.difficulties: Counter[str] = Counter()
         self.sections: Counter[str] = Counter()
+        self.cells: Counter[Cell | None] = Counter()
+
+    def cell_of(self, pair: Pair) -> Cell | None:
+        return self.plan.cell_of(pair.kind, pair.difficulty, self.section_of(pair))
 
     def add(self, pair: Pair) -> None:
         self.types[pair.kind] += 1
@@ -92,6 +106,7 @@ class _Drawn:
         self.places[pair.place] += 1
         self.difficulties[pair.difficulty] += 1
         self.sections[self.section_of(pair)] += 1
+        self.cells[self.cell_of(pair)] += 1
 
     def cost(self, pair: Pair) -> tuple[float, float]:
         """A metric asked twice weighs as much as eight pairs from one table; a filled share as much as a metric."""
@@ -104,6 +119,26 @@ class _Drawn:
         if not shares:
             return 0.0
         return taken[name] / (self.limit * shares[name]) if name in shares else 1.0 + taken[name]
+
+
+class _Turns:
+    """The cells of one type, in turns by their shares; questions of no cell come last."""
+
+    def __init__(self, cells: Mapping[Cell | None, Sequence[Pair]], drawn: _Drawn) -> None:
+        self.drawn = drawn
+        self.spread = {cell: _Spread(pairs, drawn) for cell, pairs in cells.items()}
+
+    def draw(self) -> Pair | None:
+        while self.spread:
+            cell = min(self.spread, key=self._turn)
+            pair = self.spread[cell].draw()
+            if pair is not None:
+                return pair
+            del self.spread[cell]
+        return None
+
+    def _turn(self, cell: Cell | None) -> tuple[float, str]:
+        return (self.drawn.cells[cell] / self.drawn.plan.joint[cell], cell.name) if cell else (math.inf, "")
 
 
 class _Spread:

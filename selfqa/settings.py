@@ -90,6 +90,9 @@ class Settings:
     """Share of easy, medium and hard questions; without them as the material gives."""
     sections: dict[str, float] = field(default_factory=dict)
     """Share of business, risk, discussion, statements, notes and other; without them as the material gives."""
+    quotas: dict[str, float] = field(default_factory=dict)
+    """Joint shares, `type/difficulty/section` of all questions, `*` for any: {cause/*/discussion: 0.1,
+    figure/easy/statements: 0.2}. A type named here is planned by these alone; the others share the rest by `types`."""
     template_share: float = 0.3
     """Most of a document's questions that one template may make."""
     benchmarks: str = ""
@@ -116,7 +119,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.max_pairs < 1:
             raise UserError(f"max_pairs is {self.max_pairs}; it must be 1 or more.")
-        make_plan(self.types, self.difficulties, self.sections, self.template_share)
+        make_plan(self.types, self.difficulties, self.sections, self.template_share, self.quotas)
         if self.passage_characters < 100:
             raise UserError(f"passage_characters is {self.passage_characters}; a passage needs 100 or more.")
         if not self.forms:
@@ -145,4 +148,4 @@ class Settings:
 def plan_of(settings: Settings) -> Plan:
     """What a document's questions shall be like; a model's are of no template."""
     share = settings.template_share if settings.backend == "extractive" else 1.0
-    return make_plan(settings.types, settings.difficulties, settings.sections, share)
+    return make_plan(settings.types, settings.difficulties, settings.sections, share, settings.quotas)

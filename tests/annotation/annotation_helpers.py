@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from annotation.api import LabelStudio, Project, Task
 from finlm.records import Message, Prompt, Response
@@ -118,3 +120,34 @@ class Served:
             token = session.get("/api/current-user/token").raise_for_status().json()["token"]
         assert me["email"] == email
         return Person(id=me["id"], email=email, token=token, url=self.url)
+
+
+BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+# nothing but this machine can be reached
+BROWSER_FLAGS += ["--disable-sync", "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+
+
+@contextmanager
+def visiting(chromium: str, served: Served, person: Person) -> Iterator[Any]:
+    """A browser's context in which a person has logged in, as they do on a phone: Enter after the password."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: dev)")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=BROWSER_FLAGS)
+        context = browser.new_context(viewport={"width": 1366, "height": 768})
+        page = context.new_page()
+        page.goto(f"{served.url}/user/login/")
+        page.fill("input[name=email]", person.email)
+        page.fill("input[name=password]", PASSWORD)
+        page.press("input[name=password]", "Enter")
+        page.wait_for_url(lambda url: "/login" not in url, wait_until="commit")
+        page.close()
+        yield context
+        browser.close()
+
+
+def open_stream(page: Any, served: Served, project: Project) -> None:
+    """Open the labelling link and wait until the question, the answers and the choices are there."""
+    page.goto(f"{served.url}/projects/{project.id}/data?labeling=1")
+    page.wait_for_selector(".fa-levels label, .fa-ranks label", timeout=60_000)
+    page.wait_for_selector(".fa-prompt .fa-text", timeout=60_000)
+    page.wait_for_selector(".fa-answers .fa-text", timeout=60_000)

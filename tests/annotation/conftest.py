@@ -4,9 +4,10 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from annotation_helpers import ROOT, Person, Served, command
+from annotation_helpers import ROOT, Person, Served, command, visiting
 
 from annotation.server import open_secrets, read_address
 
@@ -48,3 +49,10 @@ def chromium() -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return found
+
+
+@pytest.fixture(scope="module")
+def visit(label_studio: Served, anna: Person, chromium: str) -> Iterator[Any]:
+    """A browser's context in which Anna has logged in; one a file, since two drivers cannot be nested."""
+    with visiting(chromium, label_studio, anna) as context:
+        yield context

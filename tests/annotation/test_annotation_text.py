@@ -79,7 +79,7 @@ def test_turns_are_told_apart() -> None:
 
 
 def test_a_task_tells_nothing_of_models() -> None:
-    data = task_data("9f", prompt("Q", source="selfqa", group="Acme"), "a", "b")
+    data = task_data("9f", prompt("Q", source="selfqa", group="Acme"), ["a", "b"])
     assert sorted(data) == ["a_html", "b_html", "pair_id", "prompt_html"]
 
 

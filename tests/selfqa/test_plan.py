@@ -1,6 +1,8 @@
 """The plan of a document's questions: shares, limits, shortfalls; and what a table gives besides its figures."""
 
+import re
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
@@ -12,7 +14,7 @@ from selfqa.extractive import extract
 from selfqa.pairs import Pair
 from selfqa.plain import read_markdown
 from selfqa.plan import make_plan, template_limit
-from selfqa.selection import choose
+from selfqa.selection import Chosen, choose
 
 ACME = Filing("Acme Rope", "Acme Rope", "en", 2024, 12)
 
@@ -88,6 +90,84 @@ def test_a_wrong_share_is_named(
 ) -> None:
     with pytest.raises(UserError, match=said):
         make_plan(types, difficulties, sections, template)
+
+
+def kept_by(joint: Callable[[Pair], object], chosen: Chosen) -> dict[object, int]:
+    return dict(Counter(map(joint, chosen.kept)))
+
+
+def zone(one: Pair) -> str:
+    """The first ten of each type stand in the discussion, the rest in the notes."""
+    return "discussion" if one.start < 1000 else "notes"
+
+
+def test_quotas_of_type_and_section_are_kept_jointly() -> None:
+    quotas = {"cause/medium/discussion": 0.1, "cause/*/notes": 0.3}
+    plan = make_plan({"figure": 3, "yes-no": 1}, {}, {}, 1.0, quotas)
+    chosen = choose(made(figure=200, yes_no=200, cause=200), 50, plan, zone)
+    # 5 and 15 of 50 as the quotas say; of the 30 that are left 3 in 4 are figures, 22.5
+    kept = kept_by(lambda one: (one.kind, zone(one)) if one.kind == "cause" else one.kind, chosen)
+    assert {name: kept[name] for name in kept if isinstance(name, tuple)} == {
+        ("cause", "discussion"): 5,
+        ("cause", "notes"): 15,
+    }
+    assert kept["figure"] in {22, 23}
+    assert kept["yes-no"] == 30 - kept["figure"]
+    told = {one.name: (one.wanted, one.found, one.kept) for one in chosen.shares if one.dimension == "joint"}
+    assert told == {"cause/medium/discussion": (5, 10, 5), "cause/*/notes": (15, 190, 15)}
+
+
+def test_what_a_joint_quota_lacks_goes_to_its_type_first_and_is_told_with_the_reason() -> None:
+    quotas = {"cause/*/discussion": 0.5, "cause/hard/notes": 0.1, "cause/*/notes": 0.4}
+    chosen = choose(made(cause=40), 40, make_plan({"figure": 1}, {}, {}, 1.0, quotas), zone)
+    assert kept_by(zone, chosen) == {"discussion": 10, "notes": 30}  # all there is
+    told = {one.name: (one.wanted, one.found, one.kept, one.missing, one.reason) for one in chosen.shares}
+    assert told["cause/*/discussion"] == (20, 10, 10, 10, "the document gives fewer")
+    assert told["cause/hard/notes"] == (4, 0, 0, 4, "the document gives none")
+    assert told["cause/*/notes"] == (16, 30, 30, 0, "")
+
+
+def test_without_quotas_the_three_shares_multiply() -> None:
+    plan = make_plan({"figure": 1, "cause": 1}, {}, {"discussion": 0.25, "notes": 0.75}, 1.0)
+    chosen = choose(made(figure=400, cause=400), 32, plan, zone)
+    assert kept_by(lambda one: (one.kind, zone(one)), chosen) == {
+        ("figure", "discussion"): 4,
+        ("figure", "notes"): 12,
+        ("cause", "discussion"): 4,
+        ("cause", "notes"): 12,
+    }
+
+
+def test_a_question_of_no_cell_comes_last() -> None:
+    plan = make_plan({"figure": 1}, {}, {"discussion": 1.0}, 1.0)
+    chosen = choose(made(figure=40), 15, plan, zone)
+    assert kept_by(zone, chosen) == {"discussion": 10, "notes": 5}
+
+
+def test_a_template_that_has_its_share_is_a_reason_too() -> None:
+    plan = make_plan({"figure": 1, "cause": 1, "risk": 1, "fact": 1}, {}, {"notes": 1.0}, 0.3)
+    chosen = choose(made(figure=300, cause=12, risk=10, fact=8), 400, plan, lambda one: "notes")
+    told = {one.name: one for one in chosen.shares if one.dimension == "joint"}
+    figures = told["figure/*/notes"]
+    # a quarter of the 330 there are; 12 of one template are the most that stay below 30 %
+    assert (figures.wanted, figures.found, figures.kept) == (82, 300, 12)
+    assert "templates that have their share" in figures.reason
+
+
+@pytest.mark.parametrize(
+    ("quotas", "said"),
+    [
+        ({"cause/discussion": 0.1}, "a quota is type/difficulty/section"),
+        ({"causes/*/notes": 0.1}, "'causes' must be one of"),
+        ({"cause/tough/notes": 0.1}, "'tough' must be one of easy, medium, hard"),
+        ({"cause/*/item 7": 0.1}, "'item 7' must be one of business"),
+        ({"cause/*/notes": 0}, "above 0"),
+        ({"cause/*/notes": 0.6, "figure/easy/*": 0.6}, "quotas sum to 1.2"),
+    ],
+)
+def test_a_wrong_quota_is_named(quotas: dict[str, float], said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        make_plan({"figure": 1}, {}, {}, 0.3, quotas)
 
 
 TABLE = """# Acme Rope
