@@ -71,7 +71,7 @@ def read(settings: ReportSettings) -> tuple[str, Work]:
     if settings.preferences:
         return settings.preferences, from_preferences(jsonl.read(settings.preferences, PreferencePair))
     if not Path(settings.log).is_file():
-        raise MissingInput(settings.log, "finlm annotate pull")
+        raise MissingInput(f"No annotation log at {settings.log}; make it with: finlm annotate pull")
     with EventLog(settings.log) as log:
         known = log.projects()
         chosen = [key for key in known if key == settings.project or not settings.project]
