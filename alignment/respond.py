@@ -1,6 +1,8 @@
-"""Candidate answers: several per prompt from the fine-tuned model, sampled at raised temperature so that they differ.
+"""Candidate answers: several per prompt, from one model or from several, sampled at raised temperature so that they
+differ; an answer that says the same as an earlier one is drawn again.
 
     python alignment/respond.py                    reads runs/sft and runs/selfqa, writes runs/candidates.jsonl
+    python alignment/respond.py --also '[{"model": "runs/ppo"}, {"model": "runs/sft", "temperature": 0.5}]'
 
 Prompts are the questions of the instructions, held-out companies included (their pairs test the reward model), and any
 files of Prompt records. Answers are kept batch by batch: a run that was killed goes on where it was.
@@ -14,16 +16,19 @@ if not __package__:  # run as a file: import from this checkout, not from this f
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from finlm import chat_format, config, data, engines, generation, jsonl, model, runs
-from finlm.engines import Engine
+from alignment.alike import repeats
+from alignment.voices import Speaker, Voice
+from finlm import chat_format, config, data, engines, jsonl, model, runs
 from finlm.errors import UserError
 from finlm.progress import bar
-from finlm.records import Candidates, Prompt, Removal, Response, content_id
+from finlm.records import Candidates, Prompt, Removal
+from finlm.tokenizer import load_tokenizer, tokenizer_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +54,17 @@ class RespondSettings:
     limit: int = 0
     """Prompts at most, spread over the groups; 0 asks all."""
     responses: int = 4
-    """Answers per prompt."""
+    """Answers per prompt, of all models together."""
     temperature: float = 1.0
     """Divides the logits."""
     top_p: float = 1.0
     """Probability mass that is sampled from."""
+    also: list[Voice] = field(default_factory=list)
+    """Further models and ways of sampling; a prompt's answers are dealt out among `model` and these, in turn."""
+    alike: float = 0.95
+    """Share of letters, 0 to 1, from which on two answers with the same figures say the same; above 1: never."""
+    redraws: int = 2
+    """How often such an answer is drawn again; one that is still alike stays."""
     max_new_tokens: int = 512
     """Tokens per answer at most."""
     max_prompt_length: int = 1536
@@ -74,7 +85,24 @@ class RespondSettings:
     def __post_init__(self) -> None:
         if self.responses < 1:
             raise ValueError(f"responses is {self.responses}; it must be 1 or more.")
+        if self.responses < len(self.voices):
+            raise ValueError(
+                f"responses is {self.responses}, and {len(self.voices)} models are to answer; give each one at least."
+            )
+        if self.redraws < 0:
+            raise ValueError(f"redraws is {self.redraws}; it must be 0 or more.")
         engines.check(self.engine)
+
+    @property
+    def voices(self) -> list[Voice]:
+        """Everyone who answers."""
+        return [Voice(model=self.model, temperature=self.temperature, top_p=self.top_p), *self.also]
+
+    @property
+    def shares(self) -> list[int]:
+        """Answers per prompt of each of them."""
+        count = len(self.voices)
+        return [self.responses // count + (place < self.responses % count) for place in range(count)]
 
 
 def main(settings: RespondSettings) -> None:
@@ -82,48 +110,74 @@ def main(settings: RespondSettings) -> None:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     out = Path(settings.output)
-    runs.require(settings.model, what="The model", made_by="python alignment/sft.py")
     for path in settings.instructions:
         runs.require(path, what="Instructions", made_by="python selfqa/generate.py --corpus filings/")
-    base, adapter = model.base_of(settings.model)
-    inputs = {path: path for path in [*settings.instructions, *settings.prompts]} | {"model": str(adapter or base)}
-    run = runs.Run.open(out.with_suffix(""), "respond", settings, inputs=inputs, overwrite=settings.overwrite)
+    run = runs.Run.open(
+        out.with_suffix(""), "respond", settings, inputs=inputs_of(settings), overwrite=settings.overwrite
+    )
     if run.is_finished and out.is_file():
         print(f"{out} is finished; --overwrite true samples afresh, --output names another file.")
         return
 
-    sampling = generation.Sampling(
-        max_new_tokens=settings.max_new_tokens, temperature=settings.temperature, top_p=settings.top_p
-    )
-    device = model.device_of_this_process()
-    policy, tokenizer = model.load_policy(
-        settings.model, dtype=model.choose_dtype(settings.dtype, device), device=device
-    )
-    # through the adapter, if it is one: a merged copy would lose what its dtype rounds away
-    engine = engines.make(settings.engine, policy, tokenizer, rows_at_once=settings.batch_size, merge=False)
-    engine.refresh(engines.active_adapter(policy))
-    prompts, removals = choose_prompts(settings, tokenizer)
+    prompts, removals = choose_prompts(settings, load_tokenizer(model.base_of(settings.model)[0]))
     kept = run.folder / "answered.jsonl"
-    answered = list(finished_batches(kept))
-    done = {item.prompt.id for item in answered}
-    waiting = [prompt for prompt in prompts if prompt.id not in done]
-    per_batch = max(1, settings.batch_size // settings.responses)
-    with bar() as progress:
-        task = progress.add_task("answers", total=len(prompts), completed=len(answered), note="")
-        for start in range(0, len(waiting), per_batch):
-            batch = waiting[start : start + per_batch]
-            answered += ask(engine, tokenizer, batch, sampling, settings)
-            jsonl.write(kept, answered)
-            progress.advance(task, len(batch))
-    engine.close()
+    answered = {item.prompt.id: item for item in finished_batches(kept)}
+    for voice, before, share in zip(settings.voices, accumulate([0, *settings.shares]), settings.shares, strict=False):
+        waiting = [one for one in prompts if len(answered[one.id].responses if one.id in answered else ()) <= before]
+        if not waiting:
+            continue
+        with bar() as progress:
+            task = progress.add_task(voice.model, total=len(prompts), completed=len(prompts) - len(waiting), note="")
+            speaker = Speaker(
+                voice,
+                engine=settings.engine,
+                dtype=settings.dtype,
+                rows_at_once=settings.batch_size,
+                max_new_tokens=settings.max_new_tokens,
+                seed=settings.seed,
+                alike=settings.alike,
+                redraws=settings.redraws,
+            )
+            per_batch = max(1, settings.batch_size // share)
+            for start in range(0, len(waiting), per_batch):
+                batch = waiting[start : start + per_batch]
+                answered |= speaker.answer(batch, [answered.get(one.id) for one in batch], share)
+                jsonl.write(kept, answered.values())
+                progress.advance(task, len(batch))
+            speaker.close()
+
     order = {prompt.id: position for position, prompt in enumerate(prompts)}
-    answered.sort(key=lambda item: order[item.prompt.id])
-    ended = sum(response.ended for item in answered for response in item.responses)
-    total = sum(len(item.responses) for item in answered)
+    found = sorted(answered.values(), key=lambda item: order[item.prompt.id])
+    ended = sum(response.ended for item in found for response in item.responses)
+    total = sum(len(item.responses) for item in found)
+    alike = sum(len(repeats([one.text for one in item.responses], settings.alike)) for item in found)
     jsonl.write(run.folder / "rejected.jsonl", removals)
-    jsonl.write(out, answered)
-    run.finish(prompts=len(answered), responses=total, ended=ended, set_aside=len(removals))
-    print(f"{len(answered)} prompts, {total} answers ({ended} ended by themselves), {len(removals)} set aside: {out}")
+    jsonl.write(out, found)
+    run.finish(prompts=len(found), responses=total, ended=ended, alike=alike, set_aside=len(removals))
+    print(
+        f"{len(found)} prompts, {total} answers ({ended} ended by themselves, {alike} like another one of their "
+        f"prompt), {len(removals)} set aside: {out}"
+    )
+
+
+def inputs_of(settings: RespondSettings) -> dict[str, str]:
+    """Return every file and folder that is read, by name.
+
+    Raises:
+        MissingInput: A model is not there.
+        UserError: The models read texts as other tokens.
+    """
+    found = {path: path for path in [*settings.instructions, *settings.prompts]}
+    fingerprints = {}
+    for place, voice in enumerate(settings.voices):
+        runs.require(voice.model, what="The model", made_by="python alignment/sft.py")
+        base, adapter = model.base_of(voice.model)
+        found["model" if not place else f"model {place + 1}"] = str(adapter or base)
+        fingerprints[voice.model] = tokenizer_fingerprint(load_tokenizer(base))
+    others = [name for name, its in fingerprints.items() if its != fingerprints[settings.model]]
+    if others:
+        raise UserError(f"{', '.join(others)} and {settings.model} have other tokenizers; prompts are cut by one.")
+    return found
 
 
 def choose_prompts(settings: RespondSettings, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Prompt], list[Removal]]:
@@ -158,35 +212,6 @@ def finished_batches(path: Path) -> Iterator[Candidates]:
     """Yield what an interrupted run already sampled."""
     if path.is_file():
         yield from jsonl.read(path, Candidates)
-
-
-def ask(
-    engine: Engine,
-    tokenizer: PreTrainedTokenizerBase,
-    batch: list[Prompt],
-    sampling: generation.Sampling,
-    settings: RespondSettings,
-) -> list[Candidates]:
-    """Sample the answers to one batch of prompts; its seed depends on the batch alone, so a resumed run is the same."""
-    ids = [chat_format.encode(tokenizer, prompt.messages).ids for prompt in batch for _ in range(settings.responses)]
-    seed = int(content_id(settings.seed, [prompt.id for prompt in batch]), 16) % 2**31
-    answers = engine.sample(ids, sampling, seed=seed)
-    responses = [
-        Response(
-            text=answer.text(tokenizer),
-            model=settings.model,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            seed=seed,
-            ended=answer.ended,
-        )
-        for answer in answers
-    ]
-    count = settings.responses
-    return [
-        Candidates(prompt=prompt, responses=tuple(responses[index * count : (index + 1) * count]))
-        for index, prompt in enumerate(batch)
-    ]
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
 """From candidates to sets of four answers that people put in order, and the order in which they are shown."""
 
 import hashlib
-import itertools
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from annotation.choosing import Scores, Strategy, choose
 from annotation.page import PLACES
-from annotation.pairing import Strategy, distinct_answers, similarity
 from finlm.records import Candidates, Prompt, Removal, Response, content_id
 
 
@@ -31,29 +29,20 @@ class AnswerSet:
         answers = sorted([response.text, response.ended] for response in self.answers)
         object.__setattr__(self, "id", content_id("AnswerSet", self.prompt.id, answers))
 
+    @property
+    def shown(self) -> tuple[Response, ...]:
+        """The answers, in an order that tells nothing of how they are placed."""
+        return self.answers
 
-def set_from_candidates(candidates: Candidates, strategy: Strategy, seed: int) -> AnswerSet | Removal:
-    """Choose four of the candidates, or say why there are none.
 
-    `random` draws them by `seed`; `different` takes the four that have least in common, summed over their pairs.
-    """
-    answers = distinct_answers(candidates)
+def set_from_candidates(
+    candidates: Candidates, strategy: Strategy, seed: int, scores: Scores | None = None
+) -> AnswerSet | Removal:
+    """Choose four of the candidates, or say why there are none."""
+    answers = choose(candidates, len(PLACES), strategy, seed, scores)
     if isinstance(answers, Removal):
         return answers
-    if len(answers) < len(PLACES):
-        reason = f"{len(answers)} different answers, a ranking needs {len(PLACES)}"
-        return Removal(record_id=candidates.id, rule="fewer-than-four-answers", reason=reason)
-    sets = list(itertools.combinations(answers, len(PLACES)))
-    if strategy == "random":
-        chosen = random.Random(f"{seed}:{candidates.id}").choice(sets)
-    else:
-        alike = {
-            (one.text, other.text): similarity(one.text, other.text)
-            for one, other in itertools.combinations(answers, 2)
-        }
-        pairs = [list(itertools.combinations((answer.text for answer in four), 2)) for four in sets]
-        chosen = sets[min(range(len(sets)), key=lambda index: sum(alike[pair] for pair in pairs[index]))]
-    return AnswerSet(prompt=candidates.prompt, answers=chosen, parents=(candidates.id,))
+    return AnswerSet(prompt=candidates.prompt, answers=answers, parents=(candidates.id,))
 
 
 def shown_order(swap_seed: str, set_id: str, count: int = len(PLACES)) -> tuple[int, ...]:

@@ -42,8 +42,14 @@ def _longer(side: int, first: str, second: str) -> bool | None:
     return None if len(first) == len(second) else (side == 1) == (len(second) > len(first))
 
 
-def from_log(pairs: Mapping[str, Pair], pushed: Sequence[str], annotations: Iterable[Annotation]) -> Work:
-    """Return a project's ratings: one a person and pair, the newest."""
+def from_log(
+    pairs: Mapping[str, Pair],
+    pushed: Sequence[str],
+    annotations: Iterable[Annotation],
+    gold: Mapping[str, int] | None = None,
+) -> Work:
+    """Return a project's ratings: one a person and pair, the newest; `gold` has the better answer where it is known."""
+    known = gold or {}
     newest: dict[tuple[str, int], tuple[Annotation, Judgement]] = {}
     left_out: dict[str, int] = {}
 
@@ -63,7 +69,7 @@ def from_log(pairs: Mapping[str, Pair], pushed: Sequence[str], annotations: Iter
     ratings = []
     days: dict[str, int] = {}
     for (pair_id, annotator), (annotation, judgement) in sorted(newest.items()):
-        ratings.append(_rating(pairs[pair_id], annotator, annotation, judgement))
+        ratings.append(_rating(pairs[pair_id], annotator, annotation, judgement, known.get(pair_id)))
         day = annotation.updated_at[:10]
         days[day] = days.get(day, 0) + 1
     judged = {pair_id for pair_id, _ in newest}
@@ -83,7 +89,7 @@ def _compared(pair: Pair) -> Compared:
     return Compared(id=shown.id, prompt=prompt, answers=answers, category=shown.prompt.category)
 
 
-def _rating(pair: Pair, annotator: int, annotation: Annotation, judgement: Judgement) -> Rating:
+def _rating(pair: Pair, annotator: int, annotation: Annotation, judgement: Judgement, gold: int | None) -> Rating:
     as_shown = LEVELS.index(judgement.level)
     level = len(LEVELS) - 1 - as_shown if pair.swapped else as_shown
     seen = _compared(pair)
@@ -95,6 +101,7 @@ def _rating(pair: Pair, annotator: int, annotation: Annotation, judgement: Judge
         is_longer=_longer(int(level >= len(LEVELS) // 2), *seen.answers),
         seconds=annotation.seconds,
         characters=len(seen.prompt) + sum(map(len, seen.answers)),
+        gold=gold,
     )
 
 
@@ -116,6 +123,8 @@ def from_preferences(preferences: Iterable[PreferencePair]) -> Work:
         prompt = "\n\n".join(turn.content for turn in one.prompt.messages)
         pairs[one.id] = Compared(id=one.id, prompt=prompt, answers=answers, category=one.prompt.category)
         for vote in one.votes:
+            if vote.is_verdict:  # given in sight of a disagreement: no rating like the others
+                continue
             side = int((vote.side == "rejected") != is_turned)
             level = len(LEVELS) // 2 + vote.strength if side else len(LEVELS) // 2 - 1 - vote.strength
             ratings.append(

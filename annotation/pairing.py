@@ -1,16 +1,10 @@
 """From candidates to pairs that people compare: which two answers, and which of them on the left."""
 
 import hashlib
-import itertools
-import random
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 
+from annotation.choosing import Scores, Strategy, choose
 from finlm.records import Candidates, PreferencePair, Prompt, Removal, Response, content_id
-
-Strategy = Literal["random", "different"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,34 +26,20 @@ class Comparison:
         answers = sorted([response.text, response.ended] for response in (self.first, self.second))
         object.__setattr__(self, "id", content_id("Comparison", self.prompt.id, answers))
 
+    @property
+    def shown(self) -> tuple[Response, ...]:
+        """The answers, in an order that tells nothing of how they are placed."""
+        return self.first, self.second
 
-def from_candidates(candidates: Candidates, strategy: Strategy, seed: int) -> Comparison | Removal:
-    """Choose one pair of the candidates, or say why there is none.
 
-    `random` draws a pair by `seed`; `different` takes the two answers that share the fewest pairs of characters, which
-    works for Chinese and English alike.
-    """
-    answers = distinct_answers(candidates)
+def from_candidates(
+    candidates: Candidates, strategy: Strategy, seed: int, scores: Scores | None = None
+) -> Comparison | Removal:
+    """Choose one pair of the candidates, or say why there is none."""
+    answers = choose(candidates, 2, strategy, seed, scores)
     if isinstance(answers, Removal):
         return answers
-    pairs = list(itertools.combinations(answers, 2))
-    if strategy == "random":
-        first, second = random.Random(f"{seed}:{candidates.id}").choice(pairs)
-    else:
-        first, second = min(pairs, key=lambda pair: similarity(pair[0].text, pair[1].text))
-    return Comparison(prompt=candidates.prompt, first=first, second=second, parents=(candidates.id,))
-
-
-def distinct_answers(candidates: Candidates) -> list[Response] | Removal:
-    """Return the answers that are neither empty nor, but for white space, a repetition; two at least."""
-    distinct: dict[str, Response] = {}
-    for response in candidates.responses:
-        if response.text.strip():
-            distinct.setdefault(" ".join(response.text.split()), response)
-    if len(distinct) < 2:
-        told = f"{len(candidates.responses)} responses, {len(distinct)} of them neither empty nor a repetition"
-        return Removal(record_id=candidates.id, rule="fewer-than-two-answers", reason=told)
-    return list(distinct.values())
+    return Comparison(prompt=candidates.prompt, first=answers[0], second=answers[1], parents=(candidates.id,))
 
 
 def from_preference(pair: PreferencePair) -> Comparison | Removal:
@@ -75,20 +55,6 @@ def from_preference(pair: PreferencePair) -> Comparison | Removal:
         second=Response(text=pair.rejected, model=pair.source, ended=pair.rejected_ended),
         parents=(pair.id,),
     )
-
-
-def similarity(one: str, other: str) -> float:
-    """Share of character pairs that two texts have in common, 0 to 1: 2 |A and B| / (|A| + |B|), with repetitions.
-
-    Dice 1945; over character pairs, as for instance in Kondrak 2005, "N-gram similarity and distance".
-    """
-    counts = [Counter(_bigrams(text)) for text in (one, other)]
-    total = sum(counts[0].values()) + sum(counts[1].values())
-    return 2 * sum((counts[0] & counts[1]).values()) / total if total else 1.0
-
-
-def _bigrams(text: str) -> Iterator[str]:
-    return ("".join(pair) for pair in itertools.pairwise(" ".join(text.split())))
 
 
 def is_swapped(swap_seed: str, pair_id: str) -> bool:

@@ -17,14 +17,17 @@ from pathlib import Path
 from rich.console import Console
 
 from annotation.answer_sets import AnswerSet, set_from_candidates
+from annotation.choosing import AnswerKey, ScoredCandidates, Scores, Strategy, score_by, scores_of, worth_of
 from annotation.connection import connect, labelling_link, require_project
 from annotation.delivery import deliver
 from annotation.eventlog import EventLog
 from annotation.page import PageKind, kind_of
-from annotation.pairing import Comparison, Strategy, from_candidates, from_preference
+from annotation.pairing import Comparison, from_candidates, from_preference
+from annotation.selection import select, with_gold
 from finlm import jsonl
 from finlm.config import default_runs, run
 from finlm.errors import UserError
+from finlm.prompt_mixture import Mixture, read_mixture
 from finlm.records import Candidates, PreferencePair, Removal
 from finlm.runs import require
 
@@ -40,11 +43,23 @@ class PushSettings:
     pairs: str = ""
     """Instead of candidates: pairs that something else judged (records like preferences.jsonl), for people."""
     strategy: Strategy = "different"
-    """Which two candidates: the most `different` ones, or a `random` pair."""
+    """Which candidates: the most `different` ones, `random` ones, or those the reward model is most `uncertain` of."""
+    scores: str = ""
+    """For `uncertain`: the candidates as `finlm reward score` scored them, by one reward model or by several."""
+    reward: str = ""
+    """For `uncertain`, instead of scores: a reward model, or a folder of several."""
     seed: int = 0
-    """Seed of the random choice of pairs. Which answer stands left is drawn elsewhere."""
+    """Seed of `random` and of the gold pairs. Which answer stands where is drawn elsewhere."""
     limit: int = 0
-    """At most this many pairs of the file, 0 for all."""
+    """At most this many of the file, 0 for all; those first that the reward model is most uncertain of."""
+    shares: str = ""
+    """Shares by category (a YAML file like the mixture.yaml of `finlm prompts`); the limit is split by them."""
+    gold: str = ""
+    """Pairs of known answer (records like preferences.jsonl) to mix in; the annotators cannot tell them."""
+    gold_share: float = 0.05
+    """How much of what is pushed are gold pairs."""
+    annotators: int = 0
+    """How many people are asked about each task of the project from now on; 0 leaves it as it is."""
     server: str = "{runs}/annotation/server"
     """Folder of the server that `finlm annotate serve` started."""
     url: str = ""
@@ -59,23 +74,49 @@ class PushSettings:
     def __post_init__(self) -> None:
         if self.limit < 0:
             raise UserError(f"--limit {self.limit} must be 0 (all) or more.")
+        if self.annotators < 0:
+            raise UserError(f"--annotators {self.annotators} must be 1 or more, or 0 to leave it as it is.")
+        if not 0 < self.gold_share < 1:
+            raise UserError(f"--gold_share {self.gold_share} must lie between 0 and 1.")
+        if self.shares and not self.limit:
+            raise UserError(f"--shares {self.shares} needs a --limit, which the shares are of.")
+        if (self.strategy == "uncertain") != bool(self.scores or self.reward) or (self.scores and self.reward):
+            raise UserError("--strategy uncertain needs --scores (a scored file) or --reward (a model), no other does.")
+        if self.strategy == "uncertain" and self.pairs:
+            raise UserError(f"--pairs {self.pairs} are pairs already; --strategy uncertain chooses among --candidates.")
 
 
 def main(settings: PushSettings) -> None:
     """Read, choose, note, send, report."""
     console = Console()
     path = source(settings)
+    mixture = read_mixture(settings.shares) if settings.shares else Mixture({})
+    gold, no_gold = read_gold(settings.gold)
     with connect(settings.url, settings.server) as client, EventLog(settings.log) as log, log.only_one():
         project = require_project(client, settings.project)
-        made = read_tasks(settings, path, kind_of(project.label_config))
-        log.add_pairs(one for one in made if isinstance(one, Comparison))
-        log.add_sets(one for one in made if isinstance(one, AnswerSet))
-        removals = [one for one in made if isinstance(one, Removal)]
-        ids = [one.id for one in made if not isinstance(one, Removal)]
-        sent, there = deliver(client, project, log, ids, console)
+        kind = kind_of(project.label_config)
+        if gold and kind == "ranks":
+            raise UserError(f"--gold {settings.gold}: project {settings.project!r} asks for ranks; gold is for pairs.")
+        scores = read_scores(settings, path)
+        made = read_tasks(settings, path, kind, scores)
+        asked = [one for one in made if not isinstance(one, Removal)]
+        worth = {one.id: worth_of(one.prompt, one.shown, scores) for one in asked} if scores else {}
+        selection = select(asked, settings.limit, mixture, worth)
+        tasks, gold_count = with_gold(selection.tasks, gold, settings.gold_share, settings.seed)
+        removals = [one for one in made if isinstance(one, Removal)] + [*selection.removals, *no_gold]
+        log.add_pairs(one for one in tasks if isinstance(one, Comparison))
+        log.add_sets(one for one in tasks if isinstance(one, AnswerSet))
+        log.add_gold([one for one in gold if one.id in {task.id for task in tasks}])
+        if settings.annotators:
+            client.set_annotators(project.id, settings.annotators)
+        sent, there = deliver(client, project, log, [task.id for task in tasks], console)
         jsonl.write(settings.rejected, removals)
         console.print(f"{len(made)} read: {sent} pushed, {there} there already, {len(removals)} left out", end="")
         console.print(f" (see {settings.rejected})" if removals else "")
+        if gold:
+            console.print(f"{gold_count} of the {len(tasks)} are gold pairs; the log alone knows which.")
+        for cell, count in selection.short.items():
+            console.print(f"Short of {cell}: {count} missing.")
         console.print(f"Labelling: {labelling_link(client, project)}", soft_wrap=True, highlight=False)
 
 
@@ -90,7 +131,47 @@ def source(settings: PushSettings) -> Path:
     return require(settings.candidates, what="Candidates", made_by="finlm respond")
 
 
-def read_tasks(settings: PushSettings, path: Path, kind: PageKind) -> list[Comparison | AnswerSet | Removal]:
+def read_gold(path: str) -> tuple[list[Comparison], list[Removal]]:
+    """Return pairs whose better answer, the first, is known, and those that cannot serve.
+
+    Raises:
+        MissingInput: There is no such file.
+        UserError: No pair of it can serve.
+    """
+    found: list[Comparison | Removal] = []
+    for pair in jsonl.read(path, PreferencePair) if path else ():
+        tied = Removal(record_id=pair.id, rule="gold-is-a-tie", reason="its strength is 0: neither answer is better")
+        found.append(from_preference(pair) if pair.strength else tied)
+    gold = {one.id: one for one in found if isinstance(one, Comparison)}
+    if path and not gold:
+        raise UserError(f"--gold {path} has no pair with two answers of which one is better.")
+    return list(gold.values()), [one for one in found if isinstance(one, Removal)]
+
+
+def read_scores(settings: PushSettings, path: Path) -> Scores | None:
+    """Return the scores of the candidates; None where the strategy needs none.
+
+    Raises:
+        UserError: Some answers were scored by more reward models than others.
+    """
+    if settings.strategy != "uncertain":
+        return None
+    found: dict[AnswerKey, tuple[float, ...]]
+    if settings.reward:
+        found = score_by(settings.reward, list(jsonl.read(path, Candidates)))
+    else:
+        made_by = f"finlm reward score {path} --out {settings.scores}"
+        scored = require(settings.scores, what="Scores", made_by=made_by)
+        found = scores_of(jsonl.read(scored, ScoredCandidates))
+    counts = {len(scores) for scores in found.values()}
+    if len(counts) > 1:
+        raise UserError(f"{settings.scores}: answers have {sorted(counts)} scores; all must be by the same models.")
+    return found
+
+
+def read_tasks(
+    settings: PushSettings, path: Path, kind: PageKind, scores: Scores | None
+) -> list[Comparison | AnswerSet | Removal]:
     """Make a task of every record, or a removal that says why there is none; repetitions are removals too.
 
     Raises:
@@ -103,7 +184,7 @@ def read_tasks(settings: PushSettings, path: Path, kind: PageKind) -> list[Compa
         made += [from_preference(pair) for pair in jsonl.read(path, PreferencePair)]
     else:
         choose = set_from_candidates if kind == "ranks" else from_candidates
-        made += [choose(one, settings.strategy, settings.seed) for one in jsonl.read(path, Candidates)]
+        made += [choose(one, settings.strategy, settings.seed, scores) for one in jsonl.read(path, Candidates)]
     if not made:
         raise UserError(f"{path} has no records; there is nothing to push.")
     known: set[str] = set()
@@ -114,7 +195,7 @@ def read_tasks(settings: PushSettings, path: Path, kind: PageKind) -> list[Compa
             reason = "the same answers to the same prompt stand earlier in the file"
             made[position] = Removal(record_id=one.id, rule="repeated-pair", reason=reason)
         known.add(one.id)
-    return made[: settings.limit] if settings.limit else made
+    return made
 
 
 if __name__ == "__main__":

@@ -71,14 +71,14 @@ def read(settings: ReportSettings) -> tuple[str, Work]:
     if settings.preferences:
         return settings.preferences, from_preferences(jsonl.read(settings.preferences, PreferencePair))
     if not Path(settings.log).is_file():
-        raise MissingInput(settings.log, "finlm annotate pull")
+        raise MissingInput(f"No annotation log at {settings.log}; make it with: finlm annotate pull")
     with EventLog(settings.log) as log:
         known = log.projects()
         chosen = [key for key in known if key == settings.project or not settings.project]
         if len(chosen) != 1:
             there = ", ".join(known) or "none"
             raise UserError(f"--project {settings.project!r}: {settings.log} holds {there}; name one of them.")
-        work = from_log(log.pairs(), list(log.deliveries(chosen[0])), log.annotations(chosen[0]))
+        work = from_log(log.pairs(), list(log.deliveries(chosen[0])), log.annotations(chosen[0]), log.gold())
     return f"project {chosen[0]}", work
 
 

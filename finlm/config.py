@@ -15,7 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
+from typing import Any, ClassVar, NoReturn, Protocol, TypeVar, get_args
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -209,7 +209,14 @@ def _parsed(parser: ArgumentParser, settings: type[C], arguments: list[str]) -> 
 
 
 def _section_of(field: "dataclasses.Field[Any]", value: Any) -> Any:
-    """Return a field's value; a section of settings comes as a namespace and becomes the field's dataclass."""
+    """Return a field's value; a section of settings comes as a namespace and becomes the field's dataclass.
+
+    Of a list of sections each becomes the dataclass that the field's type names.
+    """
+    inner = get_args(field.type)
+    if isinstance(value, list) and inner and dataclasses.is_dataclass(inner[0]):
+        kind: Any = inner[0]
+        return [kind(**vars(item)) for item in value]
     default = field.default_factory() if callable(field.default_factory) else field.default
     if not dataclasses.is_dataclass(default) or isinstance(default, type):
         return value
@@ -222,7 +229,7 @@ def _section_of(field: "dataclasses.Field[Any]", value: Any) -> Any:
 
 
 def expand(settings: C) -> C:
-    """Replace a leading `{runs}` in every string field (and list of strings) by the run root."""
+    """Replace a leading `{runs}` in every string, also in lists and sections, by the run root."""
     root = settings.runs
 
     def expanded(value: Any) -> Any:
@@ -232,6 +239,10 @@ def expand(settings: C) -> C:
             return type(value)(expanded(item) for item in value)
         if isinstance(value, dict):
             return {key: expanded(item) for key, item in value.items()}
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return dataclasses.replace(
+                value, **{one.name: expanded(getattr(value, one.name)) for one in dataclasses.fields(value) if one.init}
+            )
         return value
 
     changes = {field.name: expanded(getattr(settings, field.name)) for field in dataclasses.fields(settings)}

@@ -3,7 +3,8 @@
 import pytest
 from annotation_helpers import prompt, response
 
-from annotation.pairing import Comparison, from_candidates, from_preference, is_swapped, similarity
+from annotation.choosing import similarity
+from annotation.pairing import Comparison, from_candidates, from_preference, is_swapped
 from finlm.records import Candidates, PreferencePair, Provenance, Removal
 
 
