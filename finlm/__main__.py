@@ -16,6 +16,7 @@ COMMANDS = {
     "annotate serve": ("annotation.serve", "install and start Label Studio on this machine"),
     "annotate push": ("annotation.push", "candidate answers -> pairs to compare"),
     "annotate pull": ("annotation.pull", "annotators' choices -> preferences"),
+    "annotate evaluate": ("annotation.evaluate", "which of two models people prefer, blind, with intervals"),
     "annotate report": ("annotation.report", "how annotators agree, and whose work to look at, as a page"),
     "annotate import": ("annotation.importing", "published data sets of people's preferences -> preferences"),
     "annotate by-figures": ("annotation.by_figures", "preferences by rule, without people (demo)"),
