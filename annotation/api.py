@@ -1,7 +1,7 @@
 """The part of Label Studio's REST API that this project needs, over httpx.
 
 Not label-studio-sdk: it brings 71 packages and half a gigabyte, caps numpy, and retries POST requests by itself,
-although the import of tasks does not deduplicate. What is needed here is ten requests.
+although the import of tasks does not deduplicate. What is needed here is some fifteen requests.
 
 A request that reads is repeated after a cut connection or a server error. One that writes is repeated only if it never
 reached the server; otherwise `CutOff` is raised and the caller finds out what happened.
@@ -20,6 +20,16 @@ from finlm.errors import UserError
 
 PAGE_SIZE = 200
 """Tasks a request. Larger pages are slower a task, not faster, once annotations are included."""
+ANNOTATION = (
+    "id", "result", "was_cancelled", "completed_by", "created_username", "updated_by", "last_created_by", "created_at",
+    "updated_at", "draft_created_at", "lead_time", "ground_truth", "last_action", "bulk_created", "import_id", "task",
+    "project", "parent_prediction", "parent_annotation",
+)  # fmt: skip
+"""All that the server says of an annotation, but `created_ago`, which changes with every reading.
+
+Named one by one, since the server otherwise also reckons twenty columns of its own task table, which takes three times
+as long.
+"""
 ACCESS_TOKEN_SECONDS = 240.0
 """An access token lives 300 s on the server; a new one is fetched well before."""
 PAUSES_SECONDS = (0.5, 1.0, 2.0)
@@ -92,11 +102,22 @@ class LabelStudio:
 
     def whoami(self) -> str:
         """The e-mail address that the token belongs to."""
-        return str(self._get("/api/current-user/whoami")["email"])
+        told = self._get("/api/current-user/whoami")
+        if not isinstance(told, Mapping) or "email" not in told:
+            raise UserError(f"{self.url} does not say whose token this is; is this address a Label Studio?")
+        return str(told["email"])
 
     def invite_link(self) -> str:
         """A link by which annotators make their own accounts."""
         return self.url + str(self._get("/api/invite")["invite_url"])
+
+    def renew_invite_link(self) -> str:
+        """Make the invitation link invalid and return a new one."""
+        return self.url + str(self._write("POST", "/api/invite/reset-token", {})["invite_url"])
+
+    def people(self) -> dict[int, str]:
+        """E-mail addresses of all accounts by their number."""
+        return {int(user["id"]): str(user["email"]) for user in self._get("/api/users/")}
 
     # ------------------------------------------------------------------------------------------ projects
 
@@ -136,6 +157,27 @@ class LabelStudio:
         """Let the label stream ask so many people about each task, those that are there already included."""
         self._write("PATCH", f"/api/projects/{project_id}/", {"maximum_annotations": annotators})
 
+    def keep_copies(self, project_id: int, folder: str) -> None:
+        """Have the server write each annotation as a file into a folder of its machine, older ones too; asked once."""
+        path = "/api/storages/export/localfiles"
+        if any(one["path"] == folder for one in self._get(path, {"project": project_id})):
+            return
+        asked = {"project": project_id, "title": "second copy", "path": folder, "can_delete_objects": False}
+        made = self._write("POST", path, asked)
+        self._write("POST", f"{path}/{made['id']}/sync", {})
+
+    def hint_at(self, project_id: int, url: str) -> int:
+        """Have the server call a URL whenever something changes in a project; return the hook's number."""
+        for hook in self._get("/api/webhooks/", {"project": project_id}):
+            if hook["url"] == url and hook["project"] == project_id:
+                return int(hook["id"])
+        asked = {"project": project_id, "url": url, "send_payload": False, "send_for_all_actions": True}
+        return int(self._write("POST", "/api/webhooks/", asked)["id"])
+
+    def forget_hint(self, hook_id: int) -> None:
+        """Take a hook away."""
+        self._write("DELETE", f"/api/webhooks/{hook_id}/", None)
+
     # ------------------------------------------------------------------------------------------ tasks
 
     def import_tasks(self, project_id: int, data: Sequence[Mapping[str, Any]]) -> None:
@@ -151,7 +193,8 @@ class LabelStudio:
 
     def tasks(self, project_id: int, *, updated_after: str = "") -> Iterator[Task]:
         """Yield tasks with their annotations in order of id, only those changed after a moment if one is given."""
-        for task in self._walk(project_id, updated_after, {"fields": "all"}):
+        asked = {"fields": "all", "include": ",".join(dict.fromkeys(("data", "annotations", *ANNOTATION)))}
+        for task in self._walk(project_id, updated_after, asked):
             annotations = tuple(task["annotations"])
             yield Task(id=task["id"], updated_at=task["updated_at"], data=task["data"], annotations=annotations)
 
@@ -205,7 +248,7 @@ class LabelStudio:
                     raise UserError(f"{complaint}; run the same command again.") from error
             else:
                 if answer.is_success:
-                    return answer.json() if answer.content else None
+                    return self._read(answer, path)
                 if answer.status_code == 401 and self._access and time.monotonic() < self._access_until:
                     self._access_until = 0.0  # taken back early, for instance by a restarted server: fetch another once
                     continue
@@ -233,6 +276,12 @@ class LabelStudio:
             self._access = str(answer.json()["access"])
             self._access_until = time.monotonic() + ACCESS_TOKEN_SECONDS
         return {"Authorization": f"Bearer {self._access}"}
+
+    def _read(self, answer: httpx.Response, path: str) -> Any:
+        try:
+            return answer.json() if answer.content else None
+        except ValueError:
+            raise UserError(f"{self.url}{path} does not answer in JSON; is this address a Label Studio?") from None
 
     def _refusal(self, answer: httpx.Response, path: str) -> UserError:
         if answer.status_code == 401:

@@ -43,6 +43,11 @@ def require_project(client: LabelStudio, title: str) -> Project:
     return project
 
 
+def verdicts_title(title: str) -> str:
+    """Title of the project in which disagreements of another one are settled; Label Studio takes 50 characters."""
+    return f"{title[:41]} verdicts"
+
+
 def labelling_link(client: LabelStudio, project: Project) -> str:
     """The label stream: one task after the other, without the other annotators' answers."""
     return f"{client.url}/projects/{project.id}/data?labeling=1"

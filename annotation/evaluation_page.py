@@ -61,8 +61,12 @@ def _headline(first: str, second: str, whole: Tally) -> report.Figures:
             report.Figure("good", whole.good),
             report.Figure("same", whole.same),
             report.Figure("bad", whole.bad),
-            report.Figure("mean verdict", _interval(whole)),
-            report.Figure("sign test", f"p = {whole.p_value:.3g}"),
+            report.Figure(
+                "mean verdict",
+                f"{whole.preference.mean:+.2f}",
+                remark=f"95 %: {whole.preference.low:+.2f} to {whole.preference.high:+.2f}",
+            ),
+            report.Figure("sign test", f"{whole.p_value:.3g}", remark="two-sided p"),
         ),
         f"{said} Good: most judges of a prompt prefer the answer of {first}; same: most see no difference, or no "
         "verdict has most judges. The mean verdict lies between -1 and 1, its 95 % interval draws prompts; the sign "

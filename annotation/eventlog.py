@@ -1,6 +1,6 @@
 """The local log of everything that was pushed and pulled: one sqlite file, append-only where it matters.
 
-    meta      the swap seed, drawn once, kept nowhere else
+    meta      the swap seed, drawn once, kept nowhere else; which project adjudicates which
     pair      what is compared, and which answer stood on the left; no server is told
     gold      pairs whose better answer is known; no server is told
     answer_set  four answers to put in order, and which of them stood where; no server is told
@@ -14,6 +14,7 @@ Losing this file loses which answer stood where: back it up with the server's da
 """
 
 import contextlib
+import dataclasses
 import datetime as dt
 import fcntl
 import hashlib
@@ -153,6 +154,11 @@ class Absorbed:
     deleted: int = 0
     vanished_tasks: int = 0
 
+    def __add__(self, other: "Absorbed") -> "Absorbed":
+        """Return what two pulls added together."""
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return Absorbed(**{name: mine[name] + theirs[name] for name in mine})
+
     @property
     def events(self) -> int:
         """Rows added to the history."""
@@ -200,13 +206,29 @@ class EventLog:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+        """All of what is written meanwhile, or nothing.
+
+        Raises:
+            UserError: There is no room for it, or the file cannot be written.
+        """
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            self._roll_back()
+            raise UserError(
+                f"{self.path} could not be written ({error}) and is as it was before; free some disk, then run the "
+                "same command again."
+            ) from error
         except BaseException:
-            self._db.execute("ROLLBACK")
+            self._roll_back()
             raise
-        self._db.execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        # a full disk has sqlite end the transaction by itself
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
 
     # ------------------------------------------------------------------------------------------ pushing
 
@@ -299,16 +321,53 @@ class EventLog:
             )
         return Absorbed(**counts)
 
+    def absorb_copies(self, project: str, tasks: Iterable[Task]) -> Absorbed:
+        """Write what a second copy of the annotations has and the log does not, as if it had been pulled.
+
+        A copy is the newest state that its annotation had before it was deleted. One that is no newer than what the log
+        has of the annotation, its deletion included, says nothing; an annotation without a copy is not taken for
+        deleted. The cursor is taken away: the next pull reads everything and settles what the server still has.
+
+        Args:
+            project: The project's key.
+            tasks: Tasks with the annotations that there are copies of; their page is the one last pulled under, if any.
+        """
+        counts: dict[str, int] = dict.fromkeys(Absorbed.__dataclass_fields__, 0)
+        query = "SELECT page FROM event WHERE project=? ORDER BY seq DESC LIMIT 1"
+        (page,) = self._db.execute(query, (project,)).fetchone() or ("",)
+        with self._transaction():
+            for task in tasks:
+                taken = set()
+                for annotation in task.annotations:
+                    before = self._newest(project, annotation["id"])
+                    if before is None or (before[0] != "deleted" and before[1] < annotation["updated_at"]):
+                        self._absorb_annotation(project, page, task.id, annotation, counts)
+                        taken.add(annotation["id"])
+                if taken:
+                    here = sorted(taken | set(self._annotations_of(project, task.id)))
+                    self._db.execute(
+                        "INSERT INTO task VALUES(?, ?, ?, ?, ?, NULL) ON CONFLICT(project, task_id) DO UPDATE SET "
+                        "annotation_ids=excluded.annotation_ids",
+                        (project, task.id, str(task.data.get("pair_id", "")), task.updated_at, json.dumps(here)),
+                    )
+            self._db.execute("DELETE FROM cursor WHERE project=?", (project,))
+        return Absorbed(**counts)
+
+    def _absorb_annotation(
+        self, project: str, page: str, task_id: int, annotation: Mapping[str, Any], counts: dict[str, int]
+    ) -> None:
+        content = _content(annotation)
+        kind: Kind = "skip" if annotation["was_cancelled"] else "annotation"
+        before = self._newest(project, annotation["id"])
+        if before == (kind, annotation["updated_at"], content):
+            return
+        counts["skipped" if kind == "skip" else "new" if before is None else "edited"] += 1
+        row = (task_id, annotation["id"], kind, _user_id(annotation["completed_by"]), annotation["updated_at"])
+        self._append(project, page, *row, content, json.dumps(annotation, ensure_ascii=False))
+
     def _absorb_task(self, project: str, page: str, task: Task, counts: dict[str, int]) -> None:
         for annotation in task.annotations:
-            content = _content(annotation)
-            kind: Kind = "skip" if annotation["was_cancelled"] else "annotation"
-            before = self._newest(project, annotation["id"])
-            if before == (kind, annotation["updated_at"], content):
-                continue
-            counts["skipped" if kind == "skip" else "new" if before is None else "edited"] += 1
-            row = (task.id, annotation["id"], kind, _user_id(annotation["completed_by"]), annotation["updated_at"])
-            self._append(project, page, *row, content, json.dumps(annotation, ensure_ascii=False))
+            self._absorb_annotation(project, page, task.id, annotation, counts)
         here = sorted(annotation["id"] for annotation in task.annotations)
         self._bury(project, page, task.id, set(self._annotations_of(project, task.id)) - set(here), counts)
         self._db.execute(
@@ -402,8 +461,31 @@ class EventLog:
         ]
 
     def projects(self) -> list[str]:
-        """Keys of the projects that were pulled."""
-        return [key for (key,) in self._db.execute("SELECT project FROM cursor ORDER BY project")]
+        """Keys of the projects that have a history or were pulled, those of verdicts left out."""
+        query = """
+            SELECT project FROM (SELECT project FROM cursor UNION SELECT project FROM event)
+            WHERE 'verdicts:' || project NOT IN (SELECT key FROM meta) ORDER BY project"""
+        return [key for (key,) in self._db.execute(query)]
+
+    def known_projects(self) -> list[str]:
+        """Keys of all projects that something was sent to or fetched from."""
+        query = """
+            SELECT project FROM delivery UNION SELECT project FROM event UNION SELECT project FROM cursor ORDER BY 1"""
+        return [key for (key,) in self._db.execute(query)]
+
+    def note_verdicts(self, project: str, of_project: str) -> None:
+        """Note that one project's annotations are verdicts on another's pairs."""
+        with self._transaction():
+            self._db.execute("INSERT OR IGNORE INTO meta VALUES(?, ?)", (f"verdicts:{project}", of_project))
+
+    def verdict_projects(self, of_project: str) -> list[str]:
+        """Keys of the projects whose annotations are verdicts on this one's pairs."""
+        query = "SELECT substr(key, 10) FROM meta WHERE key LIKE 'verdicts:%' AND value=? ORDER BY key"
+        return [key for (key,) in self._db.execute(query, (of_project,))]
+
+    def verdicts(self, of_project: str) -> list[Annotation]:
+        """The newest state of every verdict on a project's pairs."""
+        return [one for key in self.verdict_projects(of_project) for one in self.annotations(key)]
 
     def history(self, project: str, annotation_id: int) -> list[tuple[str, str]]:
         """Kind and raw JSON of all that was ever seen of one annotation, oldest first."""

@@ -2,7 +2,8 @@
 
 Each annotator has one vote a pair. The side with more votes is chosen; the strength is the mean of the votes'
 strengths, votes for the other side counting negative, rounded half up and never below 0. So A2 and A3 give 3, and A3,
-A3, B3 give 1. What does not become a vote, and what votes do not become a pair, is listed with its rule.
+A3, B3 give 1. Where a verdict was given on a pair that people disagreed on, side and strength are the verdict's, and
+the votes stay beside it. What does not become a vote, and what votes do not become a pair, is listed with its rule.
 """
 
 import math
@@ -61,7 +62,11 @@ class Export:
 
 
 def export(
-    pairs: Mapping[str, Pair], pushed: Sequence[str], annotations: Sequence[Annotation], gold: Collection[str] = ()
+    pairs: Mapping[str, Pair],
+    pushed: Sequence[str],
+    annotations: Sequence[Annotation],
+    gold: Collection[str] = (),
+    verdicts: Sequence[Annotation] = (),
 ) -> Export:
     """Turn annotations into preferences.
 
@@ -70,9 +75,42 @@ def export(
         pushed: Ids of the pairs that went to this project.
         annotations: The newest state of each annotation of this project.
         gold: Ids of the pairs whose better answer was known; they tell of the annotators and are no preferences.
+        verdicts: The newest state of each annotation of the projects that adjudicate this one; a pair's latest decides.
     """
     removals: list[Removal] = []
-    votes: dict[str, dict[int, tuple[Annotation, Judgement]]] = {}
+    votes = _one_each(annotations, pairs, removals)
+    rulings = {pair_id: _newest(given, removals) for pair_id, given in _one_each(verdicts, pairs, removals).items()}
+    preferences: list[PreferencePair] = []
+    judged = sorted(votes.keys() | rulings.keys())
+    for pair_id in judged:
+        if pair_id in gold:
+            reason = "its better answer was known before; it tells of the annotators"
+            removals.append(Removal(record_id=pair_id, rule="gold", reason=reason))
+            continue
+        cast = list(votes.get(pair_id, {}).values())
+        outcome = _decide(pairs[pair_id], cast, rulings.get(pair_id))
+        if isinstance(outcome, PreferencePair):
+            preferences.append(outcome)
+        else:
+            removals.append(outcome)
+    return Export(
+        preferences=tuple(preferences),
+        removals=tuple(removals),
+        annotations=len(annotations) + len(verdicts),
+        votes=sum(len(of_pair) for of_pair in votes.values()) + len(rulings),
+        judged_pairs=len(judged),
+        waiting_pairs=len(set(pushed) - set(judged)),
+    )
+
+
+Cast = tuple[Annotation, Judgement]
+
+
+def _one_each(
+    annotations: Sequence[Annotation], pairs: Mapping[str, Pair], removals: list[Removal]
+) -> dict[str, dict[int, Cast]]:
+    """Return each person's newest judgement of each pair; what is none goes to the removals."""
+    votes: dict[str, dict[int, Cast]] = {}
     for annotation in sorted(annotations, key=lambda one: (one.updated_at, one.id)):
         judgement = judge(annotation, pairs)
         if isinstance(judgement, Removal):
@@ -85,25 +123,15 @@ def export(
             reason = f"person:{annotation.annotator} judged the pair again in annotation {annotation.id}"
             removals.append(removal(earlier[0], "judged-again", reason))
         of_pair[annotation.annotator] = (annotation, judgement)
-    preferences: list[PreferencePair] = []
-    for pair_id in sorted(votes):
-        if pair_id in gold:
-            reason = "its better answer was known before; it tells of the annotators"
-            removals.append(Removal(record_id=pair_id, rule="gold", reason=reason))
-            continue
-        outcome = _decide(pairs[pair_id], list(votes[pair_id].values()))
-        if isinstance(outcome, PreferencePair):
-            preferences.append(outcome)
-        else:
-            removals.append(outcome)
-    return Export(
-        preferences=tuple(preferences),
-        removals=tuple(removals),
-        annotations=len(annotations),
-        votes=sum(len(of_pair) for of_pair in votes.values()),
-        judged_pairs=len(votes),
-        waiting_pairs=len(set(pushed) - set(votes)),
-    )
+    return votes
+
+
+def _newest(given: Mapping[int, Cast], removals: list[Removal]) -> Cast:
+    """Return the last verdict on a pair; earlier ones of other people go to the removals."""
+    *earlier, last = sorted(given.values(), key=lambda one: (one[0].updated_at, one[0].id))
+    for annotation, _ in earlier:
+        removals.append(removal(annotation, "judged-again", f"annotation {last[0].id} is a later verdict on the pair"))
+    return last
 
 
 def read_result(result: Sequence[Any]) -> Judgement | str:
@@ -174,19 +202,20 @@ def removal(annotation: Annotation, rule: str, reason: str) -> Removal:
     return Removal(record_id=f"annotation:{annotation.id}", rule=rule, reason=reason, text=annotation.pair_id)
 
 
-def _decide(pair: Pair, votes: Sequence[tuple[Annotation, Judgement]]) -> PreferencePair | Removal:
-    """Weigh the votes of one pair, one an annotator."""
+def _decide(pair: Pair, votes: Sequence[Cast], verdict: Cast | None = None) -> PreferencePair | Removal:
+    """Weigh the votes of one pair, one an annotator, or follow the verdict on it."""
     comparison = pair.comparison
-    signed = [(1 if _prefers_first(judgement, pair) else -1) * int(judgement.level[1]) for _, judgement in votes]
-    for_first = sum(_prefers_first(judgement, pair) for _, judgement in votes)
-    levels = ", ".join(judgement.level for _, judgement in votes)
-    if 2 * sum("bad_prompt" in judgement.flags for _, judgement in votes) >= len(votes):
-        reason = "half of its annotators or more say that the question is faulty"
-        return Removal(record_id=comparison.id, rule="faulty-question", reason=reason)
-    if 2 * for_first == len(votes):
-        reason = f"its {len(votes)} votes are split evenly ({levels} as shown)"
+    weighed = [verdict] if verdict else votes
+    whose = "the verdict says" if verdict else "half of its annotators or more say"
+    signed = [(1 if _prefers_first(judgement, pair) else -1) * int(judgement.level[1]) for _, judgement in weighed]
+    for_first = sum(_prefers_first(judgement, pair) for _, judgement in weighed)
+    levels = ", ".join(judgement.level for _, judgement in weighed)
+    if 2 * sum("bad_prompt" in judgement.flags for _, judgement in weighed) >= len(weighed):
+        return Removal(record_id=comparison.id, rule="faulty-question", reason=f"{whose} that the question is faulty")
+    if 2 * for_first == len(weighed):
+        reason = f"its {len(weighed)} votes are split evenly ({levels} as shown)"
         return Removal(record_id=comparison.id, rule="tie", reason=reason)
-    first_wins = 2 * for_first > len(votes)
+    first_wins = 2 * for_first > len(weighed)
     chosen, rejected = comparison.first, comparison.second
     if not first_wins:
         chosen, rejected = rejected, chosen
@@ -200,11 +229,13 @@ def _decide(pair: Pair, votes: Sequence[tuple[Annotation, Judgement]]) -> Prefer
             reason=judgement.reason,
             page=annotation.page,
             guidelines=annotation.guidelines,
+            is_verdict=verdict is not None and annotation is verdict[0],
         )
-        for annotation, judgement in votes
+        for annotation, judgement in [*votes, *([verdict] if verdict else [])]
     )
-    if 2 * sum("unsafe_chosen" in vote.flags for vote in cast) >= len(cast):
-        reason = "half of its annotators or more say that the answer most of them prefer is unsafe"
+    heard = [vote for vote in cast if vote.is_verdict or verdict is None]
+    if 2 * sum("unsafe_chosen" in vote.flags for vote in heard) >= len(heard):
+        reason = f"{whose} that the preferred answer is unsafe"
         return Removal(record_id=comparison.id, rule="chosen-is-unsafe", reason=reason)
     mean = sum(signed) / len(signed) * (1 if first_wins else -1)
     return PreferencePair(
@@ -213,7 +244,9 @@ def _decide(pair: Pair, votes: Sequence[tuple[Annotation, Judgement]]) -> Prefer
         rejected=rejected.text,
         strength=math.floor(max(mean, 0.0) + 0.5),
         source=SOURCE,
-        provenance=Provenance(maker=",".join(vote.annotator for vote in cast), parents=comparison.parents),
+        provenance=Provenance(
+            maker=",".join(dict.fromkeys(vote.annotator for vote in cast)), parents=comparison.parents
+        ),
         votes=cast,
         chosen_ended=chosen.ended,
         rejected_ended=rejected.ended,

@@ -123,6 +123,8 @@ def from_preferences(preferences: Iterable[PreferencePair]) -> Work:
         prompt = "\n\n".join(turn.content for turn in one.prompt.messages)
         pairs[one.id] = Compared(id=one.id, prompt=prompt, answers=answers, category=one.prompt.category)
         for vote in one.votes:
+            if vote.is_verdict:  # given in sight of a disagreement: no rating like the others
+                continue
             side = int((vote.side == "rejected") != is_turned)
             level = len(LEVELS) // 2 + vote.strength if side else len(LEVELS) // 2 - 1 - vote.strength
             ratings.append(

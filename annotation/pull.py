@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from annotation.api import LabelStudio, Project
-from annotation.connection import connect, require_project
+from annotation.connection import connect, require_project, verdicts_title
 from annotation.eventlog import Absorbed, EventLog
 from annotation.export import SOURCE, Export, export
 from annotation.export_ranks import RankExport, export_ranks
@@ -61,12 +61,13 @@ def main(settings: PullSettings) -> None:
         project = require_project(client, settings.project)
         with console.status(f"Pulling from {client.url}"):
             absorbed = pull(client, project, log)
+            absorbed += pull_verdicts(client, project, log)
         pushed, annotations = list(log.deliveries(project.key)), log.annotations(project.key)
         asks_ranks = kind_of(project.label_config) == "ranks"
         exported = (
             export_ranks(log.sets(), pushed, annotations)
             if asks_ranks
-            else export(log.pairs(), pushed, annotations, log.gold())
+            else export(log.pairs(), pushed, annotations, log.gold(), log.verdicts(project.key))
         )
     if isinstance(exported, RankExport):
         output = Path(settings.rankings)
@@ -110,6 +111,13 @@ def pull(client: LabelStudio, project: Project, log: EventLog) -> Absorbed:
         vanished = known - client.task_ids(project.id)
     seen = [task for task in tasks if task.id not in vanished]
     return log.absorb(project.key, now.label_config, seen, vanished)
+
+
+def pull_verdicts(client: LabelStudio, project: Project, log: EventLog) -> Absorbed:
+    """Bring the verdicts on a project's pairs up to date, if any were asked for (`finlm annotate adjudicate`)."""
+    known = log.verdict_projects(project.key)
+    verdicts = client.find_project(verdicts_title(project.title)) if known else None
+    return pull(client, verdicts, log) if verdicts is not None and verdicts.key in known else Absorbed()
 
 
 def report(absorbed: Absorbed, exported: Export | RankExport, output: Path, summary: str, console: Console) -> None:

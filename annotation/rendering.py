@@ -1,8 +1,9 @@
 """Prompts and answers as HTML that cannot do anything.
 
 Text from a corpus or a model is Markdown at most: its own HTML is shown as text, and what Markdown makes of it passes a
-list of allowed tags without a single attribute. Pictures and links stay as they were written, since a labelling page
-must not fetch or open anything that a model asks for.
+list of allowed tags without a single attribute. LaTeX becomes MathML and passes the same list; `display` of a formula
+is the one attribute. Pictures and links stay as they were written, since a labelling page must not fetch or open
+anything that a model asks for.
 """
 
 from collections.abc import Sequence
@@ -10,10 +11,12 @@ from collections.abc import Sequence
 import nh3
 from markdown_it import MarkdownIt
 
+from annotation.formulas import MATH_TAGS, formulas
 from finlm.records import Message
 
 ALLOWED_TAGS = frozenset(
     {"p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "code", "em", "strong", "s"}
+    | MATH_TAGS
     | {"ul", "ol", "li", "table", "thead", "tbody", "tr", "th", "td"}
 )
 
@@ -22,6 +25,7 @@ _markdown = (
     MarkdownIt("commonmark", {"html": False, "breaks": True})
     .enable(["table", "strikethrough"])
     .disable(["image", "link", "autolink", "reference"])
+    .use(formulas)
 )
 
 
@@ -43,4 +47,4 @@ def prompt_html(messages: Sequence[Message]) -> str:
 
 
 def _harmless(text: str) -> str:
-    return nh3.clean(_markdown.render(text), tags=set(ALLOWED_TAGS), attributes={}, link_rel=None)
+    return nh3.clean(_markdown.render(text), tags=set(ALLOWED_TAGS), attributes={"math": {"display"}}, link_rel=None)

@@ -86,7 +86,7 @@ def read_log(path: str, project: str) -> tuple[str, Work, dict[str, Pair]]:
         UserError: The log holds no such project, or several and none was named.
     """
     if not Path(path).is_file():
-        raise MissingInput(path, "finlm annotate pull")
+        raise MissingInput(f"No annotation log at {path}; make it with: finlm annotate pull")
     with EventLog(path) as log:
         known = log.projects()
         chosen = [key for key in known if key == project or not project]

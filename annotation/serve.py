@@ -20,8 +20,9 @@ from pathlib import Path
 from rich.console import Console
 
 from annotation import environment, server
-from annotation.api import LabelStudio, Project
+from annotation.api import CutOff, LabelStudio, Project
 from annotation.connection import connect, labelling_link
+from annotation.database import read_database
 from annotation.page import Language, PageKind, labelling_page, read_guidelines, shipped_guidelines
 from finlm.config import default_runs, run
 from finlm.errors import UserError
@@ -41,6 +42,10 @@ class ServeSettings:
     """Folder of Label Studio's own environment; FINLM_LABEL_STUDIO_ENV sets the default, so that several share one."""
     port: int = 8080
     """Port on 127.0.0.1."""
+    database: str = ""
+    """`postgresql://user@host:port/name`, its password in PGPASSWORD or ~/.pgpass; empty for sqlite."""
+    hints: bool = False
+    """Let the server call this machine, as `finlm annotate listen` needs; read when it starts."""
     project: str = "Preferences"
     """Title of the project, 3 to 50 characters."""
     page: PageKind = "pairs"
@@ -67,6 +72,7 @@ class ServeSettings:
             raise UserError(f"--project {self.project!r} has {len(self.project)} characters; a title has 3 to 50.")
         if self.annotators < 1:
             raise UserError(f"--annotators {self.annotators} must be 1 or more.")
+        read_database(self.database)
 
 
 def main(settings: ServeSettings) -> None:
@@ -89,7 +95,8 @@ def main(settings: ServeSettings) -> None:
     server.require_free_port(settings.port)
     command = environment.ensure(Path(settings.environment), console)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's SIGTERM ends us like Ctrl-C
-    child = server.start(command, folder, settings.port)
+    database = read_database(settings.database)
+    child = server.start(command, folder, settings.port, database, takes_hints=settings.hints)
     try:
         server.wait_until_healthy(child, folder, settings.start_seconds, console)
         with connect("", settings.server) as client:
@@ -117,7 +124,9 @@ def make_project(client: LabelStudio, settings: ServeSettings, page: str, consol
         console.print(f"Note: the server is Label Studio {client.version()}; tried with {environment.VERSION}.")
     project = client.find_project(settings.project)
     if project is None:
-        return client.create_project(settings.project, page, annotators=settings.annotators)
+        project = client.create_project(settings.project, page, annotators=settings.annotators)
+    if not settings.url:
+        keep_copies(client, project, Path(settings.server), console)
     if project.label_config != page and settings.update_page:
         client.set_label_config(project.id, page)
         return replace(project, label_config=page)
@@ -127,6 +136,18 @@ def make_project(client: LabelStudio, settings: ServeSettings, page: str, consol
             "(--update_page true replaces it)."
         )
     return project
+
+
+def keep_copies(client: LabelStudio, project: Project, folder: Path, console: Console) -> None:
+    """Have our own server write each annotation to a file as well, beside its database."""
+    copies = server.copies_of(folder) / str(project.id)
+    copies.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        client.keep_copies(project.id, str(copies))
+    except CutOff:
+        raise
+    except UserError as error:  # a server that an earlier version of ours started may not write there
+        console.print(f"Note: no second copy is kept in {copies} ({error}); start the server anew.", soft_wrap=True)
 
 
 def show(client: LabelStudio, project: Project, settings: ServeSettings, console: Console) -> None:

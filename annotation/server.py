@@ -1,9 +1,10 @@
-"""A Label Studio of our own: on sqlite, bound to 127.0.0.1, calling nobody, with secrets that only its owner can read.
+"""A Label Studio of our own: on 127.0.0.1, calling nobody, on sqlite or PostgreSQL, with secrets for its owner alone.
 
 <server>/secrets.json        the lead's login, password and token, mode 600
 <server>/server.json         where the server is reached, its process, the project
 <server>/label-studio.log    what it prints
 <server>/data/               its database and media
+<server>/copies/             what Label Studio itself writes of each annotation, the second copy
 """
 
 import collections
@@ -25,6 +26,7 @@ import msgspec
 import psutil
 from rich.console import Console
 
+from annotation.database import PostgreSQL, require_same
 from finlm.errors import MissingInput, UserError
 from finlm.runs import write_json
 
@@ -63,6 +65,8 @@ class Address:
     started: float
     """The process's start, in seconds since 1970: tells it from a later one with the same number."""
     project: str = ""
+    database: str = ""
+    """Where the annotations are, `postgresql://…` without a password; empty for the folder's own sqlite file."""
 
 
 # ---------------------------------------------------------------------------------------------- secrets and address
@@ -148,16 +152,31 @@ def require_free_port(port: int) -> None:
             ) from error
 
 
-def start(command: Path, folder: Path, port: int) -> subprocess.Popen[bytes]:
-    """Start the server in a session of its own, so that a Ctrl-C reaches only us and we end it in good order."""
+def start(
+    command: Path, folder: Path, port: int, database: PostgreSQL | None = None, *, takes_hints: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start the server in a session of its own, so that a Ctrl-C reaches only us and we end it in good order.
+
+    Raises:
+        UserError: The folder's annotations are in another database.
+    """
+    url = database.url if database else ""
+    if (folder / "server.json").is_file():
+        require_same(read_address(folder).database, url, str(folder))
     known = open_secrets(folder)
     data = folder.absolute() / "data"
     data.mkdir(exist_ok=True, mode=0o700)
+    copies_of(folder).mkdir(exist_ok=True, mode=0o700)
+    environment = _server_environment(data, copies_of(folder), known) | (
+        database.server_environment() if database else {}
+    )
+    if takes_hints:  # its guard against calls into the own network would refuse our receiver
+        environment["SSRF_PROTECTION_ENABLED"] = "false"
     arguments = ["start", "--no-browser", "--internal-host", HOST, "--port", str(port), "--log-level", "WARNING"]
     with os.fdopen(os.open(folder / "label-studio.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
         child = subprocess.Popen(
             [str(command), *arguments],
-            env=_server_environment(data, known),
+            env=environment,
             cwd=data,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -165,15 +184,17 @@ def start(command: Path, folder: Path, port: int) -> subprocess.Popen[bytes]:
             start_new_session=True,
             umask=0o077,
         )
-    note_address(folder, _address(port, child.pid))
+    started = psutil.Process(child.pid).create_time()
+    note_address(folder, Address(url=f"http://{HOST}:{port}", pid=child.pid, started=started, database=url))
     return child
 
 
-def _address(port: int, pid: int) -> Address:
-    return Address(url=f"http://{HOST}:{port}", pid=pid, started=psutil.Process(pid).create_time())
+def copies_of(folder: Path) -> Path:
+    """The folder into which the server may write copies of annotations, one folder a project."""
+    return folder.absolute() / "copies"
 
 
-def _server_environment(data: Path, known: Secrets) -> dict[str, str]:
+def _server_environment(data: Path, copies: Path, known: Secrets) -> dict[str, str]:
     """Only what the server needs: the keys of other services in our own environment are none of its business."""
     passed = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "LD_LIBRARY_PATH")
     inherited = {name: os.environ[name] for name in passed if name in os.environ}
@@ -192,6 +213,11 @@ def _server_environment(data: Path, known: Secrets) -> dict[str, str]:
         "LABEL_STUDIO_SENTRY_DSN": "",  # set and empty: the default is a real address
         "LABEL_STUDIO_FRONTEND_SENTRY_DSN": "",
         "LABEL_STUDIO_FEATURE_FLAGS_OFFLINE": "true",
+        # its storage may read and write here and nowhere else
+        "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
+        "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(copies),
+        "DJANGO_SETTINGS_MODULE": "finlm_label_studio",
+        "PYTHONPATH": str(Path(__file__).parent / "label_studio_settings"),
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -250,6 +250,8 @@ class Vote:
     """0 (nearly the same) to 3 (clearly better)."""
     flags: tuple[str, ...] = ()
     reason: str = ""
+    is_verdict: bool = False
+    """True for the judgement that settled a disagreement: the pair follows it, whatever the other votes say."""
     page: str = ""
     """Hash of the labelling configuration that it was made on."""
     guidelines: str = ""

@@ -111,8 +111,9 @@ def _joined(same: Sequence[PreferencePair]) -> PreferencePair:
         is_turned = pair.id != first.id
         votes += [replace(vote, side=_other(vote.side)) if is_turned else vote for vote in own]
     unique = list({(vote.annotator, vote.annotation_id, vote.side): vote for vote in votes}.values())
-    balance = sum((vote.strength or 0.5) * (1 if vote.side == "chosen" else -1) for vote in unique)
-    strength = min(3, round(abs(balance) / len(unique)))
+    deciding = heard(unique)
+    balance = sum((vote.strength or 0.5) * (1 if vote.side == "chosen" else -1) for vote in deciding)
+    strength = min(3, round(abs(balance) / len(deciding)))
     if balance >= 0:
         return replace(first, strength=strength, votes=tuple(unique), id="")
     turned = next(pair for pair in same if pair.id != first.id)
@@ -133,8 +134,14 @@ def certainty_of(pair: PreferencePair, *, smoothing: float) -> float:
     """
     if not pair.votes:
         return losses.certainty(1, 0, smoothing=smoothing) if pair.strength else 0.5
-    for_it = sum(0.5 if vote.strength == 0 else float(vote.side == "chosen") for vote in pair.votes)
-    return losses.certainty(for_it, len(pair.votes) - for_it, smoothing=smoothing)
+    votes = heard(pair.votes)
+    for_it = sum(0.5 if vote.strength == 0 else float(vote.side == "chosen") for vote in votes)
+    return losses.certainty(for_it, len(votes) - for_it, smoothing=smoothing)
+
+
+def heard(votes: Sequence[Vote]) -> Sequence[Vote]:
+    """Return the votes that decide: the verdicts where a disagreement was settled, else all of them."""
+    return [vote for vote in votes if vote.is_verdict] or votes
 
 
 def require_apart(train: Iterable[Prompt], test: Iterable[Prompt]) -> None:

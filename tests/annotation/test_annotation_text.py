@@ -27,6 +27,11 @@ ATTACKS = [
     "| a |\n|---|\n| <b onmouseover=x>cell</b> |",
     "&lt;script&gt;alert(1)&lt;/script&gt;",
     '</div></div><div class="fa-levels">',
+    r"$$\text{<script>alert(1)</script>}$$",
+    r"\(\text{<img src=x onerror=alert(1)>}\)",
+    r"\(\href{javascript:alert(1)}{x}\)",
+    r"$\class{fa-levels}{x}$ $\style{position:fixed}{x^2}$",
+    "<math><mtext><style><img src=x onerror=alert(1)></style></mtext></math>",
 ]
 
 
@@ -52,7 +57,9 @@ def test_no_text_becomes_live(attack: str) -> None:
     tags = Tags(text_html(f"before {attack} after"))
     wrapper, *inner = tags.found
     assert wrapper == ("div", [("class", "fa-text")])
-    assert all(tag in ALLOWED_TAGS and attributes == [] for tag, attributes in inner)
+    assert all(tag in ALLOWED_TAGS for tag, _ in inner)
+    assert all(attributes == [] for tag, attributes in inner if tag != "math")
+    assert all(set(dict(attributes)) <= {"display"} for tag, attributes in inner if tag == "math")
 
 
 @pytest.mark.parametrize("text", ["<script>alert(1)</script>", "if a<b and b>c", "AT&T &amp; <T>", "[x](javascript:y)"])
@@ -66,6 +73,38 @@ def test_markdown_is_rendered() -> None:
     assert "<strong>7.4%</strong><br>" in html
     assert re.sub(r"\s", "", html).count("<td>") == 2
     assert html.count("<li>") == 2
+
+
+@pytest.mark.parametrize("text", [r"\(\frac{a}{b}\)", r"$\frac{a}{b}$", "\\[\\frac{a}\n{b}\\]", "$$\\frac{a}{b}$$"])
+def test_formulas_are_drawn(text: str) -> None:
+    html = text_html(f"It is {text} by definition")
+    # MathML Core: the first child is the numerator, the second the denominator
+    found = re.search(r"<mfrac>(.*?)</mfrac>", html)
+    assert found is not None
+    assert re.sub(r"</?mrow>", "", found.group(1)) == "<mi>a</mi><mi>b</mi>"
+    assert ('display="block"' in html) == (text[:2] in {"\\[", "$$"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Revenue rose from $384.2 million to $412.6 million, or US$0.5 a share",
+        "costs $5_a, then 6$7",
+        "a price of $ 5^2 $ or so",
+        r"\(\frac{\)",
+        r"$\frac{$",
+        "$$ $$",
+        "$" + "x^" * 1500 + "$",
+    ],
+)
+def test_money_and_what_cannot_be_read_is_no_formula(text: str) -> None:
+    tags = Tags(text_html(text))
+    assert [tag for tag, _ in tags.found if tag.startswith("m")] == []
+    assert tags.text.strip() == text
+
+
+def test_code_is_no_formula() -> None:
+    assert text_html("`$x^2$`") == '<div class="fa-text"><p><code>$x^2$</code></p>\n</div>'
 
 
 def test_turns_are_told_apart() -> None:

@@ -20,7 +20,7 @@ ANSWERS = (
     f"Growth was **7.4%**.{TABLE}\n1. one\n2. two\n\n`x = 412.6 / 384.2 - 1`\n\n> p. 12" + "\n\nMore." * 30,
     "12345678901234567890" * 20,  # no place to break a line
     "毛利率下降了两个百分点。",
-    "- a\n- b",
+    r"- a \(\sqrt{x^2}\)" + "\n- b",
 )
 TURNS = tuple(Message(role=role, content=f"{role}?{TABLE}") for role in ("system", "user", "assistant", "user"))  # type: ignore[arg-type]
 

@@ -1,0 +1,115 @@
+"""Whether the annotations can be delivered; if not, what is missing and whose batch to do again. Exit code 0 or 1.
+
+finlm annotate check                       after a pull: every pair judged, nobody's work in question
+finlm annotate check --least_judged 0.9    while work goes on
+
+The tests of persons are those of the report (annotation/conduct.py). It asks no server.
+"""
+
+import os
+import sys
+
+if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from annotation.conduct import Finding, findings
+from annotation.judged import Work
+from annotation.quality_page import SAID
+from annotation.ratings import by_annotator
+from annotation.report import ReportSettings, read
+from finlm import jsonl
+from finlm.config import default_runs, run
+from finlm.errors import UserError
+
+FAILED = 1
+"""Exit code where something is to be done; 2 is for settings and files that cannot be used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings:
+    """Settings of `finlm annotate check`."""
+
+    runs: str = field(default_factory=default_runs)
+    """The run root."""
+    log: str = "{runs}/annotation/log.sqlite"
+    """The local log of `finlm annotate pull`."""
+    project: str = ""
+    """Which project of the log, as its key says; not needed where there is one."""
+    preferences: str = ""
+    """A file of preferences with votes, instead of the log."""
+    least_judged: float = 1.0
+    """Share of the pushed pairs that must be judged."""
+    least_gold: float = 0.8
+    """Share of pairs of known answer that an attentive annotator gets right."""
+    false_alarms: float = 0.05
+    """Chance that the check names anybody where nobody is to blame."""
+    redo: str = "{runs}/annotation/redo.jsonl"
+    """Where the batches to do again go, one line a person; empty if there are none."""
+
+    def __post_init__(self) -> None:
+        for name in ("least_gold", "false_alarms"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
+        if not 0 <= self.least_judged <= 1:
+            raise UserError(f"least_judged is {self.least_judged}; it must be 0 to 1.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What one person should do again, and why.
+
+    Example:
+        Batch(annotator="person:7", reasons=("one side too often: 61 of 70, expected 50 %",), pairs=("9f…",))
+    """
+
+    annotator: str
+    reasons: tuple[str, ...]
+    pairs: tuple[str, ...]
+    """Every pair they judged: which of them were judged without care nobody can tell."""
+
+
+def main(settings: CheckSettings) -> None:
+    """Read, test, say, exit."""
+    asked = ReportSettings(
+        runs=settings.runs, log=settings.log, project=settings.project, preferences=settings.preferences
+    )
+    title, work = read(asked)
+    if not work.ratings:
+        raise UserError(f"{title} has no rating yet; pull first: finlm annotate pull.")
+    found = findings(work.ratings, least_gold=settings.least_gold, false_alarms=settings.false_alarms)
+    batches = list(to_redo(work, found))
+    jsonl.write(settings.redo, batches)
+    complaints = list(shortfalls(work, batches, settings.least_judged))
+    for complaint in complaints:
+        print(complaint)
+    people = len(by_annotator(work.ratings))
+    print(f"{len(work.ratings):,} ratings of {len(work.pairs):,} pairs by {people:,} people, {len(found):,} tests.")
+    if complaints:
+        print(f"Not to be delivered yet; batches to do again are in {settings.redo}.")
+        sys.exit(FAILED)
+    print("To be delivered.")
+
+
+def to_redo(work: Work, found: Sequence[Finding]) -> Iterator[Batch]:
+    """Yield the batch of everybody whom a test names."""
+    for name, its in by_annotator(work.ratings).items():
+        named = [one for one in found if one.annotator == name and one.is_named]
+        if named:
+            reasons = tuple(f"{SAID[one.test]}: {one.count} of {one.of}, expected {one.expected:.0%}" for one in named)
+            yield Batch(annotator=name, reasons=reasons, pairs=tuple(sorted(rating.pair_id for rating in its)))
+
+
+def shortfalls(work: Work, batches: Sequence[Batch], least_judged: float) -> Iterator[str]:
+    """Yield what stands against a delivery, one sentence each."""
+    total = len(work.pairs) + work.waiting
+    if len(work.pairs) < least_judged * total:
+        yield f"{work.waiting:,} of {total:,} pairs are not judged; --least_judged {least_judged} allows fewer."
+    for batch in batches:
+        yield f"{batch.annotator} should do {len(batch.pairs):,} pairs again: {'; '.join(batch.reasons)}."
+
+
+if __name__ == "__main__":
+    run(main, CheckSettings, "Whether the annotations can be delivered, and whose batch to do again.")
