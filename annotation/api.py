@@ -102,7 +102,10 @@ class LabelStudio:
 
     def whoami(self) -> str:
         """The e-mail address that the token belongs to."""
-        return str(self._get("/api/current-user/whoami")["email"])
+        told = self._get("/api/current-user/whoami")
+        if not isinstance(told, Mapping) or "email" not in told:
+            raise UserError(f"{self.url} does not say whose token this is; is this address a Label Studio?")
+        return str(told["email"])
 
     def invite_link(self) -> str:
         """A link by which annotators make their own accounts."""
@@ -245,7 +248,7 @@ class LabelStudio:
                     raise UserError(f"{complaint}; run the same command again.") from error
             else:
                 if answer.is_success:
-                    return answer.json() if answer.content else None
+                    return self._read(answer, path)
                 if answer.status_code == 401 and self._access and time.monotonic() < self._access_until:
                     self._access_until = 0.0  # taken back early, for instance by a restarted server: fetch another once
                     continue
@@ -273,6 +276,12 @@ class LabelStudio:
             self._access = str(answer.json()["access"])
             self._access_until = time.monotonic() + ACCESS_TOKEN_SECONDS
         return {"Authorization": f"Bearer {self._access}"}
+
+    def _read(self, answer: httpx.Response, path: str) -> Any:
+        try:
+            return answer.json() if answer.content else None
+        except ValueError:
+            raise UserError(f"{self.url}{path} does not answer in JSON; is this address a Label Studio?") from None
 
     def _refusal(self, answer: httpx.Response, path: str) -> UserError:
         if answer.status_code == 401:

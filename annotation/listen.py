@@ -47,6 +47,8 @@ class ListenSettings:
     """The local log."""
     output: str = "{runs}/preferences.jsonl"
     """Where the preferences go."""
+    rankings: str = "{runs}/rankings.jsonl"
+    """Where rankings go, if the project asks for ranks."""
     summary: str = "{runs}/annotation/summary.json"
     """Where the counts go."""
     host: str = HOST
@@ -127,7 +129,7 @@ def asked_for(settings: ListenSettings, address: str) -> Iterator[None]:
 
 def pull_once(settings: ListenSettings, console: Console) -> None:
     """Pull as `finlm annotate pull` does; what is in the way now may not be at the next hint."""
-    names = ("runs", "server", "url", "project", "log", "output", "summary")
+    names = ("runs", "server", "url", "project", "log", "output", "rankings", "summary")
     try:
         pull.main(pull.PullSettings(**{name: getattr(settings, name) for name in names}))
     except UserError as error:

@@ -43,13 +43,14 @@ class PushSettings:
     pairs: str = ""
     """Instead of candidates: pairs that something else judged (records like preferences.jsonl), for people."""
     strategy: Strategy = "different"
-    """Which candidates: the most `different` ones, `random` ones, or those the reward model is most `uncertain` of."""
+    """Which candidates: the most `different` ones, `random` ones, those the reward model is most `uncertain` of, or
+    answers of different models (`between`), to compare the models."""
     scores: str = ""
     """For `uncertain`: the candidates as `finlm reward score` scored them, by one reward model or by several."""
     reward: str = ""
     """For `uncertain`, instead of scores: a reward model, or a folder of several."""
     seed: int = 0
-    """Seed of `random` and of the gold pairs. Which answer stands where is drawn elsewhere."""
+    """Seed of `random`, of `between` and of the gold pairs. Which answer stands where is drawn elsewhere."""
     limit: int = 0
     """At most this many of the file, 0 for all; those first that the reward model is most uncertain of."""
     shares: str = ""

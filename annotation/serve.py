@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from annotation import environment, server
-from annotation.api import LabelStudio, Project
+from annotation.api import CutOff, LabelStudio, Project
 from annotation.connection import connect, labelling_link
 from annotation.database import read_database
 from annotation.page import Language, PageKind, labelling_page, read_guidelines, shipped_guidelines
@@ -126,7 +126,7 @@ def make_project(client: LabelStudio, settings: ServeSettings, page: str, consol
     if project is None:
         project = client.create_project(settings.project, page, annotators=settings.annotators)
     if not settings.url:
-        keep_copies(client, project, Path(settings.server))
+        keep_copies(client, project, Path(settings.server), console)
     if project.label_config != page and settings.update_page:
         client.set_label_config(project.id, page)
         return replace(project, label_config=page)
@@ -138,11 +138,16 @@ def make_project(client: LabelStudio, settings: ServeSettings, page: str, consol
     return project
 
 
-def keep_copies(client: LabelStudio, project: Project, folder: Path) -> None:
+def keep_copies(client: LabelStudio, project: Project, folder: Path, console: Console) -> None:
     """Have our own server write each annotation to a file as well, beside its database."""
     copies = server.copies_of(folder) / str(project.id)
     copies.mkdir(parents=True, exist_ok=True, mode=0o700)
-    client.keep_copies(project.id, str(copies))
+    try:
+        client.keep_copies(project.id, str(copies))
+    except CutOff:
+        raise
+    except UserError as error:  # a server that an earlier version of ours started may not write there
+        console.print(f"Note: no second copy is kept in {copies} ({error}); start the server anew.", soft_wrap=True)
 
 
 def show(client: LabelStudio, project: Project, settings: ServeSettings, console: Console) -> None:

@@ -20,7 +20,18 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    flags = ("--environment", environment, "--port", str(port), "--detach", "true", "--hints", "true")
+    flags = (
+        "--environment",
+        environment,
+        "--port",
+        str(port),
+        "--detach",
+        "true",
+        "--hints",
+        "true",
+        "--start_seconds",
+        "600",
+    )
     done = command("serve", *flags, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     server = folder / "runs" / "annotation" / "server"
