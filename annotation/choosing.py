@@ -3,6 +3,7 @@
     random      any, by the seed
     different   those that have least in common: quickest to judge and least often a tie
     uncertain   those between which the reward model is least certain: they teach it most
+    between     answers of different models, any by the seed: people compare the models, blind
 
 Of all choices the one is taken whose pairs are worth most together.
 """
@@ -18,7 +19,7 @@ from typing import Literal
 
 from finlm.records import Candidates, Message, Prompt, Removal, Response
 
-Strategy = Literal["random", "different", "uncertain"]
+Strategy = Literal["random", "different", "uncertain", "between"]
 
 AnswerKey = tuple[str, str, bool]
 """An answer: its prompt's id, its text, whether it ended."""
@@ -110,7 +111,7 @@ def choose(
         candidates: A prompt with its answers.
         count: How many the page shows.
         strategy: See above.
-        seed: Of `random`.
+        seed: Of `random` and `between`.
         scores: For `uncertain`.
     """
     answers = distinct_answers(candidates)
@@ -119,7 +120,12 @@ def choose(
         told = f"{len(candidates.responses)} responses, {len(answers)} of them neither empty nor a repetition"
         return Removal(record_id=candidates.id, rule=f"fewer-than-{words[count]}-answers", reason=told)
     groups = list(itertools.combinations(answers, count))
-    if strategy == "random":
+    if strategy == "between":
+        groups = [group for group in groups if len({one.model for one in group}) == count]
+        if not groups:
+            reason = f"its answers are of {len({one.model for one in answers})} models, {count} are to be compared"
+            return Removal(record_id=candidates.id, rule="too-few-models", reason=reason)
+    if strategy in {"random", "between"}:
         return random.Random(f"{seed}:{candidates.id}").choice(groups)
     if strategy == "different":
         worth = {

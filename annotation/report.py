@@ -15,7 +15,7 @@ if not __package__:  # run as a file: import from this checkout, not from this f
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from annotation.eventlog import EventLog
+from annotation.eventlog import EventLog, Pair
 from annotation.judged import Work, from_log, from_preferences
 from annotation.quality_page import page_of
 from finlm import jsonl, report
@@ -70,16 +70,32 @@ def read(settings: ReportSettings) -> tuple[str, Work]:
     """
     if settings.preferences:
         return settings.preferences, from_preferences(jsonl.read(settings.preferences, PreferencePair))
-    if not Path(settings.log).is_file():
-        raise MissingInput(f"No annotation log at {settings.log}; make it with: finlm annotate pull")
-    with EventLog(settings.log) as log:
+    title, work, _ = read_log(settings.log, settings.project)
+    return title, work
+
+
+def read_log(path: str, project: str) -> tuple[str, Work, dict[str, Pair]]:
+    """Return what a project of a log is called, its ratings, and the log's pairs with who wrote their answers.
+
+    Args:
+        path: The log.
+        project: The project's key; empty where the log has one.
+
+    Raises:
+        MissingInput: There is no log.
+        UserError: The log holds no such project, or several and none was named.
+    """
+    if not Path(path).is_file():
+        raise MissingInput(f"No annotation log at {path}; make it with: finlm annotate pull")
+    with EventLog(path) as log:
         known = log.projects()
-        chosen = [key for key in known if key == settings.project or not settings.project]
+        chosen = [key for key in known if key == project or not project]
         if len(chosen) != 1:
             there = ", ".join(known) or "none"
-            raise UserError(f"--project {settings.project!r}: {settings.log} holds {there}; name one of them.")
-        work = from_log(log.pairs(), list(log.deliveries(chosen[0])), log.annotations(chosen[0]), log.gold())
-    return f"project {chosen[0]}", work
+            raise UserError(f"--project {project!r}: {path} holds {there}; name one of them.")
+        pairs = dict(log.pairs())
+        work = from_log(pairs, list(log.deliveries(chosen[0])), log.annotations(chosen[0]), log.gold())
+    return f"project {chosen[0]}", work, pairs
 
 
 if __name__ == "__main__":

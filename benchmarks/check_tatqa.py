@@ -71,10 +71,22 @@ def _head_years(table: tuple[tuple[str, ...], ...]) -> list[int]:
 
 
 def is_scale_said(pair: TruePair, context: Context) -> bool:
-    """Does anything in the context say the answer's scale word? TAT-QA's people saw the whole report."""
+    """Does the context say the answer's scale word? TAT-QA's people saw the whole report.
+
+    It does in a note on amounts ("in thousands", "$m"), or right after the answer's figure or one that it is computed
+    from; elsewhere the word tells nothing of this figure.
+    """
     found = re.search(r"thousand|million|billion", pair.amount)
-    said = {"thousand": r"thousand|000\b", "million": r"million|[$£€¥]\s?m\b|\bm\b", "billion": r"billion|\bbn\b"}
-    return found is None or bool(re.search(said[found[0]], context.page, re.IGNORECASE))
+    if found is None:
+        return True
+    short = {"thousand": "000|k", "million": "m|mn", "billion": "bn|b"}[found[0]]
+    note = (
+        rf"\bin (?:[\w$£€’']+ ){{0,3}}{found[0]}|{found[0]}s\b|{found[0]}s? of|[$£€¥][\s’']*(?:{short}|{found[0]})s?\b"
+        rf"|\b(?:RMB|USD|EUR|GBP|[A-Z]+\$)[\s’']*(?:{short}|{found[0]})s?\b|[(’'](?:{short})s?\b"
+    )
+    numbers = re.findall(r"\d[\d,]*(?:\.\d+)?", f"{pair.amount} {pair.derivation}")
+    after = "|".join(rf"(?<![\d,.]){re.escape(number)}\s?{found[0]}" for number in numbers)
+    return bool(re.search(rf"{note}|{after}", context.page, re.IGNORECASE))
 
 
 def is_shown_negative(pair: TruePair, context: Context) -> bool:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from finlm import jsonl
-from finlm.evaluation import AnswerRecord, bootstrap
+from finlm.evaluation import AnswerRecord
+from finlm.intervals import bootstrap
 from finlm.ppo_records import HeldOutRecord, read_guards, read_held_out
 from finlm.records import Prompt
 

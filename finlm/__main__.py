@@ -17,6 +17,7 @@ COMMANDS = {
     "annotate invite": ("annotation.invite", "the links that annotators are sent"),
     "annotate push": ("annotation.push", "candidate answers -> pairs to compare"),
     "annotate pull": ("annotation.pull", "annotators' choices -> preferences"),
+    "annotate evaluate": ("annotation.evaluate", "which of two models people prefer, blind, with intervals"),
     "annotate report": ("annotation.report", "how annotators agree, and whose work to look at, as a page"),
     "annotate check": ("annotation.check", "whether the work can be delivered, and whose batch to do again"),
     "annotate adjudicate": ("annotation.adjudicate", "pairs that people disagree on -> one more judge"),

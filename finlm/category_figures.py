@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from finlm.evaluation import AnswerRecord, Interval, bootstrap
+from finlm.evaluation import AnswerRecord
+from finlm.intervals import Interval, bootstrap
 from finlm.prompt_mixture import OTHERS, Cell
 
 

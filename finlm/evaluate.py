@@ -40,6 +40,7 @@ from finlm.category_figures import JudgedPair
 from finlm.embedded import EMBEDDED
 from finlm.errors import UserError
 from finlm.evaluation import AnswerRecord
+from finlm.intervals import bootstrap
 from finlm.progress import bar
 from finlm.records import ChoiceItem, PreferencePair, Prompt, Removal
 from finlm.tokenizer import load_tokenizer
@@ -353,7 +354,7 @@ def summarise(
         if name != settings.baseline:
             differences = [one - other for one, other in zip(scores, baseline, strict=True)]
             figures["win_rate"] = evaluation.win_rate(scores, baseline)
-            figures["reward_gain"] = asdict(evaluation.bootstrap(differences, seed=settings.seed))
+            figures["reward_gain"] = asdict(bootstrap(differences, seed=settings.seed))
             figures["kl_nats"] = sum(record.kl_nats or 0.0 for record in answers) / count
         summary[name] = figures
     return summary

@@ -1,6 +1,5 @@
 """Measuring a chat model: multiple choice by likelihood, held-out answers by figure checker and reward model."""
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,19 +38,6 @@ class AnswerRecord:
     category: Category = "general"
     """The prompt's category and sub-field."""
     subfield: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A mean with its 95 % bootstrap interval.
-
-    Example:
-        Interval(mean=0.4, low=0.2, high=0.6)
-    """
-
-    mean: float
-    low: float
-    high: float
 
 
 def choose(
@@ -96,21 +82,6 @@ def is_right(prompt: Prompt, text: str, *, ended: bool) -> tuple[bool, str]:
         return False, ""
     verdict = judge(text, prompt.reference, prompt.question)
     return verdict.is_right and ended, verdict.fault or ("" if ended else "cut-off")
-
-
-def bootstrap(numbers: Sequence[float], *, seed: int, draws: int = 2000) -> Interval:
-    """Return the mean with a 95 % percentile bootstrap interval (Efron 1979) over the given numbers.
-
-    Raises:
-        ValueError: There are no numbers.
-    """
-    if not numbers:
-        raise ValueError("no numbers to take an interval of")
-    rng = random.Random(seed)
-    count = len(numbers)
-    means = sorted(sum(rng.choices(numbers, k=count)) / count for _ in range(draws))
-    low, high = means[round(0.025 * (draws - 1))], means[round(0.975 * (draws - 1))]
-    return Interval(mean=sum(numbers) / count, low=low, high=high)
 
 
 def win_rate(scores: Sequence[float], baseline: Sequence[float]) -> float:

@@ -98,12 +98,26 @@ def _table(reader: Gathered, block: Block, above: str, section: str, number: int
     return bound
 
 
+_DUE = re.compile(
+    r"\b(?:due|maturing|matur(?:es|ity)|expir(?:es|ing|y)|repayable)\b(?: (?:in|on|by|at|date|through))*"
+    r"(?: [A-Z][a-z]+)?(?: \d{1,2},)? (?:19|20)\d\d"
+)
+"""When something falls due is no period of its figures."""
+_OPENING = re.compile(
+    r"\b(?:beginning|start) of (?:the )?(?:fiscal )?(?:period|year)\b|\bopening balance", re.IGNORECASE
+)
+"""A column of balances that are those of the end of the year before."""
+
+
 def _row(reader: Gathered, text: RowText, figures: Sequence[tuple[Cell, Figure]], tags: dict[int, Tag]) -> set[int]:
     """Bind the figures of a row; returns the places of their tags."""
     bound: set[int] = set()
     own = reader.words(bare_label(text.label))
-    of_label = periods_said(text.label, reader.filing.language)  # 当期 in a label names no column
+    of_label = periods_said(_DUE.sub(" ", text.label), reader.filing.language)  # 当期 in a label names no column
     of_parent = [when for parent in text.parents for when in reader.periods(parent)]
+    of_corner = [
+        when for row in text.head for cell in row.cells[:1] if not cell.left for when in reader.periods(cell.text)
+    ]
     of_row = [when for cell, _ in figures for when in reader.periods(column_text(cell, text))]
     for cell, figure in figures:
         column = column_text(cell, text)
@@ -112,9 +126,13 @@ def _row(reader: Gathered, text: RowText, figures: Sequence[tuple[Cell, Figure]]
         told_first = (
             of_column if len(own) > 2 else of_label
         )  # a label that is more than a period leaves that to its column
-        periods = tuple(told_first or of_label or of_column or of_parent or text.caption or reader.own_period)
+        periods = tuple(
+            told_first or of_label or of_column or of_parent or of_corner or text.caption or reader.own_period
+        )
         column_words = reader.words(column)
         around = column_words | text.title | frozenset().union(*(reader.words(parent) for parent in text.parents))
+        if _OPENING.search(column) and reader.filing.language == "en":
+            periods += tuple(replace(when, year=when.year - 1, months=0, month=0, day=0) for when in periods)
         if tag is not None:
             tag_fact(reader, tag, own, around, text.table, label=text.label, named=of_column)
             bound.add(tag.start)

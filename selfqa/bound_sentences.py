@@ -16,7 +16,7 @@ from selfqa.gathered import is_of_shares
 from selfqa.inferred_scale import inferred_scale
 from selfqa.period_phrases import When, periods_said
 from selfqa.sentences import Sentence, sentences_of
-from selfqa.unit_notes import document_note
+from selfqa.unit_notes import document_note, stated_power
 from selfqa.word_index import Words
 
 _UP = re.compile(r"\b(?:increas|grew|growth|rose|higher|up\b)\w*|增长|增加|提高|上升", re.IGNORECASE)
@@ -27,12 +27,13 @@ def book_of(source: Source, filing: Filing) -> FactBook:
     """Return every figure of a document, bound."""
     facts, lines = cell_facts(source, filing)
     units: tuple[Unit, ...] = ("percent",) if is_of_shares(source) else ()
+    power = stated_power(source.text)
     for block in source.blocks:
         if block.kind == "table":
             continue
         before: Sequence[When] = ()
         for sentence in sentences_of(source, block.start, block.end):
-            before = _sentence(sentence, filing, before, facts, lines, units)
+            before = _sentence(sentence, filing, before, facts, lines, units, power)
     if not document_note(source.text):
         cells = [fact for fact in facts if fact.origin == "cell"]
         others = [fact for fact in facts if fact.origin != "cell"]
@@ -52,8 +53,12 @@ def _sentence(
     facts: list[BoundFact],
     lines: list[Words],
     units: tuple[Unit, ...],
+    power: int,
 ) -> Sequence[When]:
-    """Bind the figures of a sentence; returns the periods that hold for the next one if it says none."""
+    """Bind the figures of a sentence; returns the periods that hold for the next one if it says none.
+
+    `power` is the scale that the document says of all its amounts, 0 if it says none.
+    """
     text = narrow(sentence.text)
     said = periods_said(text, filing.language, filing.fiscal_year, filing.months)
     amounts = amounts_in(text)
@@ -64,23 +69,36 @@ def _sentence(
     words = tokens(without_figures(text), filing.language)
     lines.append(Words((words,), frozenset(), 0))
     aligned = aligned_periods(text, amounts, said, filing.language)
+    loose = _outside(text, amounts, said)
     for figure, periods in zip(amounts, aligned, strict=True):
         fact = BoundFact(
             value=figure.value,
             unit=figure.unit,
             currency=figure.currency,
-            periods=tuple(periods or said or before) or assumed,
+            periods=tuple(periods or loose or (() if said else before)) or assumed,
             line=len(lines) - 1,
             start=sentence.start + figure.start,
             end=sentence.start + figure.end,
             origin="sentence",
             written=_number(figure),
             moved=_moved(text[max(0, figure.start - 60) : figure.end + 20]),
+            others=(figure.value.scaleb(power),) if power and _is_bare_money(figure) else (),
             things="shares" if re.match(r"\s?(?:\w+\s){0,3}shares\b|股", text[figure.end :]) else "",
         )
         facts.append(fact)
         facts += [replace(fact, unit=unit) for unit in units if fact.unit == "plain"]
     return said or before
+
+
+def _is_bare_money(figure: Figure) -> bool:
+    """Is it money without a scale word?"""
+    return figure.unit == "currency" and abs(figure.value) == _number(figure)
+
+
+def _outside(text: str, amounts: Sequence[Figure], said: Sequence[When]) -> list[When]:
+    """The periods that no parentheses keep for a figure of their own: of "$4.3 million (2018 $19.6 million)" none."""
+    taken = {_enclosure(text, amount.start)[0] for amount in amounts}
+    return [when for when in said if (place := _enclosure(text, when.start)[0]) == 0 or place not in taken]
 
 
 def _moved(text: str) -> Moved:

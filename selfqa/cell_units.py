@@ -25,6 +25,12 @@ _COUNT_COLUMN = re.compile(r"\bshares\b|\bnumber of\b|\bunits\b|\boptions\b|\bpr
 _RATE = re.compile(
     r"%|\bpercent|\brate\b|\brates\b|\bmargin\b|\byield\b|\bratio\b|\bvolatility\b|率|比例|比重|占比", re.IGNORECASE
 )
+_COUPON = re.compile(r"\d\s?%")
+"""The rate in a name: "6.50% Senior Notes" are no percentages."""
+_LASTS = re.compile(
+    r"\(\s?(?:in |weighted average )?(?:years|months|days|hours)\s?\)|\bin (?:years|months|days)\b", re.IGNORECASE
+)
+"""What a head says of how long something lasts."""
 
 
 def facts_of_cell(
@@ -48,7 +54,7 @@ def facts_of_cell(
         periods: Each may be meant.
         may_be_share: Does the document speak of percentages and name no unit?
     """
-    label = narrow(f"{text.label} {' '.join(text.parents)}")
+    label = _COUPON.sub(" ", narrow(f"{text.label} {' '.join(text.parents)}"))
     near = unit_note(narrow(text.label)) or unit_note(narrow(column))
     note = near.or_currency(text.note) if near else text.note
     words = f"{label} {narrow(column)}"
@@ -66,8 +72,10 @@ def facts_of_cell(
         power, unit, currency = counted.power, "currency" if counted.currency else "plain", counted.currency
     elif _PER_SHARE.search(words) and not near.power:
         power, unit = 0, "per-share"
-    elif figure.unit == "plain" and re.search(r"[（(]\s?%\s?[）)]|%", f"{text.label} {column}"):
-        power, unit, currency = 0, "percent", ""
+    elif figure.unit == "plain" and _LASTS.search(words):
+        power, unit, currency = 0, "plain", ""
+    elif figure.unit == "plain" and "%" in words and not (near.power and abs(figure.value) >= 1000):
+        power, unit, currency = 0, "percent", ""  # a head of money beside a head of percentages may have run into it
     elif figure.unit == "plain":
         unit = "currency" if currency and not is_count else "plain"
         if (may_be_share or text.is_rates or _RATE.search(words)) and abs(figure.value) < 1000:

@@ -263,6 +263,8 @@ def _expression_fault(claim: Claim, text: str, book: FactBook) -> Fault | None:
     try:
         small = frozenset(Decimal(number) for number in range(2, 101) if book.written(Decimal(number)))
         tried = [parse_expression(text), parse_expression(text, small)]
+        if "%" in text:  # a share of something: "53% * $23,406"
+            tried.append(parse_expression(re.sub(r"(\d[\d,.]*)\s?%", r"(\1/100)", text)))
     except UserError as error:
         return "wrong-derivation", str(error)
     faults = [computed.expression_fault(claim, expression, book) for expression in tried]

@@ -212,17 +212,23 @@ def expression_fault(claim: Claim, expression: Expression, book: FactBook) -> Fa
 
 
 def _scales(operands: Sequence[Sequence[BoundFact]]) -> set[Decimal]:
-    """Return the scales that all operands can be read in together."""
-    found: set[Decimal] | None = None
-    for facts in operands:
-        its = {abs(value) / fact.written for fact in facts if fact.written for value in (fact.value, *fact.others)}
-        found = its if found is None else found & its or found | its
-    return found or {Decimal(1)}
+    """Return the scales that all operands can be read in together; where there is none, each one's own."""
+    return _common_scales(operands) or set().union(*map(_scales_of, operands)) or {Decimal(1)}
+
+
+def _common_scales(operands: Sequence[Sequence[BoundFact]]) -> set[Decimal]:
+    found = [scales for facts in operands if (scales := _scales_of(facts))]
+    return set.intersection(*found) if found else {Decimal(1)}
+
+
+def _scales_of(facts: Sequence[BoundFact]) -> set[Decimal]:
+    return {abs(value) / fact.written for fact in facts if fact.written for value in (fact.value, *fact.others)}
 
 
 def _is_result(claim: Claim, expression: Expression, scale: Decimal, operands: Sequence[Sequence[BoundFact]]) -> bool:
     units = {fact.unit for facts in operands for fact in facts}
-    for value, unit in _results(expression, scale, units):
+    is_rate = expression.degree == 0 and len(_common_scales(operands)) == 0
+    for value, unit in _results(expression, scale, units, is_rate=is_rate):
         is_unit = claim.figure.unit == unit or (
             unit == "amount" and claim.figure.unit in {"plain", "currency", "per-share"}
         )
@@ -240,13 +246,18 @@ def _is_signed_so(claim: Claim, value: Decimal) -> bool:
     return (value < 0) == (claim.figure.value < 0)
 
 
-def _results(expression: Expression, scale: Decimal, units: set[Unit]) -> Iterator[tuple[Decimal, str]]:
-    """Yield what the result may be said as: a ratio in percent or bare, a sum in its operands' unit."""
+def _results(
+    expression: Expression, scale: Decimal, units: set[Unit], *, is_rate: bool
+) -> Iterator[tuple[Decimal, str]]:
+    """Yield what the result may be said as: a ratio in percent or bare, a sum in its operands' unit.
+
+    `is_rate`: an amount for each of something, "53.0 (million) / 1,027 (employees)", has the amount's unit.
+    """
     if expression.degree != 1:
         yield expression.result * 100, "percent"
         yield expression.result, "plain"
-    if expression.degree != 0:
-        if expression.has_percent or "percent" in units:
+    if expression.degree != 0 or is_rate:
+        if expression.has_percent or ("percent" in units and expression.degree == 1):
             yield expression.result, "percent"
             if expression.is_difference:
                 yield expression.result, "points"
@@ -258,6 +269,8 @@ def _period_fault(claim: Claim, operands: Sequence[Sequence[BoundFact]], zeros: 
     asked = claim.all_whens
     if not asked:
         return None
+    if not any(fact.periods for facts in operands for fact in facts):
+        return None  # a document that dates none of them contradicts no period
     missing = [when for when in asked if not any(fact.agrees(when) for facts in operands for fact in facts)]
     if len(missing) > zeros:
         return "wrong-period", f"no operand is of {missing[0].year}"

@@ -7,14 +7,17 @@ from functools import lru_cache
 from finlm.figure_grammar import CURRENCIES, SCALES
 from finlm.figures import narrow
 
+_CODES = "CHF|SEK|NOK|DKK|JPY|CAD|AUD|NZD|HKD|SGD|INR|KRW|TWD|BRL|ZAR|Euros?"
+"""Currencies that are counted in thousands and millions, and written out."""
 _SIGN = r"US\$|HK\$|A\$|C\$|RMB|USD|CNY|EUR|GBP|[$€£¥]"
 _ENGLISH = re.compile(
     rf"""
     (?:(?P<before>{_SIGN})\s?)?(?:\bin\s+)?(?P<currency>{_SIGN})?\s?
     (?P<scale>\b(?:thousands|millions|billions)\b)(?:\s+of\s+(?P<of>(?:U\.?S\.?\s+)?dollars|euros?|yuan|RMB|pounds|yen|US\$))?
-  | (?P<sign>{_SIGN})\s?[’'‘]?(?P<zeros>000|m|mn|bn|million|thousand|billion)\b(?:[’']?s)?
+  | (?P<sign>{_SIGN}|\b(?:{_CODES})\b)\s?[’'‘]?(?P<zeros>000|m|mn|bn|million|thousand|billion)(?:[’']?s)?\b
+  | \b(?P<glued>[kKMT])(?P<sign2>EUR|€|USD|GBP|CHF|SEK|NOK|DKK)(?!\w)
   | \bin\s+(?P<single>thousand|million|billion)\b
-  | \(\s?(?:in\s)?[’'‘]?(?P<bare>1,000|000)[’']?s?\s?\)
+  | \(\s?(?:in\s)?[’'‘]?(?P<bare>1,000|000|mn)[’']?s?(?:\somitted)?\s?\)
   | \bin\s+[’'‘]?(?P<in000>000)[’']?s\b
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -23,8 +26,15 @@ _CHINESE = re.compile(
     r"(?:单位|金额单位|币种)\s*[：:]?\s*(?:人民币)?\s*(?P<scale>千|百万|万|亿)?(?P<unit>元|美元|港元|股|吨)"
     r"|[（(](?:人民币)?(?P<scale2>千|百万|万|亿)?(?P<unit2>元|美元|股)[）)]"
 )
+_ALL = re.compile(
+    r"\bin (?P<scale>thousand|million|billion)s?\b[^.;)]{0,120}\b(?:unless|except (?:as|where)) (?:otherwise )?"
+    r"(?:stated|indicated|noted|specified)",
+    re.IGNORECASE,
+)
 _HINT = re.compile(
-    r"thousand|million|billion|000|[$€£¥]\s?[mb]|单位|币种|[（(](?:人民币|[千百万亿美])?[万]?[元股]", re.IGNORECASE
+    rf"thousand|million|billion|000|[$€£¥]\s?[’'‘]?[mb]|\b(?:USD|EUR|GBP|RMB|CNY|{_CODES})\s?[mb]|[kmt](?:EUR|€|USD|GBP|CHF|SEK|NOK|DKK)|\(mn"
+    r"|单位|币种|[（(](?:人民币|[千百万亿美])?[万]?[元股]",
+    re.IGNORECASE,
 )
 LOOKED_AT = 200_000
 """Characters of a document that are searched for its unit notes."""
@@ -72,6 +82,12 @@ def document_note(text: str) -> UnitNote:
     return max(set(found), key=lambda note: (found.count(note), note.power, note.currency), default=UnitNote())
 
 
+def stated_power(text: str) -> int:
+    """Return the power of ten that a document says of all its amounts: "in thousands, unless otherwise stated"."""
+    found = _ALL.search(narrow(text[:LOOKED_AT]))
+    return SCALES[found["scale"].lower()] if found else 0
+
+
 def _notes(text: str) -> list[UnitNote]:
     plain = narrow(text)
     if not _HINT.search(plain):
@@ -81,7 +97,7 @@ def _notes(text: str) -> list[UnitNote]:
 
 
 def _english(match: re.Match[str], text: str) -> UnitNote:
-    scale = match["scale"] or match["zeros"] or match["bare"] or match["in000"] or match["single"]
+    scale = match["scale"] or match["zeros"] or match["glued"] or match["bare"] or match["in000"] or match["single"]
     words = text[match.end() : match.end() + 12].lower()
     before = text[max(0, match.start() - 30) : match.start()].lower()
     if match["scale"] and re.match(r"\s+of\s+(?:shares|barrels|units)", words):
@@ -92,8 +108,8 @@ def _english(match: re.Match[str], text: str) -> UnitNote:
     if match["scale"] and not is_sure and not re.search(r"(?:\bin\s+|[(（|\n]|dollars\s+|^)\s*$", before):
         return UnitNote()  # "we sold millions of devices"
     word = (scale or "").lower().removesuffix("s")
-    power = {"000": 3, "1,000": 3}.get(word) or SCALES.get(word, 0)
-    sign = (match["before"] or match["currency"] or match["sign"] or match["of"] or "").lower()
+    power = {"000": 3, "1,000": 3, "t": 3}.get(word) or SCALES.get(word, 0)
+    sign = (match["before"] or match["currency"] or match["sign"] or match["sign2"] or match["of"] or "").lower()
     sign = "us$" if "dollar" in sign else sign
     if not sign and re.search(r"dollars\s*(?:are\s)?(?:in\s)?$", before):
         sign = "us$"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from finlm import evaluation, jsonl
+from finlm import evaluation, intervals, jsonl
 from finlm.model import load_causal
 from finlm.records import ChoiceItem, Message, Prompt
 from finlm.tokenizer import load_tokenizer
@@ -19,7 +19,7 @@ def test_the_interval_is_that_of_normal_theory() -> None:
     numbers = [rng.gauss(2.0, 3.0) for _ in range(400)]
     mean = sum(numbers) / 400
     spread = (sum((number - mean) ** 2 for number in numbers) / 400) ** 0.5
-    got = evaluation.bootstrap(numbers, seed=0)
+    got = intervals.bootstrap(numbers, seed=0)
     assert got.mean == pytest.approx(mean)
     half = 1.96 * spread / 400**0.5
     assert got.low == pytest.approx(mean - half, abs=0.1 * half)
@@ -31,17 +31,17 @@ def test_intervals_cover_the_true_mean_about_as_often_as_they_say() -> None:
     covered = 0
     for trial in range(200):
         numbers = [float(rng.random() < 0.3) for _ in range(60)]
-        got = evaluation.bootstrap(numbers, seed=trial, draws=300)
+        got = intervals.bootstrap(numbers, seed=trial, draws=300)
         covered += got.low <= 0.3 <= got.high
     assert 178 <= covered <= 200  # 95 % of 200 is 190, four standard deviations are 12
 
 
 def test_intervals_of_one_and_of_equal_numbers() -> None:
-    assert evaluation.bootstrap([0.5], seed=0) == evaluation.Interval(mean=0.5, low=0.5, high=0.5)
-    assert evaluation.bootstrap([1.0] * 9, seed=0) == evaluation.Interval(mean=1.0, low=1.0, high=1.0)
-    assert evaluation.bootstrap([0.0, 1.0, 1.0], seed=3) == evaluation.bootstrap([0.0, 1.0, 1.0], seed=3)
+    assert intervals.bootstrap([0.5], seed=0) == intervals.Interval(mean=0.5, low=0.5, high=0.5)
+    assert intervals.bootstrap([1.0] * 9, seed=0) == intervals.Interval(mean=1.0, low=1.0, high=1.0)
+    assert intervals.bootstrap([0.0, 1.0, 1.0], seed=3) == intervals.bootstrap([0.0, 1.0, 1.0], seed=3)
     with pytest.raises(ValueError, match="no numbers"):
-        evaluation.bootstrap([], seed=0)
+        intervals.bootstrap([], seed=0)
 
 
 def test_win_rate_by_hand() -> None:

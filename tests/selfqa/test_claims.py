@@ -299,6 +299,17 @@ def test_a_period_agrees_with_what_does_not_contradict_it() -> None:
         ("(RMB in millions)", 6, "CNY"),
         ("Shares in thousands", 0, ""),
         ("we sold millions of devices", 0, ""),
+        ("$000s", 3, "USD"),
+        ("(000s omitted)", 3, ""),
+        ("EUR m", 6, "EUR"),
+        ("USD m", 6, "USD"),
+        ("CHF million", 6, ""),
+        ("MEUR", 6, "EUR"),
+        ("T€", 3, "EUR"),
+        ("$’m", 6, "USD"),
+        ("(mn)", 6, ""),
+        ("the EUR market", 0, ""),
+        ("00 SEK made", 0, ""),
         ("单位：万元", 4, "CNY"),
         ("金额（亿元）", 8, "CNY"),
         ("单位：元 币种：人民币", 0, "CNY"),
@@ -307,3 +318,62 @@ def test_a_period_agrees_with_what_does_not_contradict_it() -> None:
 def test_unit_notes(text: str, power: int, currency: str) -> None:
     note = unit_note(text)
     assert (note.power, note.currency) == (power, currency)
+
+
+NOTES = """<html><body><h1>Northwind Bancorp</h1><p>Annual report for the year ended December 31, 2024</p>
+<p>(US dollars in thousands, unless otherwise stated)</p>
+<p>Income before tax of $88,848 and $70,112 in 2024 and 2023, respectively, was earned at home.</p>
+<p>The charge for share-based payment was $4.3 million (2023 $19.6 million).</p>
+<table><tr><td>December 31, 2024</td><td>Carrying amount</td></tr>
+<tr><td>6.50% Senior Notes due 2030</td><td>424,000</td></tr>
+<tr><td>4.875% Senior Notes due 2032</td><td>421,900</td></tr></table>
+<table><tr><td>2024</td><td>Useful life (in years)</td><td>Fair value</td></tr>
+<tr><td>Trademarks</td><td>5.0</td><td>2,500</td></tr><tr><td>Customer lists</td><td>2.5</td><td>1,300</td></tr></table>
+<table><tr><td>Year ended December 31, 2024</td>
+<td>Balance at beginning of period</td><td>Balance at end of period</td></tr>
+<tr><td>Accounts receivable</td><td>90,831</td><td>97,948</td></tr></table>
+<p>Sales to China were 53% of the revenue of $23.4 million in 2024, and Northwind paid $5.3 million to its 1,027 dealers
+in 2024.</p></body></html>"""
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "computation", "rule"),
+    [
+        # amounts of sentences are in thousands too, as the head of the notes says
+        ("income before tax in 2024", "88,848 thousand", "", ""),
+        ("income before tax in 2024", "88,848 million", "", "wrong-scale"),
+        # what stands before a parenthesis with a year is of the year that the report is for
+        ("charge for share-based payment in 2024", "$4.3 million", "", ""),
+        ("charge for share-based payment in 2023", "$19.6 million", "", ""),
+        ("charge for share-based payment in 2023", "$4.3 million", "", "wrong-period"),
+        # the rate in a bond's name makes no percentages of its amounts
+        ("4.875% Senior Notes' carrying amount in 2024", "$421.9 million", "", ""),
+        ("total Senior Notes in 2024", "845.9 million", "424,000 + 421,900", ""),
+        # years are no dollars
+        ("lives' difference between trademarks and lists in 2024", "2.5", "5.0 - 2.5", ""),
+        ("lives' difference between trademarks and lists in 2024", "2.5 thousand", "5.0 - 2.5", "wrong-derivation"),
+        # the beginning of a year is the end of the one before
+        ("total accounts receivable at the end of 2023 and 2024", "188,779 thousand", "90,831 + 97,948", ""),
+        ("accounts receivable at the end of 2022", "90,831 thousand", "", "wrong-period"),
+        # a share of an amount, an amount for each
+        ("revenue from China in 2024", "12.402 million", "53% * 23.4", ""),
+        ("revenue from China in 2024", "12.402 billion", "53% * 23.4", "wrong-derivation"),
+        ("revenue from China in 2024", "12.402%", "53% * 23.4", "wrong-derivation"),
+        ("payment to each dealer in 2024", "$0.0052 million", "5.3 / 1,027", ""),
+        ("payment to each dealer in 2024", "$0.0052 billion", "5.3 / 1,027", "wrong-derivation"),
+    ],
+)  # fmt: skip
+def test_notes_to_the_statements(question: str, answer: str, computation: str, rule: str) -> None:
+    book = Grounds(read_html(NOTES), NORTHWIND).book
+    fault = claim_fault(f"What was Northwind Bancorp's {question}?", answer, book, NORTHWIND, computation)
+    assert (fault or ("",))[0] == rule, fault
+
+
+def test_ages_that_nothing_dates_are_of_any_date() -> None:
+    page = "<p>Northwind Bancorp</p><table><tr><td>Name</td><td>Age</td></tr><tr><td>Ada Ash</td><td>47</td></tr>"
+    page += "<tr><td>Ben Birch</td><td>52</td></tr></table>"
+    undated = Filing("Northwind Bancorp", "Northwind Bancorp", "en", 0, 12)
+    book = Grounds(read_html(page), undated).book
+    asked = "What was the average age of Northwind Bancorp's officers in 2024?"
+    assert claim_fault(asked, "49.5", book, undated, "(47 + 52) / 2") is None
+    assert claim_fault(asked, "49.5", book, undated, "(47 + 53) / 2") is not None
