@@ -82,7 +82,8 @@ def main(settings: ServeSettings) -> None:
     if settings.stop:
         stop(folder, console)
         return
-    page = labelling_page(settings.page, settings.language, read_guidelines(guidelines_file(settings)))
+    # the server stores it without outer blanks: with them it would never be the same as before
+    page = labelling_page(settings.page, settings.language, read_guidelines(guidelines_file(settings))).strip()
     if settings.url:
         with connect(settings.url, settings.server) as client:
             show(client, make_project(client, settings, page, console), settings, console)

@@ -92,6 +92,7 @@ def test_serve_prints_what_people_need(label_studio: Served) -> None:
 def test_serving_again_changes_nothing(label_studio: Served) -> None:
     first = label_studio.project("Preferences")
     assert label_studio.project("Preferences") == first
+    assert "it is kept" not in command("serve", cwd=label_studio.folder).stdout
     done = command("serve", "--language", "en", cwd=label_studio.folder)
     assert "it is kept" in done.stdout
     assert label_studio.project("Preferences", "--language", "en", "--update_page", "true").label_config != (
