@@ -126,10 +126,15 @@ def source(settings: PushSettings) -> Path:
 
     Raises:
         MissingInput: It is not there.
+        UserError: It has no records.
     """
     if settings.pairs:
-        return require(settings.pairs, what="Pairs", made_by="finlm annotate by-figures")
-    return require(settings.candidates, what="Candidates", made_by="finlm respond")
+        path = require(settings.pairs, what="Pairs", made_by="finlm annotate by-figures")
+    else:
+        path = require(settings.candidates, what="Candidates", made_by="finlm respond")
+    if not any(True for _ in jsonl.read(path, PreferencePair if settings.pairs else Candidates)):
+        raise UserError(f"{path} has no records; there is nothing to push.")
+    return path
 
 
 def read_gold(path: str) -> tuple[list[Comparison], list[Removal]]:
@@ -176,7 +181,7 @@ def read_tasks(
     """Make a task of every record, or a removal that says why there is none; repetitions are removals too.
 
     Raises:
-        UserError: The file has no records, or pairs are to be put before people who are asked for ranks.
+        UserError: Pairs are to be put before people who are asked for ranks.
     """
     made: list[Comparison | AnswerSet | Removal] = []
     if settings.pairs and kind == "ranks":
@@ -186,8 +191,6 @@ def read_tasks(
     else:
         choose = set_from_candidates if kind == "ranks" else from_candidates
         made += [choose(one, settings.strategy, settings.seed, scores) for one in jsonl.read(path, Candidates)]
-    if not made:
-        raise UserError(f"{path} has no records; there is nothing to push.")
     known: set[str] = set()
     for position, one in enumerate(made):
         if isinstance(one, Removal):

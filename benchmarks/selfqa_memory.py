@@ -26,6 +26,8 @@ from benchmarks.selfqa_corpus import write_copies
 from benchmarks.selfqa_reading import GENERATE, description
 from finlm.runs import write_json, write_text
 
+COVER = 4000
+"""Characters of a cover, which names company and year."""
 EVERY = 5.0
 """Seconds between two looks."""
 
@@ -54,12 +56,17 @@ def main() -> None:
     shared = Path(os.environ.get("FINLM_SHARED_DATA", "../shared/data"))
     parser.add_argument("--data", type=Path, default=shared, help="folder of the real data")
     parser.add_argument("--documents", type=int, nargs="+", default=[100, 1000], help="sizes of the corpora")
+    parser.add_argument(
+        "--middle", type=int, default=0, help="only covers and so many characters of the middle of texts"
+    )
     parser.add_argument("--out", type=Path, help="the .json to write; a .md of the same name stands beside it")
     given = parser.parse_args()
     files = sorted(path for path in (given.data / "filings").rglob("*.*") if path.is_file())
     measured = []
     for number in given.documents:
         with tempfile.TemporaryDirectory() as folder:
+            if given.middle:
+                files = shortened(files, Path(folder) / "short", given.middle)
             measured.append(whole_run(files, Path(folder), number))
             print(measured[-1], file=sys.stderr, flush=True)
     run = description()
@@ -67,6 +74,16 @@ def main() -> None:
     if given.out:
         write_json(given.out, {"figures": {"runs": [asdict(one) for one in measured]}, "runs": [run]})
         write_text(given.out.with_suffix(".md"), page(measured, run))
+
+
+def shortened(files: list[Path], folder: Path, middle: int) -> list[Path]:
+    """Write the plain texts short: the cover, and what stands in the middle."""
+    folder.mkdir()
+    short = [folder / path.name for path in files if path.suffix == ".txt"]
+    for path in short:
+        text = next(one for one in files if one.name == path.name).read_text(encoding="utf-8")
+        path.write_text(f"{text[:COVER]}\n\n{text[len(text) // 2 :][:middle]}", encoding="utf-8")
+    return short
 
 
 def whole_run(files: list[Path], folder: Path, number: int) -> Measured:

@@ -23,6 +23,8 @@ _TITLES = (
 _NOTES = re.compile(
     r"^\W*(?:notes to (?:the )?(?:condensed )?(?:consolidated )?financial statements|note 1\b)", re.IGNORECASE
 )
+INDEX = 1500
+"""Characters of an index of the statements."""
 _CHAPTER = re.compile(r"^第[一二三四五六七八九十]+[节章]\s*(?P<title>.*)", re.DOTALL)
 _CHAPTERS = (
     ("风险", "risk"),
@@ -51,8 +53,19 @@ class Zones:
 
 def zones_of(source: Source) -> Zones:
     """Find the parts of a document; what comes before the first title is `other`."""
-    found = [(0, "other"), *_titled(source)]
+    found = _without_index([(0, "other"), *_titled(source)])
     return Zones(tuple(start for start, _ in found), tuple(name for _, name in found))
+
+
+def _without_index(found: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Leave out notes that an index right below the item's title names before the statements come."""
+    kept = found[:1]
+    for at, (start, name) in enumerate(found[1:], 2):
+        following = found[at][1] if at < len(found) else ""
+        is_listed = kept[-1][1] == "statements" and start - kept[-1][0] < INDEX
+        if not (name == following == "notes" and is_listed):
+            kept.append((start, name))
+    return kept
 
 
 def _titled(source: Source) -> Iterator[tuple[int, str]]:

@@ -17,7 +17,7 @@ from pdfplumber.utils.exceptions import PdfminerException
 from selfqa.blocks import Source
 from selfqa.formats.builder import Builder, is_wide
 from selfqa.formats.glyphs import unified
-from selfqa.formats.pdf_tables import Grid, Line, Part, bare_tables, is_note, ruled_table, with_heads
+from selfqa.formats.pdf_tables import Grid, Line, Part, bare_tables, is_continued, is_note, ruled_table, with_heads
 from selfqa.plain import ends_in_figures
 from selfqa.unread import Unreadable
 
@@ -155,8 +155,8 @@ def _built(pages: Sequence[list[Part]]) -> Source:
                 continue
             for part in run:
                 assert isinstance(part, Grid)
-                is_continued = part is page[0] and isinstance(last, Grid) and last.edges == part.edges
-                if is_continued and builder.ends_in_table:
+                goes_on = part is page[0] and isinstance(last, Grid) and is_continued(last, part)
+                if goes_on and builder.ends_in_table:
                     builder.more_rows(part.rows)
                 else:
                     builder.table(part.rows)

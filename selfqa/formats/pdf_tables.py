@@ -1,7 +1,7 @@
 """Tables of a PDF's page: by their rules, or by figures that stand below each other, with the heads above them."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -14,6 +14,8 @@ from selfqa.signs import is_sign
 
 MAX_HEADS = 5
 """Lines above a table that may be its head."""
+SAME = 2
+"""Points between two rules that are one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +49,40 @@ Part = Line | Grid
 def ruled_table(table: Any) -> Grid | None:
     """Read a table's cells by the rules beside them; a frame around text is none."""
     boxes = [[cell for cell in row.cells if cell is not None] for row in table.rows]
-    edges = sorted({round(x) for row in boxes for left, _, right, _ in row for x in (left, right)})
+    edges = _apart(x for row in boxes for left, _, right, _ in row for x in (left, right))
     texts = table.extract()
     rows = []
     for row, written in zip(table.rows, texts, strict=True):
         placed = [
-            Placed(edges.index(round(cell[0])), edges.index(round(cell[2])), unified(text))
+            Placed(_nearest(edges, cell[0]), _nearest(edges, cell[2]), unified(text))
             for cell, text in zip(row.cells, written, strict=True)
-            if cell is not None and text and text.strip()
+            if cell is not None and text and text.strip() and _nearest(edges, cell[0]) < _nearest(edges, cell[2])
         ]
         if placed:
             rows.append(tuple(placed))
     if len(rows) < 2 or max(len(row) for row in rows) < 2:
         return None
     return Grid(tuple(rows), table.bbox[1], table.bbox[3], tuple(edges))
+
+
+def _apart(places: Iterable[float]) -> list[int]:
+    """Places across the page, each once: rules of one column lie on each other by a point or so."""
+    found: list[int] = []
+    for place in sorted(map(round, places)):
+        if not found or place - found[-1] > SAME:
+            found.append(place)
+    return found
+
+
+def _nearest(edges: Sequence[int], place: float) -> int:
+    return min(range(len(edges)), key=lambda at: abs(edges[at] - place))
+
+
+def is_continued(above: Grid, below: Grid) -> bool:
+    """Have two tables the same columns? The rules of a second page may lie a point beside those of the first."""
+    return len(above.edges) == len(below.edges) and all(
+        abs(one - other) <= SAME for one, other in zip(above.edges, below.edges, strict=True)
+    )
 
 
 def with_heads(parts: Sequence[Part]) -> list[Part]:

@@ -1,7 +1,8 @@
 """Every kind of file, made by the library that people make it with: text, headings, tables, pages."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.cidfonts import UnicodeCIDFont
+from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Flowable, PageBreak, Paragraph, SimpleDocTemplate, Table, TableStyle
 
 from selfqa.blocks import Block, Source
@@ -105,6 +107,35 @@ def test_pdf_keeps_headings_pages_and_a_table_that_goes_on_over_three() -> None:
     assert "年度报告内容的真实" in source.text
     assert "青禾食品股份有限公司2024年年度报告" not in source.text  # the running head
     assert "报告期内，公司实现营业收入1,234.56万元，较上年同期增长12.3%，主要系销量增加所致。" * 3 in source.text
+
+
+def ruled_pages(*pages: tuple[Sequence[float], Sequence[Sequence[str]]]) -> bytes:
+    """Pages of one table each, its columns between the given rules."""
+    out = io.BytesIO()
+    canvas = Canvas(out, pagesize=A4)
+    for rules, rows in pages:
+        canvas.setFont("Helvetica", 9)
+        for number, row in enumerate(rows):
+            top = 800 - 20 * number
+            for (left, right), text in zip(pairwise(rules), row, strict=True):
+                canvas.rect(left, top - 20, right - left, 20)
+                canvas.drawString(left + 4, top - 13, text)
+        canvas.showPage()
+    canvas.save()
+    return out.getvalue()
+
+
+def test_a_table_goes_on_where_the_next_pages_rules_lie_a_point_beside() -> None:
+    head = [["Item", "2024", "2023"], ["Cash", "1,200", "1,100"], ["Goodwill", "50", "50"]]
+    more = [["Inventories", "300", "280"], ["Total assets", "1,550", "1,430"]]
+    (source,) = read_pdf(ruled_pages(((60, 200, 300, 400), head), ((61.2, 200.9, 299.2, 401), more)))
+    assert isinstance(source, Source)
+    (table,) = tables(source)
+    assert cells(source, table) == head + more
+    assert {(cell.left, cell.right) for row in table.rows for cell in row.cells} == {(0, 1), (1, 2), (2, 3)}
+    (source,) = read_pdf(ruled_pages(((60, 200, 300, 400), head), ((60, 170, 300, 400), more)))
+    assert isinstance(source, Source)
+    assert [cells(source, table) for table in tables(source)] == [head, more]  # other columns: another table
 
 
 # ---------------------------------------------------------------------------------------------- Word

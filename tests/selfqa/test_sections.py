@@ -13,6 +13,7 @@ from selfqa.markup import read_html
 from selfqa.plain import read_markdown, read_text
 from selfqa.reading import read_file
 from selfqa.sections import Sections, is_section_title, outline_of, sections_of
+from selfqa.zones import zones_of
 
 # Form 10-K's items (SEC, instructions to Form 10-K); 1C came in with fiscal years that end after 15 December 2023
 FORM_10K = "1 1A 1B 2 3 4 5 6 7 7A 8 9 9A 9B 9C 10 11 12 13 14 15 16"
@@ -296,3 +297,22 @@ def test_what_is_boilerplate(text: str, rule: str) -> None:
     kept, dropped = backgrounds(read_text(text), 2400, 0)
     assert [drop.rule for drop in dropped] == ([rule] if rule else [])
     assert len(kept) == (0 if rule else 1)
+
+
+def test_an_index_of_the_statements_begins_no_notes() -> None:
+    """A 10-K's Item 8 lists its statements and notes before they come."""
+    page = "\n\n".join(
+        [
+            "# Item 8. Financial Statements and Supplementary Data",
+            "Index to Consolidated Financial Statements",
+            "Notes to Consolidated Financial Statements",
+            "Report of the auditors. " * 100,
+            "| Balance sheet | 2024 |\n|---|---|\n| Cash | 120 |",
+            "# Notes to Consolidated Financial Statements",
+            "Note 1 – Summary of policies",
+        ]
+    )
+    source = read_markdown(page)
+    zones = zones_of(source)
+    assert zones.at(source.text.index("Cash")) == "statements"
+    assert zones.at(source.text.index("Summary of policies")) == "notes"
