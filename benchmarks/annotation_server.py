@@ -287,7 +287,7 @@ def write(asked: argparse.Namespace, figures: dict[str, Any]) -> None:
     """Write the result and its page."""
     git = ["git", "-C", str(CHECKOUT), "rev-parse", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    words = [word for word in sys.argv[1:] if not word.startswith("/")]
+    words = [f"benchmarks/results/{asked.out.name}" if word == str(asked.out) else word for word in sys.argv[1:]]
     run = {
         "command": shlex.join(["python", "benchmarks/annotation_server.py", *words]),
         "commit": commit,
@@ -304,13 +304,19 @@ def page(figures: dict[str, Any], run: dict[str, Any]) -> str:
     made, after, unread = figures["confirmed_writes"], figures["after_the_burst"], figures["not_to_be_seen"]
     during = figures["pull_seconds_during_burst"]
     timed = figures["incremental_pull_seconds_all"]
+    short = (
+        f"{figures['annotations_asked']:,} annotations were asked for; the writers were stopped when their time was up "
+        f"(`--burst-minutes`) at {figures['annotations']:,}.\n"
+    )
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     rows = {
         "lost": figures["lost"],
         "doubled": figures["doubled"],
         "annotations in Label Studio's database after the burst": f"{after['rows']:,}",
-        "of the log then: events, and annotations noted as deleted": f"{after['events']:,}, {after['deleted']:,}",
-        "a full pull into a second log gives the same preferences.jsonl": figures["same_preferences_from_a_full_pull"],
+        "events of the log then; annotations that it notes as deleted": f"{after['events']:,}; {after['deleted']:,}",
+        "a full pull into a second log gives the same preferences.jsonl": "yes"
+        if figures["same_preferences_from_a_full_pull"]
+        else "no",
         "writes that the server did not confirm": figures["unconfirmed_writes"],
         f"push of {figures['pairs']:,} pairs": f"{figures['push_seconds']:.1f} s",
         "writes a second, all writers": f"{figures['writes_per_second']:.1f}",
@@ -329,6 +335,7 @@ def page(figures: dict[str, Any], run: dict[str, Any]) -> str:
             "again and again. Then the log is compared with Label Studio's database row by row, past its API: person, "
             "task, skipped or not, result, time.",
             "",
+            *([short] if figures["annotations"] < figures["annotations_asked"] else []),
             "| | |",
             "|---|---|",
             *[f"| {name} | {value} |" for name, value in rows.items()],

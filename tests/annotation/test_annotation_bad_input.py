@@ -38,6 +38,11 @@ def test_odd_annotations_are_listed_and_kept(label_studio: Served, anna: Person,
         log.add_pairs(made)
         deliver(client, project, log, [one.id for one in made], Console(quiet=True))
         tasks = sorted(label_studio.tasks(project), key=lambda task: task.id)
+        anna.annotate(tasks[5].id, "A2")
+        pull(client, project, log)
+        changed = labelling_page("pairs", "en", read_guidelines(shipped_guidelines("en", "pairs")))
+        client.set_label_config(project.id, changed)
+        bo.annotate(tasks[5].id, "A2")
         ids = {}
         for task, (told, regions) in zip(tasks, ODD.items(), strict=False):
             ids[anna.send(task.id, regions)] = (told, regions)
@@ -45,11 +50,6 @@ def test_odd_annotations_are_listed_and_kept(label_studio: Served, anna: Person,
         client.import_tasks(project.id, [foreign])
         stray = max(task.id for task in label_studio.tasks(project))
         ids[anna.annotate(stray, "A2")] = ("names pair ''", result("A2"))
-        anna.annotate(tasks[5].id, "A2")
-        pull(client, project, log)
-        changed = labelling_page("pairs", "en", read_guidelines(shipped_guidelines("en", "pairs")))
-        client.set_label_config(project.id, changed)
-        bo.annotate(tasks[5].id, "A2")
         pull(client, project, log)
         done = export(log.pairs(), list(log.deliveries(project.key)), log.annotations(project.key))
         reasons = {one.record_id: one.reason for one in done.removals}

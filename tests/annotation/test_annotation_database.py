@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,22 +49,20 @@ def free_port() -> str:
 
 
 @pytest.fixture
-def postgresql(tmp_path: Path) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """A PostgreSQL of our own, which asks for a password; skips where none is installed."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
         pytest.skip("no PostgreSQL; install Debian's package postgresql")
-    programs, data = found[-1].parent, tmp_path / "postgresql"
-    data.mkdir()
+    # not pytest's folder, which only its owner may enter
+    programs, data = found[-1].parent, Path(tempfile.mkdtemp(prefix="finlm-postgresql-"))
+    secret = data / "password"
+    secret.write_text("pass-42")
     as_user: list[str] = []
     if os.geteuid() == 0:  # it refuses to run as root
-        shutil.chown(data, "postgres")
-        for folder in [tmp_path, *tmp_path.parents]:
-            folder.chmod(folder.stat().st_mode | 0o011)
+        for path in (data, secret):
+            shutil.chown(path, "postgres")
         as_user = ["runuser", "-u", "postgres", "--"]
-    secret = tmp_path / "password"
-    secret.write_text("pass-42")
-    secret.chmod(0o644)
     port = free_port()
     made = [str(programs / "initdb"), "-D", str(data / "db"), "-U", "finlm", "--auth=scram-sha-256", "-E", "UTF8"]
     subprocess.run([*as_user, *made, f"--pwfile={secret}"], check=True, capture_output=True)
@@ -75,6 +74,7 @@ def postgresql(tmp_path: Path) -> Iterator[str]:
     subprocess.run(createdb, check=True, env=environment)
     yield f"postgresql://finlm@127.0.0.1:{port}/label_studio"
     subprocess.run([*as_user, *serving, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL)
+    shutil.rmtree(data)
 
 
 @pytest.mark.slow

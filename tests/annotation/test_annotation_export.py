@@ -142,3 +142,43 @@ def test_what_the_server_lets_through_is_named(regions: list[Any], complaint: st
     told = read_result(regions)
     assert isinstance(told, str)
     assert complaint in told
+
+
+def with_verdicts(*verdicts: Annotation) -> list[PreferencePair | Removal]:
+    """The outcomes of a pair on which A3 and B2 were voted, and the verdicts' own removals."""
+    known = {COMPARISON.id: Pair(comparison=COMPARISON, swapped=False)}
+    made = export(known, [COMPARISON.id], [vote(1, 7, "A3"), vote(2, 8, "B2")], verdicts=verdicts)
+    assert made.annotations == made.votes + sum(one.record_id.startswith("annotation:") for one in made.removals)
+    return [*made.preferences, *made.removals]
+
+
+def test_the_newest_verdict_decides_and_all_votes_stay() -> None:
+    pair, earlier = with_verdicts(vote(3, 9, "A1"), vote(4, 10, "B1"))
+    assert isinstance(pair, PreferencePair)
+    assert (pair.chosen, pair.strength) == ("two", 1)
+    assert [(one.annotator, one.side, one.is_verdict) for one in pair.votes] == [
+        ("person:7", "rejected", False),
+        ("person:8", "chosen", False),
+        ("person:10", "chosen", True),
+    ]
+    assert isinstance(earlier, Removal)
+    assert (earlier.record_id, earlier.rule) == ("annotation:3", "judged-again")
+
+
+def test_a_verdict_can_throw_a_pair_out() -> None:
+    assert [getattr(one, "rule", "") for one in with_verdicts(vote(3, 9, "A1", flags=["bad_prompt"]))] == [
+        "faulty-question"
+    ]
+    assert [getattr(one, "rule", "") for one in with_verdicts(vote(3, 9, "A1", flags=["unsafe_a"]))] == [
+        "chosen-is-unsafe"
+    ]
+    # a skipped verdict is none: the votes are tied as before
+    skipped = vote(3, 9, "A1", kind="skip")
+    assert sorted(getattr(one, "rule", "") for one in with_verdicts(skipped)) == ["skipped", "tie"]
+
+
+def test_one_person_may_vote_and_give_the_verdict() -> None:
+    (pair,) = with_verdicts(vote(3, 7, "B3"))
+    assert isinstance(pair, PreferencePair)
+    assert pair.provenance.maker == "person:7,person:8"
+    assert (pair.chosen, pair.strength) == ("two", 3)

@@ -1,5 +1,6 @@
 """From preference pairs to groups of comparisons: what is kept, what is set aside and why."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -76,6 +77,7 @@ def test_a_cut_answer_has_no_end_token(tokenizer: PreTrainedTokenizerBase) -> No
         ((vote(1), vote(2), vote(3, "rejected")), 0.0, 2 / 3),
         ((vote(1), vote(2), vote(3, "rejected")), 1.0, 0.6),
         ((vote(1), vote(2, strength=0)), 0.0, 0.75),
+        ((vote(1, "rejected", 3), vote(2, "rejected", 3), replace(vote(3), is_verdict=True)), 0.0, 1.0),
     ],
 )
 def test_soft_labels_are_the_votes(votes: tuple[Vote, ...], smoothing: float, wanted: float) -> None:
@@ -102,6 +104,14 @@ def test_a_contradiction_goes_as_most_votes_say() -> None:
     ]  # fmt: skip
     assert (removal.record_id, removal.rule) == (of_a.id, "contradiction")
     assert groups.certainty_of(kept, smoothing=0) == pytest.approx(0.6)
+
+
+def test_a_verdict_settles_a_contradiction() -> None:
+    """Three strong votes for b weigh nothing beside the one verdict for a, of strength 1."""
+    of_a = pair("a", "b", strength=1, votes=(vote(1), replace(vote(2), is_verdict=True)))
+    of_b = pair("b", "a", strength=3, votes=(vote(3, strength=3), vote(4, strength=3), vote(5, strength=3)))
+    (kept,), _ = groups.settled([of_a, of_b])
+    assert (kept.chosen, kept.strength, len(kept.votes)) == ("a", 1, 5)
 
 
 def test_a_contradiction_of_equal_votes_is_a_tie() -> None:
