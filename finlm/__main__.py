@@ -33,6 +33,7 @@ COMMANDS = {
     "ppo": ("alignment.ppo", "fine-tuned model + reward model + prompts -> policy"),
     "rollouts": ("finlm.rollouts", "what PPO sampled, in the terminal or as a page"),
     "evaluate": ("finlm.evaluate", "base, SFT and PPO on held-out prompts"),
+    "trace": ("finlm.trace", "an answer -> the line of a filing, the people who preferred it"),
     "chat": ("finlm.chat", "talk to a checkpoint"),
     "demo": ("finlm.demo", "the whole loop on the example filings"),
 }
