@@ -96,7 +96,8 @@ async def _ask_all(
 
     watching = asyncio.create_task(watch())
     try:
-        # a document may have a single passage, and while its questions are awaited nothing else of it can be asked
+        # a document may have a single passage, and while its questions or a last call that hangs are awaited, nothing
+        # else of it can be asked
         return await in_order(len(documents), one, wish.documents_at_once)
     except BaseExceptionGroup as group:
         raise _first(group) from None

@@ -1,7 +1,9 @@
 """Who asks, who answers, who judges: the backends of a run and how the best of several answers is found."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 from selfqa.calls import Backend, Call, Reply
 from selfqa.replies import Replies
@@ -33,6 +35,20 @@ class Crew:
     """Chooses among answers; None: the first answerer's sound answer is kept."""
     merges: bool = False
     """The sound answers are merged to one, which must be as sound."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by what computes for milliseconds, see `computing`."""
+
+    @asynccontextmanager
+    async def computing(self) -> AsyncIterator[None]:
+        """Let one computation in between two looks at the network.
+
+        Replies come in waves; were each checked as soon as it is read, the last of 64 would hold its place among the
+        calls under way until all the others are checked, and a tenth of the endpoint's time would pass unused.
+        """
+        async with self.turn:
+            await asyncio.sleep(0)
+            yield
 
     async def ask(self, backend: Backend, call: Call) -> Reply:
         """Return a reply, remembered or new."""

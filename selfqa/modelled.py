@@ -104,7 +104,8 @@ async def ask_document(task: Task, crew: Crew) -> list[Pair | Dropped]:
             reason = "no question could be read from the reply"
             found.append(Dropped("malformed", reason, reply.text[:400], passage.start, passage.end))
         for kind, question in questions:
-            fault = rules.fault(question)
+            async with crew.computing():
+                fault = rules.fault(question)
             if fault:
                 found.append(Dropped(*fault, question, passage.start, passage.end))
             else:
@@ -178,7 +179,8 @@ async def _candidate(item: Asked, call: Call, backend: Backend, task: Task, crew
     parsed, text = await _read(call, backend, task, crew)
     if parsed is None:
         return _dropped(item, "malformed", "the reply is no JSON object with an answer", text)
-    pair = _pair(item, parsed, text, task)
+    async with crew.computing():
+        pair = _pair(item, parsed, text, task)
     return replace(pair, rule=backend.name) if isinstance(pair, Pair) else pair
 
 

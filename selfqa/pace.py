@@ -7,6 +7,7 @@ is overrun: with 64 calls under way some call is refused at any time, and two th
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -36,7 +37,7 @@ class Pace:
     """Lets calls in.
 
     Attributes:
-        limit: How many may be under way, the whole part of it.
+        limit: How many may be under way, rounded up.
         under_way: How many are.
         cuts: How often the limit was lowered.
         share: Running share of calls that were refused.
@@ -51,11 +52,15 @@ class Pace:
         self._ended = self._refused = 0
         self._changed = asyncio.Condition()
 
+    @property
+    def _places(self) -> int:
+        return math.ceil(self.limit)
+
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         """Wait for a place."""
         async with self._changed:
-            while self.under_way >= int(self.limit):
+            while self.under_way >= self._places:
                 await self._changed.wait()
             self.under_way += 1
         try:
@@ -63,7 +68,7 @@ class Pace:
         finally:
             async with self._changed:
                 self.under_way -= 1
-                self._changed.notify(max(0, int(self.limit) - self.under_way))  # no more than may go on
+                self._changed.notify(max(0, self._places - self.under_way))  # no more than may go on
 
     def went_well(self) -> None:
         """Let in a little more."""
@@ -78,7 +83,7 @@ class Pace:
         """Count a call; behind as many as may be under way, the limit falls by the share that was refused."""
         self._ended += 1
         self._refused += refused
-        if self._ended < int(self.limit):
+        if self._ended < self._places:
             return
         self.share = smoothed(self.share, self._refused, self._ended)
         if self._refused:

@@ -28,7 +28,7 @@ def ask_models(
 ) -> list[tuple[Read, Pair]]:
     """Have models ask and answer about every document; what no code found grounded is noted."""
     kinds = dict(plan_of(settings).types)
-    wish = Wish(kinds, settings.questions, settings.passage_characters, at_once(settings), known)
+    wish = Wish(kinds, settings.questions, settings.passage_characters, 2 * at_once(settings), known)
     asked_about = chosen_passages(documents, passages, settings, made)
     crew = hire(hiring(settings))
     found = ask_all(list(zip(documents, asked_about, strict=True)), wish, crew, progress)
