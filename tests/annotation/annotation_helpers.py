@@ -142,8 +142,8 @@ def visiting(chromium: str, served: Served, person: Person) -> Iterator[Any]:
         page.fill("input[name=email]", person.email)
         page.fill("input[name=password]", PASSWORD)
         page.press("input[name=password]", "Enter")
-        page.wait_for_url(lambda url: "/login" not in url, wait_until="commit")
-        page.close()
+        page.wait_for_url(lambda url: "/login" not in url, wait_until="load")
+        # the page stays open until the browser ends: closing one whose navigation is under way may wait for ever
         yield context
         browser.close()
 
