@@ -179,7 +179,7 @@ def settings(tiny: Tiny) -> dict[str, dict[str, Any]]:
             "save_steps": 2,
             "lora": lora,
         },
-        "respond": {**sampled, **asked, "limit": 24, "responses": 3, "batch_size": 24},
+        "respond": {**sampled, **asked, "limit": 24, "responses": 3, "batch_size": 24, "redraws": 0},
         "by_figures": {"sampled_pairs": 2, "altered_pairs": 2},
         "reward": {
             **learned,
