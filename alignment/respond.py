@@ -168,13 +168,16 @@ def inputs_of(settings: RespondSettings) -> dict[str, str]:
         UserError: The models read texts as other tokens.
     """
     found = {path: path for path in [*settings.instructions, *settings.prompts]}
-    fingerprints = {}
+    bases = {}
     for place, voice in enumerate(settings.voices):
         runs.require(voice.model, what="The model", made_by="python alignment/sft.py")
-        base, adapter = model.base_of(voice.model)
-        found["model" if not place else f"model {place + 1}"] = str(adapter or base)
-        fingerprints[voice.model] = tokenizer_fingerprint(load_tokenizer(base))
-    others = [name for name, its in fingerprints.items() if its != fingerprints[settings.model]]
+        bases[voice.model], adapter = model.base_of(voice.model)
+        found["model" if not place else f"model {place + 1}"] = str(adapter or bases[voice.model])
+    own = bases[settings.model]
+    fingerprints = {base: tokenizer_fingerprint(load_tokenizer(base)) for base in set(bases.values()) if base != own}
+    if fingerprints:  # one base, as a rule: then no tokenizer is loaded before it is known that there is work
+        fingerprints[own] = tokenizer_fingerprint(load_tokenizer(own))
+    others = [name for name, base in bases.items() if base != own and fingerprints[base] != fingerprints[own]]
     if others:
         raise UserError(f"{', '.join(others)} and {settings.model} have other tokenizers; prompts are cut by one.")
     return found

@@ -19,38 +19,23 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from rich.console import Console
 
 from annotation import pull
 from annotation.connection import connect, require_project
+from annotation.pull import PullSettings
 from annotation.server import HOST
-from finlm.config import default_runs, run
+from finlm.config import run
 from finlm.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListenSettings:
-    """Settings of `finlm annotate listen`."""
+class ListenSettings(PullSettings):
+    """Settings of `finlm annotate listen`: those of every pull, and where hints are taken."""
 
-    runs: str = field(default_factory=default_runs)
-    """The run root."""
-    server: str = "{runs}/annotation/server"
-    """Folder of the server that `finlm annotate serve` started."""
-    url: str = ""
-    """A Label Studio elsewhere; its token is read from LABEL_STUDIO_API_KEY."""
-    project: str = "Preferences"
-    """Title of the project."""
-    log: str = "{runs}/annotation/log.sqlite"
-    """The local log."""
-    output: str = "{runs}/preferences.jsonl"
-    """Where the preferences go."""
-    rankings: str = "{runs}/rankings.jsonl"
-    """Where rankings go, if the project asks for ranks."""
-    summary: str = "{runs}/annotation/summary.json"
-    """Where the counts go."""
     host: str = HOST
     """Address that hints are taken on; this machine alone by default."""
     port: int = 8081
@@ -129,9 +114,8 @@ def asked_for(settings: ListenSettings, address: str) -> Iterator[None]:
 
 def pull_once(settings: ListenSettings, console: Console) -> None:
     """Pull as `finlm annotate pull` does; what is in the way now may not be at the next hint."""
-    names = ("runs", "server", "url", "project", "log", "output", "rankings", "summary")
     try:
-        pull.main(pull.PullSettings(**{name: getattr(settings, name) for name in names}))
+        pull.main(settings)
     except UserError as error:
         console.print(f"{dt.datetime.now():%H:%M:%S} not pulled: {error}", soft_wrap=True, highlight=False)
 
