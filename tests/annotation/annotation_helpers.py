@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +156,45 @@ def open_stream(page: Any, served: Served, project: Project) -> None:
     page.wait_for_selector(".fa-levels label, .fa-ranks label", timeout=60_000)
     page.wait_for_selector(".fa-prompt .fa-text", timeout=60_000)
     page.wait_for_selector(".fa-answers .fa-text", timeout=60_000)
+
+
+class Relay(BaseHTTPRequestHandler):
+    """Answers in a server's stead, or passes requests on to it; says nothing on the console."""
+
+    target = ""
+    """Address of the server that requests are passed on to."""
+
+    def body(self) -> bytes:
+        """Read the request's body."""
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def passed_on(self, body: bytes) -> httpx.Response:
+        """Return what the server answers to this request."""
+        sent = {name: self.headers[name] for name in ("Authorization", "Content-Type") if self.headers[name]}
+        return httpx.request(
+            self.command, self.target + self.path, content=body, headers=sent, timeout=60, trust_env=False
+        )
+
+    def reply(self, status: int, content: bytes) -> None:
+        """Send a whole answer."""
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve on a free port of this machine as long as this lasts; yields the address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,15 +1,13 @@
 """What others write into a project, and addresses that are none: one line each, nothing forgotten."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from annotation_helpers import Person, Served, command, prompt, response, result
+from annotation_helpers import Person, Relay, Served, command, listening, prompt, response, result
 from rich.console import Console
 
 from annotation.delivery import deliver
@@ -68,25 +66,12 @@ def test_odd_annotations_are_listed_and_kept(label_studio: Served, anna: Person,
 def website(content: bytes) -> Iterator[str]:
     """Something else that listens: it answers everything with the same page."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Relay):
         def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            self.reply(200, content)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    serving = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=serving.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{serving.server_port}"
-    finally:
-        serving.shutdown()
-        thread.join()
-        serving.server_close()
+    with listening(Handler) as url:
+        yield url
 
 
 @pytest.mark.parametrize(

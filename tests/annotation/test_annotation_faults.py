@@ -8,17 +8,15 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from annotation_helpers import ROOT, Person, Served, command, prompt, response, result
+from annotation_helpers import ROOT, Person, Relay, Served, command, listening, prompt, response, result
 from rich.console import Console
 
 from annotation.api import LabelStudio, Project, Task
@@ -178,10 +176,12 @@ def test_a_full_disk_leaves_the_log_as_it_was(tmp_path: Path) -> None:
 
 
 @contextmanager
-def failing_proxy(target: str, faults: list[str]) -> Iterator[str]:
+def failing_proxy(server: str, faults: list[str]) -> Iterator[str]:
     """A proxy that answers the next requests of tasks with faults in turn, and passes on what follows."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Relay):
+        target = server
+
         def do_GET(self) -> None:
             fault = faults.pop(0) if faults and self.path.startswith("/api/tasks/") else ""
             if fault == "silent":
@@ -194,38 +194,18 @@ def failing_proxy(target: str, faults: list[str]) -> Iterator[str]:
                 self.wfile.write(b'{"tasks": [')
                 return
             if fault:
-                self._answer(int(fault), b"{}")
+                self.reply(int(fault), b"{}")
                 return
             self._forward()
 
         def _forward(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            sent = {name: self.headers[name] for name in ("Authorization", "Content-Type") if self.headers[name]}
-            answer = httpx.request(
-                self.command, target + self.path, content=body, headers=sent, timeout=60, trust_env=False
-            )
-            self._answer(answer.status_code, answer.content)
-
-        def _answer(self, status: int, content: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            answer = self.passed_on(self.body())
+            self.reply(answer.status_code, answer.content)
 
         do_POST = _forward
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=proxy.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{proxy.server_port}"
-    finally:
-        proxy.shutdown()
-        thread.join()
-        proxy.server_close()
+    with listening(Handler) as url:
+        yield url
 
 
 @pytest.fixture
@@ -324,17 +304,15 @@ def test_a_server_killed_between_write_and_reply(tmp_path: Path) -> None:
         )
 
     @contextmanager
-    def killing_proxy(target: str) -> Iterator[str]:
+    def killing_proxy(server: str) -> Iterator[str]:
         """Pass the first POST on, kill the server when it has answered, and answer nobody from then on."""
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Relay):
+            target = server
+
             def _forward(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                sent = {name: self.headers[name] for name in ("Authorization", "Content-Type") if self.headers[name]}
                 try:
-                    answer = httpx.request(
-                        self.command, target + self.path, content=body, headers=sent, timeout=60, trust_env=False
-                    )
+                    answer = self.passed_on(self.body())
                 except httpx.TransportError:
                     self.close_connection = True
                     return
@@ -346,23 +324,12 @@ def test_a_server_killed_between_write_and_reply(tmp_path: Path) -> None:
                     process.wait(30)
                     self.close_connection = True
                     return
-                self.send_response(answer.status_code)
-                self.send_header("Content-Length", str(len(answer.content)))
-                self.end_headers()
-                self.wfile.write(answer.content)
+                self.reply(answer.status_code, answer.content)
 
             do_GET = do_POST = _forward
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=proxy.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{proxy.server_port}"
-        proxy.shutdown()
-        thread.join()
-        proxy.server_close()
+        with listening(Handler) as url:
+            yield url
 
     served = serve()
     try:

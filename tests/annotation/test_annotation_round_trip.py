@@ -3,16 +3,14 @@
 import json
 import os
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from annotation_helpers import Person, Served, command, prompt, response, result
+from annotation_helpers import Person, Relay, Served, command, listening, prompt, response, result
 
 from annotation.api import LabelStudio, Project, Task
 from annotation.environment import VERSION
@@ -209,38 +207,25 @@ def test_a_personal_access_token_and_a_url_do(label_studio: Served, anna: Person
 
 
 @contextmanager
-def cutting_proxy(target: str, cuts: list[str]) -> Iterator[str]:
+def cutting_proxy(server: str, cuts: list[str]) -> Iterator[str]:
     """A proxy that cuts the next imports: `before` they reach the server, or `after`, when the answer is on its way."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Relay):
+        target = server
+
         def _forward(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = self.body()
             cut = cuts.pop(0) if cuts and "/import" in self.path else ""
-            if cut != "before":
-                headers = {name: self.headers[name] for name in ("Authorization", "Content-Type") if self.headers[name]}
-                answer = httpx.request(
-                    self.command, target + self.path, content=body, headers=headers, timeout=60, trust_env=False
-                )
-            if cut:
+            answer = None if cut == "before" else self.passed_on(body)
+            if cut or answer is None:
                 self.close_connection = True
                 return
-            self.send_response(answer.status_code)
-            self.send_header("Content-Length", str(len(answer.content)))
-            self.end_headers()
-            self.wfile.write(answer.content)
+            self.reply(answer.status_code, answer.content)
 
         do_GET = do_POST = do_PATCH = _forward
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=proxy.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{proxy.server_port}"
-    proxy.shutdown()
-    thread.join()
-    proxy.server_close()
+    with listening(Handler) as url:
+        yield url
 
 
 @pytest.mark.parametrize("cuts", [["after"], ["before"], ["after", "before", "after"]])
