@@ -23,7 +23,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.selfqa_corpus import write_copies
-from benchmarks.selfqa_reading import GENERATE, description
+from benchmarks.selfqa_reading import GENERATE, PACKAGES
+from benchmarks.told_run import Run, run_of, told
 from finlm.runs import write_json, write_text
 
 COVER = 4000
@@ -69,7 +70,7 @@ def main() -> None:
                 files = shortened(files, Path(folder) / "short", given.middle)
             measured.append(whole_run(files, Path(folder), number))
             print(measured[-1], file=sys.stderr, flush=True)
-    run = description()
+    run = run_of(PACKAGES)
     print(page(measured, run))
     if given.out:
         write_json(given.out, {"figures": {"runs": [asdict(one) for one in measured]}, "runs": [run]})
@@ -123,7 +124,7 @@ def resident(process: int) -> float:
     return int(found[1]) / 1e3 if found else 0.0
 
 
-def page(measured: list[Measured], run: dict[str, object]) -> str:
+def page(measured: list[Measured], run: Run) -> str:
     """The figures as a page."""
     rows = [
         f"| {one.documents:,} | {one.megabytes:.1f} | {one.questions:,} | {one.kept:,} | {one.seconds:,.0f} "
@@ -134,8 +135,7 @@ def page(measured: list[Measured], run: dict[str, object]) -> str:
         [
             "# Self-QA: memory of a whole run",
             "",
-            f"`{run['command']}`, commit {run['commit']}, {run['hardware']}; beside it: {run['beside']}.",
-            f"Versions: {', '.join(f'{name} {number}' for name, number in run['versions'].items())}.",  # type: ignore[attr-defined]
+            *told(run),
             "",
             "| documents | MB of files | questions made | kept | s | CPU s | MB per CPU s | peak MB |",
             "|---|---|---|---|---|---|---|---|",

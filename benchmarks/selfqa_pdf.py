@@ -18,9 +18,9 @@ import subprocess
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.told_run import Run, run_of, told
 from finlm.errors import UserError
 from finlm.runs import write_json, write_text
 from selfqa.blocks import Source
@@ -55,7 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         pages = sorted((given.data / "filings").rglob("*.html"))
         compared = [compare(page, Path(folder)) for page in pages]
-    run = description()
+    run = run_of(("pdfplumber", "pdfminer.six", "lxml"))
     print(as_page(compared, run))
     if given.out:
         write_json(given.out, {"figures": {"filings": [asdict(one) for one in compared]}, "runs": [run]})
@@ -101,19 +101,7 @@ def facts(source: Source) -> set[tuple[str, str, str]]:
     }
 
 
-def description() -> dict[str, object]:
-    """What was run, on what."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    return {
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit,
-        "hardware": f"{os.cpu_count()} cores",
-        "beside": f"other work on the machine, load average {os.getloadavg()[1]:.1f}",
-        "versions": {name: version(name) for name in ("pdfplumber", "pdfminer.six", "lxml")},
-    }
-
-
-def as_page(compared: list[Compared], run: dict[str, object]) -> str:
+def as_page(compared: list[Compared], run: Run) -> str:
     """The figures as a page."""
     rows = [
         f"| {one.file} | {one.pages} | {one.of_page} | {one.of_print} | {one.both} | {one.both / one.of_page:.1%} "
@@ -124,8 +112,7 @@ def as_page(compared: list[Compared], run: dict[str, object]) -> str:
         [
             "# Self-QA: facts of tables in a PDF",
             "",
-            f"`{run['command']}`, commit {run['commit']}, {run['hardware']}; beside it: {run['beside']}.",
-            f"Versions: {', '.join(f'{name} {number}' for name, number in run['versions'].items())}.",  # type: ignore[attr-defined]
+            *told(run),
             "",
             "| filing | pages | facts of the page | of the PDF | in both | found | right of what is found | CPU s |",
             "|---|---|---|---|---|---|---|---|",

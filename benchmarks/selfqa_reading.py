@@ -19,17 +19,19 @@ import tempfile
 import time
 import warnings
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
 from benchmarks.selfqa_corpus import write_copies
+from benchmarks.told_run import Run, run_of, told
 from finlm.runs import write_json, write_text
 from selfqa.library import Place, Shelf, read_all
 from selfqa.markup import read_html
 
 PAGE = "aapl-10-q-2025-08-01.html"
 GENERATE = Path(__file__).parent.parent / "selfqa" / "generate.py"
+PACKAGES = ("lxml", "edgartools", "rensa", "msgspec")
+"""Whose versions matter for reading and asking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def main() -> None:
         for number in (given.asking, 10 * given.asking):
             measured.append(asking(files, Path(folder) / f"ask-{number}", number))
     figures = {"stages": [asdict(one) for one in measured], "parsers": parsers(given.data / "filings" / "en" / PAGE)}
-    run = description()
+    run = run_of(PACKAGES)
     print(page(figures, run))
     if given.out:
         write_json(given.out, {"figures": figures, "runs": [run]})
@@ -127,20 +129,7 @@ def parsers(path: Path) -> dict[str, object]:
     return {"page": path.name, "megabytes": len(markup.encode()) / 1e6, "cpu_seconds": seconds}
 
 
-def description() -> dict[str, object]:
-    """What was run, on what."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    packages = ("lxml", "edgartools", "rensa", "msgspec")
-    return {
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit,
-        "hardware": f"{os.cpu_count()} cores",
-        "beside": f"other work on the machine, load average {os.getloadavg()[1]:.1f}",
-        "versions": {name: version(name) for name in packages},
-    }
-
-
-def page(figures: dict[str, object], run: dict[str, object]) -> str:
+def page(figures: dict[str, object], run: Run) -> str:
     """The figures as a page."""
     stages = [Measured(**one) for one in figures["stages"]]  # type: ignore[attr-defined]
     rows = [
@@ -158,8 +147,7 @@ def page(figures: dict[str, object], run: dict[str, object]) -> str:
         [
             "# Self-QA: reading and asking",
             "",
-            f"`{run['command']}`, commit {run['commit']}, {run['hardware']}; beside it: {run['beside']}.",
-            f"Versions: {', '.join(f'{name} {number}' for name, number in run['versions'].items())}.",  # type: ignore[attr-defined]
+            *told(run),
             "",
             "| stage | documents | MB of files | s | CPU s | MB per CPU s | peak MB |",
             "|---|---|---|---|---|---|---|",
