@@ -110,11 +110,8 @@ def main(settings: RespondSettings) -> None:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     out = Path(settings.output)
-    for path in settings.instructions:
-        runs.require(path, what="Instructions", made_by="python selfqa/generate.py --corpus filings/")
-    run = runs.Run.open(
-        out.with_suffix(""), "respond", settings, inputs=inputs_of(settings), overwrite=settings.overwrite
-    )
+    inputs = inputs_of(settings)
+    run = runs.Run.open(out.with_suffix(""), "respond", settings, inputs=inputs, overwrite=settings.overwrite)
     if run.is_finished and out.is_file():
         print(f"{out} is finished; --overwrite true samples afresh, --output names another file.")
         return
@@ -164,7 +161,7 @@ def inputs_of(settings: RespondSettings) -> dict[str, str]:
     """Return every file and folder that is read, by name.
 
     Raises:
-        MissingInput: A model is not there.
+        MissingInput: A model or the instructions are not there.
         UserError: The models read texts as other tokens.
     """
     found = {path: path for path in [*settings.instructions, *settings.prompts]}
@@ -173,6 +170,8 @@ def inputs_of(settings: RespondSettings) -> dict[str, str]:
         runs.require(voice.model, what="The model", made_by="python alignment/sft.py")
         bases[voice.model], adapter = model.base_of(voice.model)
         found["model" if not place else f"model {place + 1}"] = str(adapter or bases[voice.model])
+    for path in settings.instructions:
+        runs.require(path, what="Instructions", made_by="python selfqa/generate.py --corpus filings/")
     own = bases[settings.model]
     fingerprints = {base: tokenizer_fingerprint(load_tokenizer(base)) for base in set(bases.values()) if base != own}
     if fingerprints:  # one base, as a rule: then no tokenizer is loaded before it is known that there is work

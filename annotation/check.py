@@ -13,15 +13,15 @@ if not __package__:  # run as a file: import from this checkout, not from this f
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from annotation.conduct import Finding, findings
-from annotation.judged import Work
+from annotation.judged import Work, read
 from annotation.quality_page import SAID
+from annotation.quality_settings import QualitySettings
 from annotation.ratings import by_annotator
-from annotation.report import ReportSettings, read
 from finlm import jsonl
-from finlm.config import default_runs, run
+from finlm.config import run
 from finlm.errors import UserError
 
 FAILED = 1
@@ -29,30 +29,16 @@ FAILED = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckSettings:
+class CheckSettings(QualitySettings):
     """Settings of `finlm annotate check`."""
 
-    runs: str = field(default_factory=default_runs)
-    """The run root."""
-    log: str = "{runs}/annotation/log.sqlite"
-    """The local log of `finlm annotate pull`."""
-    project: str = ""
-    """Which project of the log, as its key says; not needed where there is one."""
-    preferences: str = ""
-    """A file of preferences with votes, instead of the log."""
     least_judged: float = 1.0
     """Share of the pushed pairs that must be judged."""
-    least_gold: float = 0.8
-    """Share of pairs of known answer that an attentive annotator gets right."""
-    false_alarms: float = 0.05
-    """Chance that the check names anybody where nobody is to blame."""
     redo: str = "{runs}/annotation/redo.jsonl"
     """Where the batches to do again go, one line a person; empty if there are none."""
 
     def __post_init__(self) -> None:
-        for name in ("least_gold", "false_alarms"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
+        super().__post_init__()
         if not 0 <= self.least_judged <= 1:
             raise UserError(f"least_judged is {self.least_judged}; it must be 0 to 1.")
 
@@ -73,12 +59,7 @@ class Batch:
 
 def main(settings: CheckSettings) -> None:
     """Read, test, say, exit."""
-    asked = ReportSettings(
-        runs=settings.runs, log=settings.log, project=settings.project, preferences=settings.preferences
-    )
-    title, work = read(asked)
-    if not work.ratings:
-        raise UserError(f"{title} has no rating yet; pull first: finlm annotate pull.")
+    _, work = read(settings.log, settings.project, settings.preferences)
     found = findings(work.ratings, least_gold=settings.least_gold, false_alarms=settings.false_alarms)
     batches = list(to_redo(work, found))
     jsonl.write(settings.redo, batches)

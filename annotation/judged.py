@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from annotation.eventlog import Annotation, Pair
+from annotation.eventlog import Annotation, EventLog, Pair
 from annotation.export import Judgement, judge
 from annotation.page import LEVELS
 from annotation.ratings import Rating
+from finlm import jsonl
+from finlm.errors import MissingInput, UserError
 from finlm.records import PreferencePair, Removal, content_id
 
 
@@ -36,6 +39,46 @@ class Work:
     """Annotations that are no rating, by reason."""
     days: dict[str, int]
     """Ratings by day, where it is known."""
+
+
+def read(log: str, project: str, preferences: str) -> tuple[str, Work]:
+    """Return the ratings of a file of preferences, or of a project of a log if no file is named, and what they are of.
+
+    Raises:
+        MissingInput: There is no log or no such file.
+        UserError: The log holds no such project, or several and none was named; or nobody has rated anything.
+    """
+    if preferences:
+        title, work = preferences, from_preferences(jsonl.read(preferences, PreferencePair))
+    else:
+        title, work, _ = read_log(log, project)
+    if not work.ratings:
+        raise UserError(f"{title} has no rating yet; pull first: finlm annotate pull.")
+    return title, work
+
+
+def read_log(path: str, project: str) -> tuple[str, Work, dict[str, Pair]]:
+    """Return what a project of a log is called, its ratings, and the log's pairs with who wrote their answers.
+
+    Args:
+        path: The log.
+        project: The project's key; empty where the log has one.
+
+    Raises:
+        MissingInput: There is no log.
+        UserError: The log holds no such project, or several and none was named.
+    """
+    if not Path(path).is_file():
+        raise MissingInput(f"No annotation log at {path}; make it with: finlm annotate pull")
+    with EventLog(path) as log:
+        known = log.projects()
+        chosen = [key for key in known if key == project or not project]
+        if len(chosen) != 1:
+            there = ", ".join(known) or "none"
+            raise UserError(f"--project {project!r}: {path} holds {there}; name one of them.")
+        pairs = dict(log.pairs())
+        work = from_log(pairs, list(log.deliveries(chosen[0])), log.annotations(chosen[0]), log.gold())
+    return f"project {chosen[0]}", work, pairs
 
 
 def _longer(side: int, first: str, second: str) -> bool | None:

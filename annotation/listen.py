@@ -24,9 +24,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from rich.console import Console
 
-from annotation import pull
 from annotation.connection import connect, require_project
-from annotation.pull import PullSettings
+from annotation.pulling import PullSettings, pull_and_export
 from annotation.server import HOST
 from finlm.config import run
 from finlm.errors import UserError
@@ -115,7 +114,7 @@ def asked_for(settings: ListenSettings, address: str) -> Iterator[None]:
 def pull_once(settings: ListenSettings, console: Console) -> None:
     """Pull as `finlm annotate pull` does; what is in the way now may not be at the next hint."""
     try:
-        pull.main(settings)
+        pull_and_export(settings, console)
     except UserError as error:
         console.print(f"{dt.datetime.now():%H:%M:%S} not pulled: {error}", soft_wrap=True, highlight=False)
 

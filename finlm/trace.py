@@ -7,6 +7,12 @@
 It reads the files of the run root and asks nobody.
 """
 
+import os
+import sys
+
+if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,6 @@
 """Every shipped configuration loads through the class that its stage parses it with, down to the libraries' fields."""
 
 import dataclasses
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_multi_gpu_env
+from entry_files import settings_of
 from peft import LoraConfig, get_peft_model
 from torch.distributed.fsdp import StateDictType
 from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
@@ -47,22 +47,9 @@ SMOLLM2_LAYERS = 30
 STAGE_FILES = sorted(path for path in CONFIGS.glob("*.yaml"))
 
 
-def settings_class(stage: str) -> Any:
-    """The dataclass of an entry's settings: the one in it with a field `runs`."""
-    module = importlib.import_module(MODULES[stage])
-    (found,) = [
-        thing
-        for thing in vars(module).values()
-        if dataclasses.is_dataclass(thing)
-        and thing.__module__ in {module.__name__, f"{module.__package__}.settings"}
-        and "runs" in {field.name for field in dataclasses.fields(thing)}
-    ]
-    return found
-
-
 def loaded(stage: str, size: str) -> Any:
     more = ["--corpus", "filings"] if stage == "selfqa" else []
-    return config.parse(settings_class(stage), "", ["--config", f"{stage}_{size}", *more], prog=f"finlm {stage}")
+    return config.parse(settings_of(MODULES[stage]), "", ["--config", f"{stage}_{size}", *more], prog=f"finlm {stage}")
 
 
 def test_every_file_below_configs_is_known_here() -> None:
@@ -73,18 +60,11 @@ def test_every_file_below_configs_is_known_here() -> None:
     assert len(STAGE_FILES) == 29
 
 
-def test_every_command_with_settings_has_both_sizes() -> None:
-    # demo takes every stage's own; the others have nothing to be sized
-    without = {
-        "annotate import",
-        "annotate report",
-        "chat",
-        "demo",
-        "reward score",
-        "reward serve",
-        "rollouts",
-        "sft-report",
-    }
+def test_every_command_whose_settings_depend_on_the_size_has_both() -> None:
+    # demo takes every stage's own; of these only the server's address and a page's place are ever set
+    pages = {"annotate check", "annotate evaluate", "annotate report", "rollouts", "sft-report", "trace"}
+    server = {"annotate adjudicate", "annotate backup", "annotate invite", "annotate listen", "annotate recover"}
+    without = pages | server | {"annotate import", "chat", "demo", "reward score", "reward serve"}
     modules = {module for name, (module, _) in COMMANDS.items() if name not in without}
     assert set(MODULES.values()) == modules
     assert {stage.name for stage in STAGES} <= set(MODULES)
@@ -122,7 +102,7 @@ def test_typo_and_wrong_type_are_named(path: Path, tmp_path: Path) -> None:
         if isinstance(said[name], dict):
             continue
         with pytest.raises(UserError, match=message):
-            config.parse(settings_class(stage), "", ["--config", str(file), *more], prog=f"finlm {stage}")
+            config.parse(settings_of(MODULES[stage]), "", ["--config", str(file), *more], prog=f"finlm {stage}")
 
 
 # ------------------------------------------------------------------------------------------------ nested sections
@@ -181,7 +161,9 @@ def test_all_stages_of_one_size_agree(size: str) -> None:
 
 def test_defaults_of_all_stages_agree() -> None:
     shares = {
-        stage: next(field.default for field in dataclasses.fields(settings_class(stage)) if field.name == "test_share")
+        stage: next(
+            field.default for field in dataclasses.fields(settings_of(MODULES[stage])) if field.name == "test_share"
+        )
         for stage in ("sft", "reward", "prompts", "evaluate")
     }
     assert len(set(shares.values())) == 1, shares

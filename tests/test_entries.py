@@ -1,6 +1,8 @@
 """Every entry runs as a file from any folder, as a module, and by its command; the same head makes it so."""
 
 import ast
+import dataclasses
+import inspect
 import json
 import os
 import re
@@ -11,15 +13,13 @@ from pathlib import Path
 
 import pytest
 from chain import STAGES, Chain
+from entry_files import ENTRIES, PACKAGES, ROOT, module_of, name_of, settings_of
 from stages.outcome import differences, outcome
 from tiny import Tiny
 from warm import ENVIRONMENT, Done, Warm
 
 from finlm.__main__ import COMMANDS
 
-ROOT = Path(__file__).parent.parent
-PACKAGES = ("alignment", "annotation", "finlm", "reward", "selfqa")
-MAIN = ROOT / "finlm" / "__main__.py"
 HEAD = """import os
 import sys
 
@@ -27,21 +27,6 @@ if not __package__:  # run as a file: import from this checkout, not from this f
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 """
-ENTRIES = sorted(
-    path
-    for package in PACKAGES
-    for path in (ROOT / package).rglob("*.py")
-    if 'if __name__ == "__main__":' in path.read_text(encoding="utf-8") and path != MAIN
-)
-"""Files that are run, found by what stands at their end."""
-
-
-def name_of(path: Path) -> str:
-    return path.relative_to(ROOT).with_suffix("").as_posix()
-
-
-def module_of(path: Path) -> str:
-    return name_of(path).replace("/", ".")
 
 
 def real(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -62,7 +47,7 @@ def real(*command: str | Path, cwd: Path, **environment: str) -> subprocess.Comp
 
 def test_commands_are_the_entries() -> None:
     assert {module for module, _ in COMMANDS.values()} == {module_of(path) for path in ENTRIES}
-    assert len(ENTRIES) == 19
+    assert len(ENTRIES) == 27
 
 
 @pytest.mark.parametrize("path", ENTRIES, ids=name_of)
@@ -99,25 +84,31 @@ def test_help_shows_every_setting_with_its_text_and_default(path: Path, warm: Wa
     required = {"selfqa/generate": {"corpus"}, "annotation/importing": {"input"}, "reward/score": {"input"}}.get(
         name_of(path), set()
     )
-    sections = {"evaluation", "guards"}  # their fields have defaults
+    sections = {name.partition(".")[0] for name in fields if "." in name}  # their fields have defaults
     assert shown.count(" default: ") >= len(fields.keys() - required - sections)
     assert shown.count("(required, type:") == len(required)
 
 
 def documented_fields(path: Path) -> dict[str, str]:
-    """Field -> docstring, of the settings in an entry and, for PPO, of the trainer's settings that they extend."""
+    """Field -> docstring, of an entry's settings, of those that they extend, and of the sections within them."""
+    return texts_of(settings_of(module_of(path)))
+
+
+def texts_of(settings: type) -> dict[str, str]:
     fields: dict[str, str] = {}
-    sections = [ROOT / "alignment" / f"{name}.py" for name in ("best", "guards")]
-    more = {"ppo": [*sections, ROOT / "alignment" / "ppo_config.py"], "generate": [path.with_name("settings.py")]}
-    for source in (*more.get(path.stem, ()), path):
-        for node in ast.parse(source.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and node.name.endswith(("Settings", "Config")):
-                section = {"HeldOutConfig": "evaluation.", "GuardConfig": "guards."}.get(node.name, "")
-                for field, text in zip(node.body, [*node.body[1:], None], strict=True):
-                    if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                        assert isinstance(text, ast.Expr), f"{node.name}.{field.target.id} has no docstring"
-                        assert isinstance(text.value, ast.Constant)
-                        fields[section + field.target.id] = str(text.value.value)
+    for made in reversed([one for one in settings.__mro__ if dataclasses.is_dataclass(one)]):
+        (node,) = ast.parse(inspect.getsource(made)).body
+        assert isinstance(node, ast.ClassDef)
+        types = {field.name: field.type for field in dataclasses.fields(made)}
+        for field, text in zip(node.body, [*node.body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                name = field.target.id
+                assert isinstance(text, ast.Expr), f"{node.name}.{name} has no docstring"
+                assert isinstance(text.value, ast.Constant)
+                fields[name] = str(text.value.value)
+                section = types[name]
+                if isinstance(section, type) and dataclasses.is_dataclass(section):
+                    fields |= {f"{name}.{key}": value for key, value in texts_of(section).items()}
     return fields
 
 

@@ -9,7 +9,8 @@ import yaml
 from finlm import config, jsonl, prompts
 from finlm.category_figures import CategoryFigures, JudgedPair, by_category, own_pairs
 from finlm.errors import MissingInput, UserError
-from finlm.evaluation import AnswerRecord, Interval
+from finlm.evaluation import AnswerRecord
+from finlm.intervals import Interval
 from finlm.mixture_rounds import CHANGES, Decision, RoundSettings, decide, grade, next_shares, read_figures
 from finlm.prompt_mixture import Cell, Mixture
 from finlm.prompt_tables import settled

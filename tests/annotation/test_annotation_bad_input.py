@@ -15,7 +15,7 @@ from annotation.eventlog import EventLog
 from annotation.export import export
 from annotation.page import labelling_page, page_hash, read_guidelines, shipped_guidelines
 from annotation.pairing import Comparison
-from annotation.pull import pull
+from annotation.pulling import pull
 from finlm.errors import UserError
 
 MOOD = {"from_name": "mood", "to_name": "prompt", "type": "choices", "value": {"choices": ["x"]}}

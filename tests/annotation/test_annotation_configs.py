@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from annotation.pull import PullSettings
+from annotation.pulling import PullSettings
 from annotation.push import PushSettings
 from annotation.serve import ServeSettings
 from finlm.config import parse

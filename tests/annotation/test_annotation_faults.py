@@ -23,7 +23,7 @@ from annotation.api import LabelStudio, Project, Task
 from annotation.delivery import deliver
 from annotation.eventlog import EventLog
 from annotation.pairing import Comparison
-from annotation.pull import pull
+from annotation.pulling import pull
 from annotation.server import open_secrets, read_address, running
 from finlm.errors import UserError
 
