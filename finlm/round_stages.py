@@ -195,10 +195,9 @@ def _command(
     is_launched: bool = False,
 ) -> Command:
     """Put the configuration of a stage before the flags that a round decides."""
-    words: Sequence[str] = (
-        ["--config", settings.configs.replace("{stage}", name)] if _has_config(settings, name) else []
-    )
-    words = [*words, "--runs", settings.runs, *(str(flag) for flag in flags)]
+    words = ["--runs", settings.runs, *(str(flag) for flag in flags)]
+    if settings.configs and name in CONFIGURED:
+        words = ["--config", settings.configs.replace("{stage}", name), *words]
     if folder is not None:
         words += ["--seed", str(settings.seed)]
     if name in USES_TORCH and settings.threads:
