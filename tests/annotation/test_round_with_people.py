@@ -72,10 +72,9 @@ def test_a_round_waits_for_people_and_goes_on_to_its_page(
 
     pairs = list(jsonl.read(folder / "runs/rounds/1/preferences.jsonl", PreferencePair))
     (pair,) = [one for one in pairs if str(last) in {vote.annotation_id for vote in one.votes}]
-    told = subprocess.run(
-        [sys.executable, "-m", "finlm", "trace", pair.id],
-        cwd=folder, env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "finlm", "trace", pair.id]
+    told = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
     words = " ".join(told.replace("│", " ").split())
     assert f"person:{anna.id} preferred the chosen answer, strength 3 of 3; annotation {last};" in words
     assert "made from candidates" in words
