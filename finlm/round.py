@@ -63,8 +63,11 @@ def main(settings: OnPolicySettings) -> None:
             elif not are_people_done(settings, now, do):
                 return
             gather(settings, now)
-        for stage in (round_stages.reward, round_stages.prompts, round_stages.ppo, round_stages.evaluate):
-            do(stage(settings, now))
+        do(round_stages.reward(settings, now))
+        do(round_stages.prompts(settings, now))
+        do(round_stages.ppo(settings, now))
+        do(round_stages.rollouts(settings, now))
+        do(round_stages.evaluate(settings, now))
         from finlm import round_page  # brings torch, which the stages need more room for
 
         counts = round_page.write(now, round_stages.models_of(settings, now))

@@ -155,6 +155,13 @@ def evaluate(settings: OnPolicySettings, now: Round) -> Command:
     )
 
 
+def rollouts(settings: OnPolicySettings, now: Round) -> Command:
+    """Show what PPO sampled."""
+    page = now.folder / "rollouts.html"
+    flags: list[object] = ["--run", now.ppo, "--html", page]
+    return _command(settings, "rollouts", "what PPO sampled", "finlm/rollouts.py", flags, made=page)
+
+
 def models_of(settings: OnPolicySettings, now: Round) -> dict[str, str]:
     """Name -> folder of the models that are compared at the end of a round."""
     return {"sft": settings.model} | {f"round {one.number}": str(one.ppo) for one in (*now.earlier[-1:], now)}

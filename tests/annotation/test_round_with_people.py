@@ -62,7 +62,16 @@ def test_a_round_waits_for_people_and_goes_on_to_its_page(
         bo.annotate(task.id, ("AB" if place else "BA")[place % 2] + "2")  # of another opinion on the first
     said = runner.round()
     assert said.endswith("Round 1 is finished: runs/rounds/1/report.html; finlm round begins the next one.\n")
-    expected = ["annotate_pull", "annotate_check", "annotate_report", "reward", "prompts", "ppo", "evaluate"]
+    expected = [
+        "annotate_pull",
+        "annotate_check",
+        "annotate_report",
+        "reward",
+        "prompts",
+        "ppo",
+        "rollouts",
+        "evaluate",
+    ]
     assert runner.started[6:] == expected
     page = (folder / "runs" / "rounds" / "1" / "report.html").read_text(encoding="utf-8")
     words = " ".join(re.sub(r"<[^>]+>", " ", page).split())

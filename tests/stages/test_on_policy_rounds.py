@@ -40,7 +40,7 @@ def two_rounds(chain: Any, warm: Warm, tiny: Tiny, tmp_path_factory: pytest.Temp
         assert said.endswith(
             f"Round {number} is finished: runs/rounds/{number}/report.html; finlm round begins the next one.\n"
         )
-    assert runner.started == 2 * ["respond", "by_figures", "reward", "prompts", "ppo", "evaluate"]
+    assert runner.started == 2 * ["respond", "by_figures", "reward", "prompts", "ppo", "rollouts", "evaluate"]
     return folder
 
 
@@ -145,7 +145,7 @@ def test_killed_in_several_stages_a_round_comes_to_the_same(
             runner.round(*FIGURES)
     runner.kill_at = {}
     said = runner.round()  # a round that has begun has its settings where it lies
-    assert said.count("finished before") == 5
+    assert said.count("finished before") == 6
     assert runner.started.count("respond") == 2
     assert runner.started.count("prompts") == 1
     assert differences(outcome(folder / "runs" / "rounds" / "1"), outcome(two_rounds / "runs" / "rounds" / "1")) == []
