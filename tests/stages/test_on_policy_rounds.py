@@ -36,7 +36,7 @@ def two_rounds(chain: Any, warm: Warm, tiny: Tiny, tmp_path_factory: pytest.Temp
     folder = begin(chain, tiny, tmp_path_factory.mktemp("rounds") / "whole")
     runner = Runner(warm, folder)
     for number in (1, 2):
-        said = runner.round(*FIGURES)
+        said = runner.round(*FIGURES if number == 1 else ())  # the second is as the first was
         assert said.endswith(
             f"Round {number} is finished: runs/rounds/{number}/report.html; finlm round begins the next one.\n"
         )
