@@ -50,6 +50,11 @@ def in_rounds(two_rounds: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Round,
     return Round(Path("runs"), 1), Round(Path("runs"), 2)
 
 
+def unlike(folder: Path, other: Path) -> list[str]:
+    """Names of the files in which the first rounds of two folders differ."""
+    return differences(*(outcome(one / "runs" / "rounds" / "1") for one in (folder, other)))
+
+
 def pairs_of(path: Path) -> list[PreferencePair]:
     return list(jsonl.read(path, PreferencePair))
 
@@ -118,7 +123,6 @@ def test_a_preference_of_round_two_leads_to_the_policy_and_to_the_filing(in_roun
         waiting += library.parents(one)
     by_kind = {one.kind: one for one in seen}
     assert by_kind["candidates"].path == second.candidates
-    assert pair.rejected in {response.text for response in by_kind["candidates"].record.responses} | {pair.rejected}
     document = by_kind["document"].record
     assert isinstance(document, Document)
     span = pair.prompt.provenance
@@ -148,7 +152,7 @@ def test_killed_in_several_stages_a_round_comes_to_the_same(
     assert said.count("finished before") == 5
     assert runner.started.count("respond") == 2
     assert runner.started.count("prompts") == 1
-    assert differences(outcome(folder / "runs" / "rounds" / "1"), outcome(two_rounds / "runs" / "rounds" / "1")) == []
+    assert set(unlike(folder, two_rounds)) <= {"report.html"}  # which tells the seconds
     again = runner.round("--number", "1")
     assert again == "Round 1 is finished: runs/rounds/1/report.html; finlm round begins the next one.\n"
 
@@ -268,4 +272,4 @@ def test_killed_itself_a_round_waits_for_the_stage_that_outlived_it(
         refused += 1
         time.sleep(0.5)
     assert refused
-    assert differences(outcome(folder / "runs" / "rounds" / "1"), outcome(two_rounds / "runs" / "rounds" / "1")) == []
+    assert set(unlike(folder, two_rounds)) <= {"report.html"}  # which tells the seconds
