@@ -37,10 +37,13 @@ class Command:
 
     @property
     def is_finished(self) -> bool:
-        """True if an earlier start came to its end: its files are there, and its run says so."""
+        """True if an earlier start came to its end: its files are there, and its run says so.
+
+        A stage with neither is never finished: it is asked again at each start.
+        """
         if self.folder is not None and (read_state(self.folder) or {}).get("status") != "finished":
             return False
-        return self.made is None or self.made.exists()
+        return self.made.exists() if self.made is not None else self.folder is not None
 
 
 def respond(settings: OnPolicySettings, now: Round) -> Command:
