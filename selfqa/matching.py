@@ -143,6 +143,8 @@ def is_period(whens: Iterable[When], fact: BoundFact, book: FactBook) -> bool:
     if not asked:
         return True
     for when in asked:
+        if when.day and fact.opening is not None and when.agrees(fact.opening):
+            return True  # "granted on January 1, 2017": the day from which it moved
         if not fact.agrees(when):
             continue
         if when.is_bare_year and any(0 < period.months < 12 for period in fact.periods):
