@@ -113,8 +113,9 @@ def claims_of(question: str, answer: str, filing: Filing) -> list[Claim]:
             together = tuple(dict.fromkeys((*said, *asked_whens)))
             its_own = dict.fromkeys(own, 1.0)
             is_listed = len(amounts) > 1
+            asked = dict.fromkeys(asked_words, 1.0) if total == 1 else {}
             claims.append(
-                Claim(figure, piece, question, whens or tuple(asked_whens), together, words, its_own, is_listed)
+                Claim(figure, piece, question, whens or tuple(asked_whens), together, words, its_own, asked, is_listed)
             )
     return claims
 
@@ -142,8 +143,12 @@ def _words(text: str, filing: Filing) -> frozenset[str]:
         bare = bare[: when.start] + " " * (when.end - when.start) + bare[when.end :]
     for name in (filing.company, filing.short):
         bare = bare.replace(name, " ") if name else bare
+    bare = _MONTHS.sub(" ", bare)
     names = tokens(filing.company, filing.language) if filing.language == "en" else frozenset()
     return tokens(bare, filing.language) - names
+
+
+_MONTHS = re.compile(r"\b(?:three|six|nine|twelve)[- ]months?(?=\s+(?:ended|ending|period)\b)", re.IGNORECASE)
 
 
 def _is_small_count(claim: Claim) -> bool:
@@ -242,7 +247,8 @@ def _size_fault(claim: Claim, book: FactBook) -> Fault:
 
 def _words_fault(claim: Claim, found: Sequence[BoundFact], book: FactBook) -> Fault | None:
     """Is another figure of the same period plainly the one that the words mean?"""
-    for words in (claim.words, claim.own_words):
+    asked = {} if claim.is_listed else claim.asked_words
+    for words in (claim.words, claim.own_words, asked):
         if words and _is_other(words, found, claim, book):
             return "wrong-metric", f"{claim.figure.text!r}: the document has it for another metric than this one"
     return None
@@ -252,20 +258,19 @@ def _is_named_rival(words: Mapping[str, float], rival: int, found: Sequence[Boun
     """Does a claim name a rival's row rather than any of the found facts'?
 
     It does where it says the whole of the rival's label, and so more than it says of any other ("in-game net bookings"
-    is not "net bookings"), and where its words are the rival's label and a found one's label says more beside them in
-    the same table. Of two tables, what stands around a row counts as its label.
+    is not "net bookings"), and where its words are the rival's label and each found label in the same table is another.
+    Of two tables, what stands around a row counts as its label.
     """
     said = frozenset(words)
     theirs = book.lines[rival]
-    label = theirs.own[0]
-    if not label or not label <= said:
-        return False
-    return all(_says_less(book.lines[fact.line], label, said, theirs.table) for fact in found)
+    labels = [label for label in theirs.own if label and label <= said]
+    return any(all(_says_less(book.lines[fact.line], label, said, theirs.table) for fact in found) for label in labels)
 
 
 def _says_less(line: Words, label: frozenset[str], said: frozenset[str], table: int) -> bool:
     common = frozenset().union(*line.own, line.around if line.table != table else ()) & said
-    return common < label or (label == said and line.table == table and label < line.own[0])
+    is_beside = label == said and line.table == table and common == label
+    return common < label or (is_beside and label not in line.own)
 
 
 def _is_other(words: dict[str, float], found: Sequence[BoundFact], claim: Claim, book: FactBook) -> bool:
@@ -274,8 +279,8 @@ def _is_other(words: dict[str, float], found: Sequence[BoundFact], claim: Claim,
     own = max(scores[fact.line] for fact in found)
     if own < FLOOR and words is claim.words:
         return True
-    if words is claim.own_words and scores.max(initial=0.0) < NAMED:
-        return False  # the answer's own words name no metric: the question's stand for it
+    if words is not claim.words and scores.max(initial=0.0) < NAMED:
+        return False  # words of the answer, or of the question, that name no metric: the other's stand for it
     lines = {fact.line for fact in found}
     labels = {book.lines[line].own[0] for line in lines}  # the same label in another table is no other metric
     for line in np.flatnonzero(scores > own).tolist():

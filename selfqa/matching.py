@@ -48,7 +48,7 @@ class Claim:
 
     Example:
         Claim(figure=…, text="net income was $5 million in 2024", whens=(When(2024),), words={"net": 1.0, "incom": 1.0},
-              own_words={…})
+              own_words={…}, asked_words={…})
     """
 
     figure: Figure
@@ -63,6 +63,8 @@ class Claim:
     """Token of sentence or question -> weight."""
     own_words: dict[str, float]
     """Those of the sentence alone."""
+    asked_words: dict[str, float]
+    """Those of the question alone, where the answer has no other figure; else none."""
     is_listed: bool = False
     """One of several figures of a sentence."""
 

@@ -4,11 +4,12 @@ rows        Outstanding at September 30, 2016 | Granted | Exercised | Outstandin
 columns     Dec 29, 2018 | Acquisitions | Other | Dec 28, 2019
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfqa.period_phrases import UNSAID, When
+from selfqa.period_phrases import When
 
 _BALANCE = re.compile(
     r"\b(?:balances?|outstanding|nonvested|unvested|non-vested|exercisable|at|as of)\b|余额", re.IGNORECASE
@@ -42,7 +43,7 @@ def movements_of_rows(labels: Sequence[str], said: Sequence[Sequence[When]]) -> 
     ]
     found: dict[int, Movement] = {}
     places = [place for place, when in enumerate(dates) if when is not None]
-    for left, right in zip(places, places[1:], strict=False):
+    for left, right in itertools.pairwise(places):
         movement = _between(dates[left], dates[right])
         if movement is not None:
             found |= {place: movement for place in range(left + 1, right) if not said[place]}
