@@ -35,6 +35,29 @@ def other_figure(answer: str, passage: str, rng: random.Random) -> str | None:
     return answer[: figure.start] + changed + answer[figure.end :]
 
 
+def neighbour(answer: str, passage: str, rng: random.Random) -> str | None:
+    """Put the figure beside the right one in its place: in a row or a sentence that is another period's, as a rule.
+
+    It is the mistake of a reader who takes the wrong column, and the hardest to tell: every word and every figure of
+    such an answer stands in the passage.
+    """
+    places = [
+        (figure, abs(other.start - here.start), other.text)
+        for line in passage.splitlines()
+        for row in [_amounts(line)]
+        for figure in _amounts(answer)
+        for here in row
+        if (here.value, here.unit) == (figure.value, figure.unit)
+        for other in row
+        if other.unit == here.unit and other.value != here.value
+    ]
+    if not places:
+        return None
+    nearest = min(distance for _, distance, _ in places)
+    figure, _, wrong = rng.choice([place for place in places if place[1] == nearest])
+    return answer[: figure.start] + wrong + answer[figure.end :]
+
+
 def _misread(number: str, rng: random.Random) -> str:
     """Change one digit, as a careless reader would."""
     places = [place for place, char in enumerate(number) if char.isdigit()]

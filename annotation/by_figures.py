@@ -14,6 +14,7 @@ if not __package__:  # run as a file: import from this checkout, not from this f
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,8 +27,19 @@ from finlm.figures import judge
 from finlm.records import Candidates, PreferencePair, Prompt, Provenance, Removal, content_id
 
 MAKER = "rule:figures"
-STRENGTH = {"figure": 3, "period": 3, "metric": 3, "entity": 3, "empty": 3, "missing": 2, "extra": 2, "cut-off": 2}
+STRENGTH = {
+    "neighbour": 3,
+    "figure": 3,
+    "period": 3,
+    "metric": 3,
+    "entity": 3,
+    "empty": 3,
+    "missing": 2,
+    "extra": 2,
+    "cut-off": 2,
+}
 """How clearly an answer with this fault is worse; 1 for the faults not named."""
+WORDS = re.compile(r"[A-Za-z]+|[一-鿿]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +118,8 @@ def pairs_of(item: Candidates, entities: list[str], settings: ByFiguresSettings)
         else:
             fault = verdict.fault or "cut-off"
             sampled.setdefault(response.text, Wrong(response.text, fault, response.ended))
-    wrong = rng.sample(list(sampled.values()), min(len(sampled), settings.sampled_pairs))
+    shuffled = rng.sample(list(sampled.values()), len(sampled))
+    wrong = sorted(shuffled, key=lambda one: -likeness(one.text, prompt))[: settings.sampled_pairs]
     wrong += altered(prompt, entities, rng)[: settings.altered_pairs]
     for worse in wrong:
         chosen = rng.choice(right)
@@ -122,10 +135,23 @@ def pairs_of(item: Candidates, entities: list[str], settings: ByFiguresSettings)
         )
 
 
+def likeness(answer: str, prompt: Prompt) -> float:
+    """Return the share of an answer's words that the question, its passage or the right answer has.
+
+    Of wrong answers those teach most that could be right: one of words that nobody used is told from any fluent one.
+    """
+    known = {word.lower() for text in (prompt.messages[-1].content, prompt.reference) for word in WORDS.findall(text)}
+    words = [word.lower() for word in WORDS.findall(answer)]
+    return sum(word in known for word in words) / len(words) if words else 0.0
+
+
 def altered(prompt: Prompt, entities: list[str], rng: random.Random) -> list[Wrong]:
-    """Return altered copies of the known right answer that the checker finds wrong, in random order."""
+    """Return altered copies of the known right answer that the checker finds wrong: first the figure beside the right
+    one, the others in random order.
+    """
     answer, passage = prompt.reference, prompt.passage
     copies = [
+        ("neighbour", alter.neighbour(answer, passage, rng)),
         ("figure", alter.other_figure(answer, passage, rng)),
         ("period", alter.other_period(answer, passage, rng)),
         ("entity", alter.other_entity(answer, prompt.group, entities, rng)),
@@ -136,7 +162,7 @@ def altered(prompt: Prompt, entities: list[str], rng: random.Random) -> list[Wro
     cut = alter.cut_off(answer, rng)
     if cut:
         found.append(Wrong(cut, "cut-off", ended=False))
-    return rng.sample(found, len(found))
+    return sorted(rng.sample(found, len(found)), key=lambda one: one.fault != "neighbour")
 
 
 if __name__ == "__main__":

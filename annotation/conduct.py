@@ -6,7 +6,7 @@
 | others | agrees with what all others' votes come to as often as half of the annotators do, less `SLACK` | too seldom |
 | left | prefers the left answer in half of the pairs, since sides are drawn | one side too often |
 | longer | where they differ from the others, prefers the longer answer in half of the cases | the longer too often |
-| fast | reads: of twenty votes one takes half of the time per character that the fastest twentieth takes | more do |
+| fast | reads: one vote of twenty takes half of the time per character of a middling person's fastest ones | more do |
 
 All are binomial tests. The chance that a project without a bad annotator names one is held to `false_alarms`, over all
 annotators and tests together (Holm 1979).
@@ -20,7 +20,7 @@ from statistics import median
 import numpy as np
 
 from annotation.dawid_skene import consensus
-from annotation.ratings import Rating, by_annotator, by_pair
+from annotation.ratings import Rating, by_annotator, by_pair, votes_of
 
 FASTEST = 0.05
 HURRIED = 0.5
@@ -144,7 +144,7 @@ class _Others:
     differing: tuple[Rating, ...]
     """Those of them that name the other side."""
     fastest: float | None
-    """Seconds a character below which a twentieth of the others' votes lies."""
+    """Seconds a character below which a twentieth of the votes lies, of half of the others."""
 
     @property
     def same(self) -> int:
@@ -159,13 +159,10 @@ class _Others:
 
 def _all_others(people: Mapping[str, Sequence[Rating]], ratings: Sequence[Rating]) -> dict[str, _Others]:
     """Hold everyone against the rest: rates of all votes, sides of a pair by its other votes alone."""
-    votes = {
-        pair: [(rating.annotator, rating.side) for rating in its if rating.strength]
-        for pair, its in by_pair(ratings).items()
-    }
+    pairs = by_pair(ratings)
+    votes = dict(zip(pairs, votes_of(pairs), strict=True))
     agreed = consensus(list(votes.values()))
-    timed = [(rating.annotator, pace) for rating in ratings if (pace := _pace(rating)) is not None]
-    names, paces = np.array([name for name, _ in timed]), np.array([pace for _, pace in timed])
+    fastest = {name: pace for name, its in people.items() if (pace := _fastest(its)) is not None}
     found = {}
     for name, its in people.items():
         voted, differing = [], []
@@ -175,12 +172,18 @@ def _all_others(people: Mapping[str, Sequence[Rating]], ratings: Sequence[Rating
             if second != 0.5:
                 voted.append(rating)
                 differing += [rating] if rating.side != int(second > 0.5) else []
-        rest = paces[names != name] if len(its) >= FEWEST and len(timed) else paces[:0]
-        fastest = float(np.quantile(rest, FASTEST)) if len(rest) >= FEWEST else None
-        found[name] = _Others(tuple(voted), tuple(differing), fastest)
+        # half of the people: two who hurry would hide each other among all votes
+        rest = [pace for other, pace in fastest.items() if other != name]
+        found[name] = _Others(tuple(voted), tuple(differing), median(rest) if rest else None)
     return found
 
 
 def _pace(rating: Rating) -> float | None:
     """Seconds a character."""
     return None if rating.seconds is None or not rating.characters else rating.seconds / rating.characters
+
+
+def _fastest(ratings: Sequence[Rating]) -> float | None:
+    """Seconds a character below which a twentieth of one person's votes lies; None where too few are timed."""
+    paces = [pace for rating in ratings if (pace := _pace(rating)) is not None]
+    return float(np.quantile(paces, FASTEST)) if len(paces) >= FEWEST else None

@@ -10,7 +10,7 @@ from annotation.conduct import FEWEST, Finding, findings
 from annotation.dawid_skene import Consensus, consensus
 from annotation.judged import Compared, Work
 from annotation.page import LEVELS
-from annotation.ratings import Rating, by_annotator, by_pair, levels_of, sides_of
+from annotation.ratings import Rating, by_annotator, by_pair, levels_of, sides_of, votes_of
 from annotation.reliability import Reliability
 from finlm import report
 
@@ -42,7 +42,7 @@ def page_of(work: Work, title: str, *, least_gold: float, false_alarms: float) -
     """
     pairs = by_pair(work.ratings)
     found = findings(work.ratings, least_gold=least_gold, false_alarms=false_alarms)
-    agreed = consensus([[(one.annotator, one.side) for one in its if one.strength] for its in pairs.values()])
+    agreed = consensus(votes_of(pairs))
     alpha = reliability.alpha(levels_of(pairs), len(LEVELS), "ordinal")
     sections: list[report.Section] = [
         _headline(work, alpha, found),

@@ -69,3 +69,8 @@ def levels_of(pairs: Mapping[str, Sequence[Rating]]) -> list[list[int]]:
 def sides_of(pairs: Mapping[str, Sequence[Rating]]) -> list[list[int]]:
     """Return the sides of each pair, those of ratings that say "nearly the same" left out: they name no side."""
     return [[rating.side for rating in its if rating.strength] for its in pairs.values()]
+
+
+def votes_of(pairs: Mapping[str, Sequence[Rating]]) -> list[list[tuple[str, int]]]:
+    """Return (annotator, side) of each pair; ratings that say "nearly the same" are no vote."""
+    return [[(rating.annotator, rating.side) for rating in its if rating.strength] for its in pairs.values()]

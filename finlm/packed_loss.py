@@ -23,8 +23,13 @@ def install(model: LlamaForCausalLM) -> LlamaForCausalLM:
     """
     unpadded.install(model, for_packed=True)
     model.forward = MethodType(_forward, model)
-    model.lm_head.forward = MethodType(_head_forward, model.lm_head)
+    install_head(model)
     return model
+
+
+def install_head(model: LlamaForCausalLM) -> None:
+    """Let the output embedding answer states (L, D) and tokens (L,) with log-probabilities, (L,), float32."""
+    model.lm_head.forward = MethodType(_head_forward, model.lm_head)
 
 
 def _forward(

@@ -288,7 +288,7 @@ class PreferencePair:
     """False if the chosen answer was cut off: it is then trained on without an end token."""
     rejected_ended: bool = True
     rejected_fault: str = ""
-    """What is wrong with the rejected answer, where a rule knows: `figure`, `period`, `metric`, `run-on`, …"""
+    """What is wrong with the rejected answer, where a rule knows: `neighbour`, `figure`, `period`, `run-on`, …"""
     id: str = ""
 
     def __post_init__(self) -> None:

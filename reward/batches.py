@@ -1,11 +1,11 @@
 """Groups of comparisons as tensors: every answer behind its prompt, one behind the other, no padding.
 
-Axes: N tokens, S samples (a prompt with one answer), R read tokens, B comparisons.
+Axes: N tokens, S samples (a prompt with one answer), R read tokens, B comparisons, L tokens that are predicted.
 """
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -30,6 +30,10 @@ class Pass(TypedDict):
     """Tokens of the longest sample."""
     read: Tensor
     """(R,), int64: the places in N that are read, in order."""
+    learned: NotRequired[Tensor]
+    """(L,), int64: the places in N whose next token is predicted: those of the preferred answers."""
+    following: NotRequired[Tensor]
+    """(L,), int64: these next tokens."""
 
 
 class Comparisons(TypedDict):
@@ -52,6 +56,8 @@ class Comparisons(TypedDict):
     certainty_B: Tensor
     weight_B: Tensor
     """Every prompt's sum to the weight of its group."""
+    predicted_S: Tensor
+    """How many tokens of each sample are predicted; they come in the order of the samples."""
 
 
 class ComparisonBatch(TypedDict):
@@ -62,7 +68,12 @@ class ComparisonBatch(TypedDict):
 
 
 def laid_out(
-    groups: Sequence[Group], *, every_token: bool, margins: Sequence[float] = (), pad: int | None = None
+    groups: Sequence[Group],
+    *,
+    every_token: bool,
+    margins: Sequence[float] = (),
+    pad: int | None = None,
+    predicted: bool = False,
 ) -> ComparisonBatch:
     """Lay groups out for one pass.
 
@@ -71,16 +82,21 @@ def laid_out(
         every_token: True reads all answer tokens, False the last ones alone.
         margins: Margin of each strength; none: 0 for all.
         pad: Fills the answers of a group up to its longest, for the end rule `pads`; None: nothing does.
+        predicted: True has the model predict the tokens of answers that a comparison prefers.
     """
     ids: list[int] = []
     read: list[int] = []
     lengths: list[int] = []
     start, count, score = [], [], []
+    learned: list[int] = []
+    following: list[int] = []
+    told = []
     better, worse, first, margin, certainty, weight = [], [], [], [], [], []
     for group in groups:
         offset = len(lengths)
         width = max(map(len, group.answers))
-        for answer in group.answers:
+        preferred = {one.better for one in group.comparisons} if predicted else set()
+        for number, answer in enumerate(group.answers):
             begin = len(ids) + len(group.prompt)
             filled = answer if pad is None else (*answer, *[pad] * (width - len(answer)))
             ids += [*group.prompt, *filled]
@@ -89,6 +105,9 @@ def laid_out(
             read += range(begin, begin + len(filled)) if every_token else [begin + len(answer) - 1]
             count.append(len(read) - start[-1])
             score.append(start[-1] + (len(answer) - 1 if every_token else 0))
+            told.append(len(answer) if number in preferred else 0)
+            learned += range(begin - 1, begin - 1 + told[-1])
+            following += answer[: told[-1]]
         for one in group.comparisons:
             better.append(offset + one.better)
             worse.append(offset + one.worse)
@@ -96,13 +115,16 @@ def laid_out(
             margin.append(margins[one.pair.strength] if margins else 0.0)
             certainty.append(one.certainty)
             weight.append(group.weight / len(group.comparisons))
+    passed = Pass(
+        input_ids=torch.tensor(ids),
+        bounds=torch.tensor([0, *accumulate(lengths)], dtype=torch.int32),
+        longest=max(lengths),
+        read=torch.tensor(read),
+    )
+    if predicted:
+        passed |= Pass(learned=torch.tensor(learned), following=torch.tensor(following))  # type: ignore[typeddict-item]
     return ComparisonBatch(
-        passed=Pass(
-            input_ids=torch.tensor(ids),
-            bounds=torch.tensor([0, *accumulate(lengths)], dtype=torch.int32),
-            longest=max(lengths),
-            read=torch.tensor(read),
-        ),
+        passed=passed,
         compared=Comparisons(
             start_S=torch.tensor(start),
             length_S=torch.tensor(count),
@@ -114,6 +136,7 @@ def laid_out(
             margin_B=torch.tensor(margin),
             certainty_B=torch.tensor(certainty),
             weight_B=torch.tensor(weight),
+            predicted_S=torch.tensor(told),
         ),
     )
 
@@ -160,6 +183,20 @@ def centring(reading_R: Tensor, compared: Comparisons) -> Tensor:
     """Return how far the two scores of each comparison lie from around 0, (B,)."""
     score_S = reading_R[compared["score_S"]]
     return losses.centring(score_S[compared["better_B"]], score_S[compared["worse_B"]])
+
+
+def surprise(nll_L: Tensor, compared: Comparisons) -> Tensor:
+    """Return the mean negative log-likelihood a token of each comparison's preferred answer, (B,), nats.
+
+    Args:
+        nll_L: Of the predicted tokens, one sample's behind the other's.
+        compared: What they belong to; every preferred answer has some.
+    """
+    count_S = compared["predicted_S"]
+    sample_L = torch.repeat_interleave(count_S, output_size=len(nll_L))
+    total_S = nll_L.new_zeros(len(count_S)).index_add(0, sample_L, nll_L)
+    better_B = compared["better_B"]
+    return total_S[better_B] / count_S[better_B]
 
 
 def micro_batches(groups: Sequence[Group], tokens: int) -> list[list[Group]]:

@@ -16,6 +16,7 @@ from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from finlm import unpadded
+from finlm.packed_loss import install_head
 
 HEAD = "score"
 
@@ -35,8 +36,12 @@ class ScoreHead(nn.Linear):
 
 
 def install(model: LlamaForCausalLM) -> LlamaForCausalLM:
-    """Give a model a head, and let it answer a `reward.batches.ComparisonBatch` with its readings, (R,), float32."""
+    """Give a model a head, and let it answer what a `reward.batches.Pass` has with its readings, (R,), float32.
+
+    Where the pass has tokens to predict, it answers with their negative log-likelihood besides, (L,), float32, nats.
+    """
     unpadded.install(model, for_packed=True)
+    install_head(model)
     last = model.model.layers[-1]
     last.forward = MethodType(_last_layer, last)
     model.score = ScoreHead(model.config.hidden_size).to(model.device)
@@ -51,13 +56,22 @@ def _forward(
     bounds: Tensor | None = None,
     longest: int = 0,
     read: Tensor | None = None,
+    learned: Tensor | None = None,
+    following: Tensor | None = None,
     **named: Any,
 ) -> Any:
     if bounds is None or read is None or input_ids is None:
         return type(model).forward(model, input_ids=input_ids, **named)
-    hidden_RD = unpadded.packed_states(model.model, input_ids, bounds, longest, read=read)
-    reading: Tensor = model.score(hidden_RD).squeeze(-1)
-    return reading
+    if learned is None or following is None:
+        return _read(model, unpadded.packed_states(model.model, input_ids, bounds, longest, read=read))
+    both = torch.cat([read, learned])
+    states = unpadded.packed_states(model.model, input_ids, bounds, longest, read=both)
+    return _read(model, states[: len(read)]), -model.lm_head(states[len(read) :], following)
+
+
+def _read(model: LlamaForCausalLM, hidden_RD: Tensor) -> Tensor:
+    reading_R: Tensor = model.score(hidden_RD).squeeze(-1)
+    return reading_R
 
 
 def _last_layer(layer: LlamaDecoderLayer, hidden_states: Tensor, *, read: Tensor | None = None, **named: Any) -> Any:

@@ -100,6 +100,9 @@ class RewardSettings:
     """Peak learning rate of AdamW; linear warm-up and decay. All weights want less: 5e-6 to 2e-5."""
     center_rewards: float = 0.01
     """Weight of the term that keeps scores around 0 (mean of (r_chosen + r_rejected)^2)."""
+    likelihood: float = 0.0
+    """Weight of a language-model loss on the better answers (nats a token), which keeps the model one that predicts
+    while it learns to judge; after the regularisation by SFT of Yang et al. 2024 (arXiv 2406.10216)."""
     choice: ChoiceRule = field(default_factory=ChoiceRule)
     """Bounds of the choice among epochs: where mean and deviation of the scores may lie, units of the loss."""
     test_pairs: int = 512
@@ -133,7 +136,15 @@ class RewardSettings:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batch {self.micro_batch}.")
         if not 0 <= self.min_strength <= 3:
             raise ValueError(f"min_strength is {self.min_strength}; it must be 0 to 3.")
-        for name in ("steps", "epochs", "micro_batch_tokens", "label_smoothing", "center_rewards", "consistency_pairs"):
+        for name in (
+            "steps",
+            "epochs",
+            "micro_batch_tokens",
+            "label_smoothing",
+            "center_rewards",
+            "likelihood",
+            "consistency_pairs",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more.")
         if not self.steps and not self.epochs:
@@ -306,6 +317,7 @@ def make_trainer(
             end=settings.end_rule,
             margins=MARGINS[settings.margin],
             centring=settings.center_rewards,
+            likelihood=settings.likelihood,
             pad=pad,
         ),
         batch_size=settings.batch_size,

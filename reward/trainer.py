@@ -38,6 +38,8 @@ class Objective:
     margins: tuple[float, ...] = ()
     centring: float = 0.0
     """Weight of the centring term."""
+    likelihood: float = 0.0
+    """Weight of the language-model loss on the better answers."""
     pad: int = 0
     """Padding token, which the end rule `pads` reads."""
 
@@ -50,13 +52,21 @@ class Objective:
         """Return groups as one pass."""
         every_token = self.loss == "token"
         pad = self.pad if every_token and self.end == "pads" else None
-        return laid_out(groups, every_token=every_token, margins=self.margins, pad=pad)
+        return laid_out(groups, every_token=every_token, margins=self.margins, pad=pad, predicted=self.likelihood > 0)
 
-    def of(self, reading_R: Tensor, compared: batches.Comparisons) -> Tensor:
-        """Return the sum of all prompts' losses, ()."""
+    def of(self, reading_R: Tensor, compared: batches.Comparisons, nll_L: Tensor | None = None) -> Tensor:
+        """Return the sum of all prompts' losses, ().
+
+        Args:
+            reading_R: What the model read.
+            compared: What is compared of it.
+            nll_L: How surprising the tokens of the preferred answers were; asked for where `likelihood` is above 0.
+        """
         loss_B = batches.comparison_losses(reading_R, compared, loss=self.loss, end=self.end)
         if self.centring:
             loss_B = loss_B + self.centring * batches.centring(reading_R, compared)
+        if nll_L is not None:
+            loss_B = loss_B + self.likelihood * batches.surprise(nll_L, compared)
         return (loss_B * compared["weight_B"]).sum()
 
 
@@ -176,15 +186,15 @@ class ComparisonTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return a pass's share of the step's mean loss; several processes average gradients, theirs are sums here."""
-        reading_R = self._readings(model, inputs)
+        found = self._passed(model, inputs)
+        reading_R, nll_L = found if isinstance(found, tuple) else (found, None)
         prompts = num_items_in_batch if num_items_in_batch is not None else inputs["compared"]["weight_B"].sum()
-        loss = self.objective.of(reading_R, inputs["compared"]) / prompts * self.args.world_size
+        loss = self.objective.of(reading_R, inputs["compared"], nll_L) / prompts * self.args.world_size
         return (loss, {"loss": loss}) if return_outputs else loss
 
-    def _readings(self, model: Any, inputs: ComparisonBatch) -> Tensor:
+    def _passed(self, model: Any, inputs: ComparisonBatch) -> Any:
         with torch.autocast(self.args.device.type, self._autocast, enabled=self._autocast is not None):
-            reading_R: Tensor = model(**inputs["passed"])
-        return reading_R
+            return model(**inputs["passed"])
 
     # ------------------------------------------------------------------------------------------ held-out scores
 
@@ -205,7 +215,7 @@ class ComparisonTrainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
         numbers = iter(order)
         for part in self.passes([groups[number] for number in order]):
             batch = self._prepare_inputs(laid_out(part, every_token=False))
-            flat = iter(self._readings(self.model, batch).tolist())
+            flat = iter(self._passed(self.model, batch).tolist())
             found += [(next(numbers), [next(flat) for _ in group.answers]) for group in part]
         self.model.train(was_training)
         if self.args.world_size > 1:

@@ -121,6 +121,42 @@ def test_alterations_by_hand() -> None:
         assert cut in {"one two three four", "one two three four five", "one two three four five six"}
 
 
+TABLE = "Item | 2024 | 2023\nAssets | $1,953 thousand | $1,841 thousand\nDebt | $104 thousand | $98 thousand"
+PROSE = "Debt was $5 million in 2024 and $6 million in 2023. Equity was $8 million in 2024 and $9 million in 2023."
+
+
+@pytest.mark.parametrize(
+    ("answer", "passage", "wrong"),
+    [
+        ("Debt was $98 thousand in 2023.", TABLE, "Debt was $104 thousand in 2023."),
+        ("Assets were $1,953 thousand.", TABLE, "Assets were $1,841 thousand."),
+        ("Equity was $8 million in 2024.", PROSE, "Equity was $9 million in 2024."),
+        ("Debt was $6 million in 2023.", PROSE, "Debt was $5 million in 2023."),
+        ("2024年营业收入为4.12亿元。", "2024年营业收入为4.12亿元，2023年为3.98亿元。", "2024年营业收入为3.98亿元。"),
+        ("Margins were 12.1%.", PASSAGE, None),  # nothing of its unit stands beside it
+        ("Debt was $7 million.", PROSE, None),  # not a figure of the passage
+    ],
+)
+def test_the_neighbour_is_the_other_column(answer: str, passage: str, wrong: str | None) -> None:
+    assert {alter.neighbour(answer, passage, random.Random(seed)) for seed in range(10)} == {wrong}
+
+
+def test_the_neighbour_is_always_among_the_pairs() -> None:
+    for seed in range(20):
+        (pair,) = pairs_of(SAMPLED, ENTITIES, ByFiguresSettings(seed=seed, sampled_pairs=0, altered_pairs=1))
+        assert pair.rejected == "Acme Inc. had revenue of $384.2 million in fiscal 2024."
+        assert (pair.rejected_fault, pair.strength) == ("neighbour", 3)
+
+
+def test_of_sampled_answers_those_of_the_passages_words_come_first() -> None:
+    nonsense = candidates(
+        ("Acme tankers crystalballs were 36.0 right.", True), ("Revenue was $384.2 million in fiscal 2024.", True)
+    )
+    for seed in range(20):
+        (pair,) = pairs_of(nonsense, ENTITIES, ByFiguresSettings(seed=seed, sampled_pairs=1, altered_pairs=0))
+        assert pair.rejected == "Revenue was $384.2 million in fiscal 2024."
+
+
 @pytest.mark.parametrize("number", ["412.6", "7", "1,204", "$3.07"])
 def test_another_figure_differs_in_its_value(number: str) -> None:
     for seed in range(50):

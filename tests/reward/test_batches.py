@@ -60,6 +60,19 @@ def test_places_by_hand() -> None:
     assert filled["compared"]["score_S"].tolist() == [2, 4, 7, 13, 15]
 
 
+def test_predicted_places_by_hand() -> None:
+    """Of the first group the first answer is preferred, of the second the second: three and four tokens."""
+    batch = batches.laid_out(groups(), every_token=False, predicted=True)
+    passed, compared = batch["passed"], batch["compared"]
+    assert passed["learned"].tolist() == [2, 3, 4, 16, 17, 18, 19]
+    assert passed["following"].tolist() == [20, 21, 1, 41, 42, 43, 1]
+    assert [passed["input_ids"][place + 1] for place in passed["learned"]] == passed["following"].tolist()
+    assert compared["predicted_S"].tolist() == [3, 0, 0, 4, 0]
+    surprise = batches.surprise(torch.tensor([1.0, 2.0, 6.0, 1.0, 1.0, 2.0, 4.0]), compared)
+    assert surprise.tolist() == [3.0, 2.0, 2.0]
+    assert "learned" not in batches.laid_out(groups(), every_token=False)["passed"]
+
+
 @pytest.fixture(scope="module")
 def model(tiny: Any) -> LlamaForCausalLM:
     torch.manual_seed(0)
@@ -92,6 +105,23 @@ def test_a_score_is_read_at_the_true_last_token(model: LlamaForCausalLM, *, is_l
     wanted = model.score(hidden[torch.arange(5), last]).squeeze(-1)
     torch.testing.assert_close(found[compared["score_S"]], wanted, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(read(model, groups(), every_token=False)[0], wanted, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_surprise_is_that_of_the_models_own_pass(model: LlamaForCausalLM, tiny: Any) -> None:
+    """Each preferred answer by itself, through the logits of a model that has no head; readings stay what they are."""
+    batch = batches.laid_out(groups(), every_token=False, predicted=True)
+    reading, nll = model(**batch["passed"])
+    plain = load_causal(tiny.base, dtype=torch.float32, device=torch.device("cpu")).eval()
+    wanted = []
+    for group, answer in ((groups()[0], 0), (groups()[1], 1)):
+        row = torch.tensor([[*group.prompt, *group.answers[answer]]])
+        labels = row.clone()
+        labels[:, : len(group.prompt)] = -100
+        wanted.append(plain(input_ids=row, labels=labels).loss)
+    found = batches.surprise(nll, batch["compared"])
+    torch.testing.assert_close(found, torch.stack([wanted[0], wanted[1], wanted[1]]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(reading, read(model, groups(), every_token=False)[0], atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

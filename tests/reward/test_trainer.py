@@ -121,7 +121,7 @@ def test_the_loss_is_trls_on_padded_pairs(make: Maker, groups: list[Group], tiny
     "objective",
     [
         Objective(centring=0.01, margins=(0.0, 1.0, 2.0, 3.0)), Objective(loss="token"),
-        Objective(loss="token", end="pads"),
+        Objective(loss="token", end="pads"), Objective(likelihood=0.3),
     ],
 )  # fmt: skip
 def test_steps_do_not_depend_on_their_passes(make: Maker, objective: Objective) -> None:
@@ -136,8 +136,10 @@ def test_steps_do_not_depend_on_their_passes(make: Maker, objective: Objective) 
             torch.testing.assert_close(other[name], weight, atol=5e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_all_weights_learn_as_a_plain_loop_would(tiny: Any, groups: list[Group], tmp_path: Path, tied: bool) -> None:
+@pytest.mark.parametrize(("tied", "likelihood"), [(False, 0.0), (True, 0.0), (False, 0.3), (True, 0.3)])
+def test_all_weights_learn_as_a_plain_loop_would(
+    tiny: Any, groups: list[Group], tmp_path: Path, tied: bool, likelihood: float
+) -> None:
     """One step of plain descent on TRL's loss, on each prompt's pairs by themselves and the whole model's gradients."""
     settings = SimpleNamespace(tune="full", optimizer="adamw", dtype="float32", lora={})
 
@@ -152,8 +154,8 @@ def test_all_weights_learn_as_a_plain_loop_would(tiny: Any, groups: list[Group],
     trained = learning.learning(settings, model())
     head = learning.head_of(trained).clone()
     trainer = ComparisonTrainer(
-        groups=groups, objective=Objective(), batch_size=len(groups), micro_batch=5, micro_batch_tokens=0,
-        model=trained,
+        groups=groups, objective=Objective(likelihood=likelihood), batch_size=len(groups), micro_batch=5,
+        micro_batch_tokens=0, model=trained,
         args=TrainingArguments(
             output_dir=str(tmp_path), max_steps=1, learning_rate=0.1, optim="sgd", lr_scheduler_type="constant",
             max_grad_norm=0.0, per_device_train_batch_size=1, save_strategy="no", report_to=[], use_cpu=True,
@@ -163,6 +165,7 @@ def test_all_weights_learn_as_a_plain_loop_would(tiny: Any, groups: list[Group],
     trainer.go_on()
 
     plain, weight = model().requires_grad_(True), head.requires_grad_(True)
+    plain.lm_head.requires_grad_(tied)  # an output embedding of its own stays as it was
     total = torch.zeros(())
     for group in groups:
         read = [
@@ -171,6 +174,9 @@ def test_all_weights_learn_as_a_plain_loop_would(tiny: Any, groups: list[Group],
         ]
         leads = torch.stack([read[one.better] - read[one.worse] for one in group.comparisons])
         total = total - torch.nn.functional.logsigmoid(leads).mean()
+        if likelihood:
+            nll = [-answer_logp(plain, group, one.better).mean() for one in group.comparisons]
+            total = total + likelihood * torch.stack(nll).mean()
     (total / len(groups)).backward()
     torch.testing.assert_close(learning.head_of(trained), (weight - 0.1 * weight.grad).detach(), atol=1e-5, rtol=1e-4)
     moved = dict(trained.named_parameters())
@@ -178,6 +184,13 @@ def test_all_weights_learn_as_a_plain_loop_would(tiny: Any, groups: list[Group],
         wanted = one.detach() if one.grad is None else one.detach() - 0.1 * one.grad
         torch.testing.assert_close(moved[name].detach(), wanted, atol=1e-5, rtol=1e-4, msg=name)
     assert moved["lm_head.weight" if not tied else "score.weight"].requires_grad is tied
+
+
+def answer_logp(plain: LlamaForCausalLM, group: Group, answer: int) -> Tensor:
+    """Log-probability of each token of an answer, from the logits before it."""
+    row = torch.tensor([*group.prompt, *group.answers[answer]])
+    logp = plain(input_ids=row[None]).logits[0].log_softmax(dim=-1)
+    return logp[torch.arange(len(row) - 1), row[1:]][len(group.prompt) - 1 :]
 
 
 def test_rounded_weights_are_those_that_are_exported(tiny: Any, groups: list[Group], tmp_path: Path) -> None:
