@@ -45,6 +45,8 @@ class RespondSettings:
     """Files of Conversation records whose questions are asked."""
     prompts: list[str] = field(default_factory=list)
     """Files of Prompt records that are asked as well."""
+    asked_before: list[str] = field(default_factory=list)
+    """Files of Candidates records, of earlier rounds, whose prompts are not asked again."""
     forms: list[str] = field(default_factory=lambda: ["open-book"])
     """Forms of instructions to ask."""
     languages: list[str] = field(default_factory=lambda: ["en", "zh"])
@@ -164,7 +166,7 @@ def inputs_of(settings: RespondSettings) -> dict[str, str]:
         MissingInput: A model or the instructions are not there.
         UserError: The models read texts as other tokens.
     """
-    found = {path: path for path in [*settings.instructions, *settings.prompts]}
+    found = {path: path for path in [*settings.instructions, *settings.prompts, *settings.asked_before]}
     bases = {}
     for place, voice in enumerate(settings.voices):
         runs.require(voice.model, what="The model", made_by="python alignment/sft.py")
@@ -183,7 +185,12 @@ def inputs_of(settings: RespondSettings) -> dict[str, str]:
 
 
 def choose_prompts(settings: RespondSettings, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Prompt], list[Removal]]:
-    """Return the prompts to ask, spread over the groups, and those set aside: too long, or more than the limit."""
+    """Return the prompts to ask, spread over the groups, and those set aside: asked before, too long, or more than the
+    limit.
+
+    Raises:
+        UserError: No prompt has what the settings want, or all were asked before.
+    """
     found: dict[str, Prompt] = {}
     for prompt in data.questions(
         settings.instructions, forms=settings.forms, languages=settings.languages, kinds=settings.kinds
@@ -193,13 +200,22 @@ def choose_prompts(settings: RespondSettings, tokenizer: PreTrainedTokenizerBase
         for prompt in jsonl.read(path, Prompt):
             found.setdefault(prompt.id, prompt)
     fitting, removals = [], []
+    earlier = {item.prompt.id: path for path in settings.asked_before for item in jsonl.read(path, Candidates)}
     for prompt in found.values():
+        if prompt.id in earlier:
+            removals.append(Removal(record_id=prompt.id, rule="asked-before", reason=f"it is in {earlier[prompt.id]}"))
+            continue
         length = len(chat_format.encode(tokenizer, prompt.messages).ids)
         if length <= settings.max_prompt_length:
             fitting.append(prompt)
         else:
             reason = f"{length} tokens, the limit is {settings.max_prompt_length}"
             removals.append(Removal(record_id=prompt.id, rule="too-long", reason=reason))
+    if not fitting and earlier:
+        raise UserError(
+            f"All {len(found):,} prompts that could be asked are too long or were asked before, in "
+            f"{', '.join(settings.asked_before)}; give other prompts or instructions, or let a round ask fewer (limit)."
+        )
     if not fitting:
         raise UserError(
             f"No prompt of {[*settings.instructions, *settings.prompts]} has a form in {settings.forms}, a language in "

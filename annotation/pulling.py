@@ -5,12 +5,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from annotation.api import LabelStudio, Project
-from annotation.connection import connect, require_project, verdicts_title
+from annotation.connection import connect, labelling_link, require_project, verdicts_title
 from annotation.eventlog import Absorbed, EventLog
 from annotation.export import SOURCE, Export, export
 from annotation.export_ranks import RankExport, export_ranks
@@ -41,7 +42,7 @@ class PullSettings:
     rankings: str = "{runs}/rankings.jsonl"
     """Where rankings go, if the project asks for ranks; what became none goes to rankings.rejected.jsonl beside it."""
     summary: str = "{runs}/annotation/summary.json"
-    """Where the counts go."""
+    """Where the counts go, and the link to what waits for people."""
     overwrite: bool = False
     """Replace an output whose preferences come from somewhere else."""
 
@@ -55,6 +56,7 @@ def pull_and_export(settings: PullSettings, console: Console) -> None:
             absorbed = pull(client, project, log)
             absorbed += pull_verdicts(client, project, log)
         pushed, annotations = list(log.deliveries(project.key)), log.annotations(project.key)
+        link = labelling_link(client, project)
         asks_ranks = kind_of(project.label_config) == "ranks"
         exported = (
             export_ranks(log.sets(), pushed, annotations)
@@ -69,7 +71,8 @@ def pull_and_export(settings: PullSettings, console: Console) -> None:
         output = Path(settings.output)
         jsonl.write(output, exported.preferences)
         jsonl.write(output.with_name("rejected.jsonl"), exported.removals)
-    report(absorbed, exported, output, settings.summary, console)
+    report(absorbed, exported, output, console)
+    write_json(settings.summary, summary_of(exported, link))
 
 
 def refuse_foreign(settings: PullSettings) -> None:
@@ -112,8 +115,8 @@ def pull_verdicts(client: LabelStudio, project: Project, log: EventLog) -> Absor
     return pull(client, verdicts, log) if verdicts is not None and verdicts.key in known else Absorbed()
 
 
-def report(absorbed: Absorbed, exported: Export | RankExport, output: Path, summary: str, console: Console) -> None:
-    """Print and write the counts."""
+def report(absorbed: Absorbed, exported: Export | RankExport, output: Path, console: Console) -> None:
+    """Print the counts."""
     table = Table(title="Pulled", title_justify="left", show_header=False, box=None, padding=(0, 2))
     rows = {
         "new annotations": absorbed.new,
@@ -130,11 +133,15 @@ def report(absorbed: Absorbed, exported: Export | RankExport, output: Path, summ
     if absorbed.vanished_tasks:
         console.print(f"Warning: {absorbed.vanished_tasks} tasks were deleted on the server; their history is kept.")
     console.print(f"{output}", soft_wrap=True, highlight=False)
-    told = {"annotations": exported.annotations, **counts(exported), "removed": exported.removed}
+
+
+def summary_of(exported: Export | RankExport, link: str) -> dict[str, Any]:
+    """Return the counts as they stand in `summary.json`, with the labelling link."""
+    told = {"annotations": exported.annotations, **counts(exported), "removed": exported.removed, "link": link}
     if isinstance(exported, Export):
         strengths = [pair.strength for pair in exported.preferences]
         told["strengths"] = {str(level): strengths.count(level) for level in range(4)}
-    write_json(summary, told)
+    return told
 
 
 def counts(exported: Export | RankExport) -> dict[str, int]:

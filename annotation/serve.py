@@ -60,6 +60,8 @@ class ServeSettings:
     """Replace the page of an existing project by the one of these settings."""
     detach: bool = False
     """Go on in the background."""
+    start: bool = True
+    """False starts no server: it makes the project on the one of this folder that runs already."""
     stop: bool = False
     """End the server that runs in the background, and nothing else."""
     url: str = ""
@@ -93,6 +95,8 @@ def main(settings: ServeSettings) -> None:
         with connect("", settings.server) as client:
             show(client, make_project(client, settings, page, console), settings, console)
         return
+    if not settings.start:
+        raise UserError(f"No server of {folder} is running; start it with: {server.SERVE} --detach true")
     server.require_free_port(settings.port)
     command = environment.ensure(Path(settings.environment), console)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's SIGTERM ends us like Ctrl-C

@@ -101,7 +101,8 @@ def _is_true_then(pair: TruePair, context: Context, years: list[str], by: int) -
     amount = re.findall(r"\d[\d,]*(?:\.\d+)?", pair.amount)[0]
     if not pair.derivation and len(re.findall(rf"(?<![\d,.]){re.escape(amount)}(?![\d,]*\d)", context.page)) > 1:
         return True  # the context says this number twice, perhaps of two periods: not certain to be false
-    operands = re.findall(r"\d[\d,]*(?:\.\d+)?", pair.derivation) or re.findall(r"\d[\d,]*(?:\.\d+)?", pair.amount)
+    derivation = re.sub(r"(?<=/)\s*\d(?![\d,.])", "", pair.derivation)  # the 2 of a mean is no cell
+    operands = re.findall(r"\d[\d,]*(?:\.\d+)?", derivation) or re.findall(r"\d[\d,]*(?:\.\d+)?", pair.amount)
     for operand in operands:
         cell = _beside(operand, context.table, by)
         if cell is None:

@@ -31,6 +31,7 @@ COMMANDS = {
     "reward serve": ("reward.serve", "a reward model over HTTP, for other trainers"),
     "prompts": ("finlm.prompts", "preferences and instructions -> prompts for PPO"),
     "ppo": ("alignment.ppo", "fine-tuned model + reward model + prompts -> policy"),
+    "round": ("finlm.round", "the last policy's answers -> people -> reward model -> next policy, resumed"),
     "rollouts": ("finlm.rollouts", "what PPO sampled, in the terminal or as a page"),
     "evaluate": ("finlm.evaluate", "base, SFT and PPO on held-out prompts"),
     "trace": ("finlm.trace", "an answer -> the line of a filing, the people who preferred it"),

@@ -14,18 +14,16 @@ if not __package__:  # run as a file: import from this checkout, not from this f
 
 import json
 import resource
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from finlm import config, demo_report, runs
-from finlm.errors import MissingInput, UserError
+from finlm import config, demo_report, runs, stages
+from finlm.errors import MissingInput
 
-CHECKOUT = Path(__file__).resolve().parent.parent
-EXAMPLES = CHECKOUT / "examples"
+EXAMPLES = stages.HOME / "examples"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,27 +43,29 @@ class Stage:
     """One command of the loop.
 
     Example:
-        Stage(name="sft", title="mixed SFT", command=("alignment/sft.py",), folder="sft")
+        Stage(name="sft", title="mixed SFT", entry="alignment/sft.py", folder="sft")
     """
 
     name: str
     title: str
-    command: tuple[str, ...]
+    entry: str
     folder: str
     """Its run folder below the run root."""
     uses_torch: bool = False
     """True if it takes a number of threads."""
+    accelerate: str = ""
+    """The configuration that accelerate launches it with, if it does."""
 
 
 STAGES = (
-    Stage("selfqa", "Self-QA on the example filings", ("selfqa/generate.py",), "selfqa"),
-    Stage("sft", "mixed SFT of SmolLM2-135M", ("alignment/sft.py",), "sft", uses_torch=True),
-    Stage("respond", "candidate answers", ("alignment/respond.py",), "candidates", uses_torch=True),
-    Stage("by_figures", "preferences by rule", ("annotation/by_figures.py",), "preferences"),
-    Stage("reward", "reward model", ("reward/train.py",), "reward", uses_torch=True),
-    Stage("prompts", "prompts for PPO", ("finlm/prompts.py",), "prompts"),
-    Stage("ppo", "PPO", ("-m", "accelerate.commands.launch", "alignment/ppo.py"), "ppo", uses_torch=True),
-    Stage("evaluate", "evaluation on held-out companies", ("finlm/evaluate.py",), "evaluation", uses_torch=True),
+    Stage("selfqa", "Self-QA on the example filings", "selfqa/generate.py", "selfqa"),
+    Stage("sft", "mixed SFT of SmolLM2-135M", "alignment/sft.py", "sft", uses_torch=True),
+    Stage("respond", "candidate answers", "alignment/respond.py", "candidates", uses_torch=True),
+    Stage("by_figures", "preferences by rule", "annotation/by_figures.py", "preferences"),
+    Stage("reward", "reward model", "reward/train.py", "reward", uses_torch=True),
+    Stage("prompts", "prompts for PPO", "finlm/prompts.py", "prompts"),
+    Stage("ppo", "PPO", "alignment/ppo.py", "ppo", uses_torch=True, accelerate="one_process"),
+    Stage("evaluate", "evaluation on held-out companies", "finlm/evaluate.py", "evaluation", uses_torch=True),
 )
 
 
@@ -103,26 +103,15 @@ def threads_for_this_machine() -> int:
 
 
 def run_stage(stage: Stage, seed: int, threads: int, root: Path) -> None:
-    """Run one stage as a process of its own, from the checkout.
-
-    Raises:
-        UserError: The stage failed; its own message stands above.
-    """
-    arguments = ["--config", f"{stage.name}_demo", "--runs", os.path.relpath(root, CHECKOUT)]
+    """Run one stage as a process of its own, from the checkout."""
+    arguments = ["--config", f"{stage.name}_demo", "--runs", os.path.relpath(root, stages.HOME)]
     if stage.name != "selfqa":
         arguments += ["--seed", str(seed)]
     if stage.uses_torch:
         arguments += ["--threads", str(threads)]
-    command = list(stage.command)
-    if command[:2] == ["-m", "accelerate.commands.launch"]:
-        command[2:2] = ["--config_file", str(CHECKOUT / "configs" / "accelerate" / "one_process.yaml")]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    result = subprocess.run([sys.executable, *command, *arguments], cwd=CHECKOUT, env=environment, check=False)
-    if result.returncode:
-        raise UserError(
-            f"The stage {stage.name!r} ended with exit code {result.returncode}; its message stands above. "
-            "Mend it and type the same command: what is finished is not repeated."
-        )
+    accelerate = stages.accelerate_file(stage.accelerate) if stage.accelerate else ""
+    command = stages.command_of(stage.entry, arguments, accelerate=accelerate)
+    stages.run(stage.name, command, cwd=stages.HOME, environment={"OMP_NUM_THREADS": str(threads)})
 
 
 def show(console: Console, summary: demo_report.Summary) -> None:

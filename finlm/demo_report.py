@@ -5,11 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from finlm import held_out_page, jsonl, report, runs
-from finlm.evaluation import AnswerRecord
+from finlm import evaluated_page, held_out_page, report, runs
 from finlm.metrics import read_metrics
-
-SHOWN_SAMPLES = 12
 
 
 class StageSummary(TypedDict):
@@ -67,10 +64,10 @@ def write_page(root: Path, summary: Summary) -> None:
         subtitle=f"The demo's loop, seed {summary['seed']}: fictional filings, SmolLM2-135M",
         sections=(
             _headline(summary),
-            _evaluation(summary),
+            evaluated_page.figures(summary["evaluation"]),
             *held_out_page.sections(root / "ppo"),
             *_curves(root),
-            _samples(root, list(summary["evaluation"])),
+            evaluated_page.samples(root / "evaluation", list(summary["evaluation"])),
             _funnel(root),
             _stages(summary),
         ),
@@ -109,45 +106,6 @@ def _headline(summary: Summary) -> report.Figures:
     )
 
 
-def _evaluation(summary: Summary) -> report.Table:
-    rows = []
-    for name, figures in summary["evaluation"].items():
-        gain = figures.get("reward_gain")
-        rows.append(
-            (
-                name,
-                figures["answers"],
-                f"{figures['right']:.2f}",
-                f"{figures['ended']:.2f}",
-                f"{figures['tokens']:.0f}",
-                f"{figures['reward']:+.2f}",
-                f"{gain['mean']:+.2f} ({gain['low']:+.2f} to {gain['high']:+.2f})" if gain else "",
-                f"{figures['win_rate']:.2f}" if "win_rate" in figures else "",
-                f"{figures['choice_accuracy']:.2f}" if "choice_accuracy" in figures else "",
-            )
-        )
-    return report.Table(
-        title="Held-out companies",
-        columns=(
-            "model",
-            "answers",
-            "right",
-            "ended",
-            "tokens",
-            "reward",
-            "reward minus SFT",
-            "wins over SFT",
-            "choices",
-        ),
-        rows=tuple(rows),
-        remark=(
-            "No stage trained on these companies. Right: the figure checker finds the answer right and it ended by "
-            "itself. Reward: mean score of the reward model (SFT's own ended answers: mean 0, standard deviation 1). "
-            "Choices: share of multiple-choice questions whose likeliest choice is right."
-        ),
-    )
-
-
 def _series(metrics: list[dict[str, float]], key: str, name: str) -> report.Series:
     points = [(entry["step"], entry[key]) for entry in metrics if key in entry]
     return report.Series(name, tuple(float(x) for x, _ in points), tuple(float(y) for _, y in points))
@@ -170,28 +128,6 @@ def _curves(root: Path) -> list[report.Curve]:
         report.Curve("Reward-model loss", "step", "nats", (_series(reward, "loss", "training"),)),
         report.Curve("Reward-model accuracy", "step", "share", (_series(reward, "accuracy", "training batches"),)),
     ]
-
-
-def _samples(root: Path, models: list[str]) -> report.Samples:
-    by_prompt: dict[str, dict[str, AnswerRecord]] = {}
-    for record in jsonl.read(root / "evaluation" / "answers.jsonl", AnswerRecord):
-        by_prompt.setdefault(record.prompt_id, {})[record.model] = record
-    samples = []
-    for records in list(by_prompt.values())[:SHOWN_SAMPLES]:
-        first = records[models[0]]
-        answers = tuple(
-            report.Answer(
-                records[name].text, round(records[name].score, 2), records[name].is_right, records[name].ended
-            )
-            for name in models
-        )
-        samples.append(report.Sample(first.prompt, answers, first.reference))
-    return report.Samples(
-        title="Answers side by side",
-        models=tuple(models),
-        samples=tuple(samples),
-        remark="The first held-out prompts, sampled at temperature 1, as training sees them.",
-    )
 
 
 def _funnel(root: Path) -> report.Funnel:

@@ -20,6 +20,7 @@ from finlm.records import (
     Ranking,
     RolloutRecord,
 )
+from finlm.rounds import rounds_of
 
 FILES: tuple[tuple[str, type[Any]], ...] = (
     ("selfqa/documents.jsonl", Document),
@@ -84,17 +85,17 @@ class Library:
 
     @classmethod
     def read(cls, root: Path, more: Iterable[Path] = ()) -> "Library":
-        """Read a run root.
+        """Read a run root, with the rounds of `finlm round` that lie below it.
 
         Args:
             root: The folder that all stages write below.
-            more: Further run roots, of earlier rounds: theirs are the parents that are missing here.
+            more: Further run roots: theirs are the parents that are missing here.
 
         Raises:
             UserError: A line is no valid record.
         """
         library = cls()
-        for folder in (root, *more):
+        for folder in (root, *(one.folder for one in rounds_of(root)), *more):
             for path, kind in files_of(folder):
                 for line, record in enumerate(jsonl.read(path, kind), start=1):
                     library.add(Found(record, path, line))

@@ -309,7 +309,30 @@ class Notes:
     text: str
 
 
-Section = Figures | Curve | Table | Funnel | Samples | Browser | Notes
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Another page.
+
+    Example:
+        Link("reward model", "reward/report.html", "accuracy, calibration, its worst mistakes")
+    """
+
+    name: str
+    path: str
+    """Relative to this page's folder."""
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Pages to go on reading with."""
+
+    kind: ClassVar[str] = "links"
+    title: str
+    links: tuple[Link, ...]
+
+
+Section = Links | Figures | Curve | Table | Funnel | Samples | Browser | Notes
 
 
 @dataclass(frozen=True, slots=True)

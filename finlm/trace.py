@@ -2,7 +2,10 @@
 
     finlm trace 75a15baa38c0fda2                    a record by its id, or by the first six digits of it
     finlm trace "inventories of supplies"           every record whose question or answer holds these words
-    finlm trace 75a15b --more '[runs-round-1]'      a later round's records have parents in an earlier one
+    finlm trace 75a15b --more '[runs-before]'       further run roots, whose records may be parents
+
+Rounds below the run root (`finlm round`) are read with it: a preference of round 2 leads to the policy of round 1 that
+wrote its answers, and to what that policy was made of.
 
 It reads the files of the run root and asks nobody.
 """
@@ -80,23 +83,23 @@ def main(settings: TraceSettings) -> None:
     console = Console()
     for one in found[: settings.limit]:
         tree = Tree(heading(one))
-        grow(tree, one, library, Path(settings.runs))
+        grow(tree, one, library)
         console.print(tree)
     if len(found) > settings.limit:
         kinds = ", ".join(dict.fromkeys(one.kind for one in found[settings.limit :]))
         print(f"{len(found) - settings.limit} more match ({kinds}); --limit {len(found)} tells them all.")
 
 
-def grow(tree: Tree, one: Found, library: Library, root: Path) -> None:
+def grow(tree: Tree, one: Found, library: Library) -> None:
     """Add what a record says, and behind it the records that it was made from."""
-    for line in lines_of(one.record, root):
+    for line in lines_of(one.record, one.path):
         tree.add(line)
     documents = {}
     for parent in library.parents(one):
         if isinstance(parent.record, Document):
             documents[parent.id] = parent
         else:
-            grow(tree.add(f"made from {heading(parent)}"), parent, library, root)
+            grow(tree.add(f"made from {heading(parent)}"), parent, library)
     for provenance in provenances_of(one.record):
         if provenance.document_id:
             tree.add(evidence(provenance, documents.get(provenance.document_id)))
@@ -107,8 +110,8 @@ def heading(one: Found) -> str:
     return f"[bold]{one.kind}[/bold] {one.id} [dim]{escape(str(one.path))}:{one.line}[/dim]"
 
 
-def lines_of(record: Any, root: Path) -> Iterator[str]:
-    """Yield what a record says of itself."""
+def lines_of(record: Any, path: Path) -> Iterator[str]:
+    """Yield what a record says of itself; `path` is the file that it stands in."""
     if isinstance(record, Conversation):
         yield told("question", record.messages[-2].content)
         yield told("answer", record.messages[-1].content)
@@ -122,6 +125,8 @@ def lines_of(record: Any, root: Path) -> Iterator[str]:
         for response in record.responses:
             sampled = f"temperature {response.temperature:g}, top-p {response.top_p:g}, seed {response.seed}"
             yield told(f"{response.model} ({sampled})", response.text)
+        for folder in dict.fromkeys(response.model for response in record.responses):
+            yield from made_by(Path(folder))
     elif isinstance(record, PreferencePair):
         yield told("chosen", record.chosen)
         yield told("rejected", record.rejected)
@@ -135,7 +140,7 @@ def lines_of(record: Any, root: Path) -> Iterator[str]:
     elif isinstance(record, RolloutRecord):
         yield told("answer", record.response)
         yield f"sampled by PPO's policy at update {record.update}, score {record.score:.3f}"
-        yield from made_by(root / "ppo")
+        yield from made_by(path.parent.parent)
     elif not isinstance(record, Document):  # an answer to a held-out prompt
         yield told(f"answer of {record.model}", record.text)
         yield f"{'right' if record.is_right else 'not right: ' + record.fault}, score {record.score:.3f}"

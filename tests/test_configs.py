@@ -36,6 +36,7 @@ MODULES = {
     "prompts": "finlm.prompts",
     "ppo": "alignment.ppo",
     "evaluate": "finlm.evaluate",
+    "round": "finlm.round",
 }
 SIZES = ("demo", "6b")
 MORE = [("ppo", "6b_full"), ("sft", "6b_full"), ("sft", "6b_stage1"), ("sft", "6b_stage2")]
@@ -57,7 +58,7 @@ def test_every_file_below_configs_is_known_here() -> None:
     expected = {f"{stage}_{size}.yaml" for stage, size in FILES} | {"model/6b.json"}
     accelerate = ("fsdp2", "multi_gpu", "one_process", "sft_fsdp2", "sft_zero3", "zero3")
     assert found == expected | {f"accelerate/{name}.yaml" for name in accelerate}
-    assert len(STAGE_FILES) == 29
+    assert len(STAGE_FILES) == 31
 
 
 def test_every_command_whose_settings_depend_on_the_size_has_both() -> None:
