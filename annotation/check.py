@@ -16,9 +16,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from annotation.conduct import Finding, findings
-from annotation.judged import Work, read
+from annotation.judged import Work
+from annotation.log_reading import read
 from annotation.quality_page import SAID
 from annotation.quality_settings import QualitySettings
+from annotation.ranked import RankWork
 from annotation.ratings import by_annotator
 from finlm import jsonl
 from finlm.config import run
@@ -33,7 +35,7 @@ class CheckSettings(QualitySettings):
     """Settings of `finlm annotate check`."""
 
     least_judged: float = 1.0
-    """Share of the pushed pairs that must be judged."""
+    """Share of the pushed pairs, or sets of answers, that must be judged."""
     redo: str = "{runs}/annotation/redo.jsonl"
     """Where the batches to do again go, one line a person; empty if there are none."""
 
@@ -48,13 +50,13 @@ class Batch:
     """What one person should do again, and why.
 
     Example:
-        Batch(annotator="person:7", reasons=("one side too often: 61 of 70, expected 50 %",), pairs=("9f…",))
+        Batch(annotator="person:7", reasons=("too fast to have read: 61 of 70, expected 5 %",), pairs=("9f…",))
     """
 
     annotator: str
     reasons: tuple[str, ...]
     pairs: tuple[str, ...]
-    """Every pair they judged: which of them were judged without care nobody can tell."""
+    """Every pair, or set of four answers, that they judged: which of them without care nobody can tell."""
 
 
 def main(settings: CheckSettings) -> None:
@@ -67,29 +69,29 @@ def main(settings: CheckSettings) -> None:
     for complaint in complaints:
         print(complaint)
     people = len(by_annotator(work.ratings))
-    print(f"{len(work.ratings):,} ratings of {len(work.pairs):,} pairs by {people:,} people, {len(found):,} tests.")
+    print(f"{work.count:,} {work.given} of {work.judged:,} {work.asked} by {people:,} people, {len(found):,} tests.")
     if complaints:
         print(f"Not to be delivered yet; batches to do again are in {settings.redo}.")
         sys.exit(FAILED)
     print("To be delivered.")
 
 
-def to_redo(work: Work, found: Sequence[Finding]) -> Iterator[Batch]:
+def to_redo(work: Work | RankWork, found: Sequence[Finding]) -> Iterator[Batch]:
     """Yield the batch of everybody whom a test names."""
-    for name, its in by_annotator(work.ratings).items():
+    for name in by_annotator(work.ratings):
         named = [one for one in found if one.annotator == name and one.is_named]
         if named:
             reasons = tuple(f"{SAID[one.test]}: {one.count} of {one.of}, expected {one.expected:.0%}" for one in named)
-            yield Batch(annotator=name, reasons=reasons, pairs=tuple(sorted(rating.pair_id for rating in its)))
+            yield Batch(annotator=name, reasons=reasons, pairs=work.batch(name))
 
 
-def shortfalls(work: Work, batches: Sequence[Batch], least_judged: float) -> Iterator[str]:
+def shortfalls(work: Work | RankWork, batches: Sequence[Batch], least_judged: float) -> Iterator[str]:
     """Yield what stands against a delivery, one sentence each."""
-    total = len(work.pairs) + work.waiting
-    if len(work.pairs) < least_judged * total:
-        yield f"{work.waiting:,} of {total:,} pairs are not judged; --least_judged {least_judged} allows fewer."
+    total = work.judged + work.waiting
+    if work.judged < least_judged * total:
+        yield f"{work.waiting:,} of {total:,} {work.asked} are not judged; --least_judged {least_judged} allows fewer."
     for batch in batches:
-        yield f"{batch.annotator} should do {len(batch.pairs):,} pairs again: {'; '.join(batch.reasons)}."
+        yield f"{batch.annotator} should do {len(batch.pairs):,} {work.asked} again: {'; '.join(batch.reasons)}."
 
 
 if __name__ == "__main__":

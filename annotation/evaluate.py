@@ -26,7 +26,8 @@ from rich.table import Table
 from annotation import reliability
 from annotation.evaluation_page import ALL, HEAD, page_of, rows_of
 from annotation.eventlog import Pair
-from annotation.judged import Work, read_log
+from annotation.judged import Work
+from annotation.log_reading import read_log
 from annotation.ratings import Rating, by_pair
 from finlm import report, runs
 from finlm.config import default_runs, run

@@ -15,13 +15,13 @@ if not __package__:  # run as a file: import from this checkout, not from this f
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from annotation import published
-from annotation.published import FORMATS, Fault, Format, Pair
+from annotation.published import CORRECTED, FORMATS, Fault, Format, Found, Pair
 from finlm import config, jsonl, runs
 from finlm.errors import MissingInput, UserError
 from finlm.progress import bar
@@ -46,6 +46,9 @@ class ImportSettings:
     """Language of all prompts; empty: the format's (zh for ranking, en for the others)."""
     pairs_per_prompt: int = 6
     """Pairs of a ranking at most, drawn by the seed; one of n replies has n (n - 1) / 2. 0 takes all."""
+    corrections: bool = False
+    """Also take pairs of an answer that a judge rewrote and what was there before (finegrained); their source is the
+    set's name with `_corrected`."""
     limit: int = 0
     """Pairs of a file at most, drawn by the seed; 0 takes all."""
     seed: int = 0
@@ -124,23 +127,27 @@ def read(path: Path, known: Format, settings: ImportSettings) -> tuple[list[Pref
     """
     name = path.name.split(".")[0]
     pairs, removals = [], []
+    makers = {name: known.pairs}
+    if settings.corrections and known.corrections is not None:
+        makers[f"{name}{CORRECTED}"] = known.corrections
     for number, row in enumerate(jsonl.read(path, known.row), 1):
-        for item in whole(path, number, row, known):
-            if isinstance(item, Fault):
-                removals.append(Removal(record_id=f"{path.name}:{number}", rule=item.rule, reason=item.reason))
-            else:
-                pairs.append(record(item, name, known, settings))
+        for source, make in makers.items():
+            for item in whole(path, number, row, make):
+                if isinstance(item, Fault):
+                    removals.append(Removal(record_id=f"{path.name}:{number}", rule=item.rule, reason=item.reason))
+                else:
+                    pairs.append(record(item, name, source, known, settings))
     return pairs, removals
 
 
-def whole(path: Path, number: int, row: Any, known: Format) -> Iterator[Pair | Fault]:
+def whole(path: Path, number: int, row: Any, make: Callable[[Any], Found]) -> Found:
     """Yield what a row gives.
 
     Raises:
         UserError: Its parts do not fit each other, as votes without workers.
     """
     try:
-        yield from known.pairs(row)
+        yield from make(row)
     except ValueError as error:
         raise UserError(f"{path}:{number}: the row's parts do not fit each other ({error}); mend the file.") from error
 
@@ -160,8 +167,8 @@ def guessed(path: Path) -> Format:
     return FORMATS[name]
 
 
-def record(pair: Pair, name: str, known: Format, settings: ImportSettings) -> PreferencePair:
-    """Return a pair as a record."""
+def record(pair: Pair, name: str, source: str, known: Format, settings: ImportSettings) -> PreferencePair:
+    """Return a pair as a record; the prompt is of the set, the pair of the set or of its corrections."""
     category: Category = settings.category or known.category
     turns = published.messages(pair.turns)
     prompt = Prompt(
@@ -186,9 +193,9 @@ def record(pair: Pair, name: str, known: Format, settings: ImportSettings) -> Pr
         chosen=pair.better,
         rejected=pair.worse,
         strength=pair.strength,
-        source=name,
+        source=source,
         votes=votes,
-        provenance=Provenance(maker=f"import:{name}", parents=(prompt.id,)),
+        provenance=Provenance(maker=f"import:{source}", parents=(prompt.id,)),
     )
 
 
@@ -218,11 +225,11 @@ def draw(
     pairs: list[PreferencePair], *, per_prompt: int, limit: int, seed: int
 ) -> tuple[list[PreferencePair], list[Removal]]:
     """Return the pairs within the limits (0: none), in their order, and those beyond."""
-    by_prompt: dict[str, list[PreferencePair]] = defaultdict(list)
+    by_prompt: dict[tuple[str, str], list[PreferencePair]] = defaultdict(list)
     for pair in pairs:
-        by_prompt[pair.prompt.id].append(pair)
+        by_prompt[pair.prompt.id, pair.source].append(pair)
     taken: set[int] = set()
-    for prompt, its in by_prompt.items():
+    for (prompt, _), its in by_prompt.items():
         rng = random.Random(int(content_id(seed, prompt), 16))
         taken |= {id(pair) for pair in rng.sample(its, min(per_prompt or len(its), len(its)))}
     within = [pair for pair in pairs if id(pair) in taken]

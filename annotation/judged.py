@@ -1,16 +1,17 @@
-"""Where ratings come from: the log of a Label Studio project, or preferences that keep their votes."""
+"""Ratings out of the annotations of a Label Studio project, or out of preferences that keep their votes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar, TypeVar
 
-from annotation.eventlog import Annotation, EventLog, Pair
+from annotation.eventlog import Annotation, Pair
 from annotation.export import Judgement, judge
 from annotation.page import LEVELS
 from annotation.ratings import Rating
-from finlm import jsonl
-from finlm.errors import MissingInput, UserError
 from finlm.records import PreferencePair, Removal, content_id
+
+J = TypeVar("J")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,8 @@ class Compared:
 class Work:
     """Pairs and what people said of them."""
 
+    asked: ClassVar[str] = "pairs"
+    given: ClassVar[str] = "ratings"
     pairs: dict[str, Compared]
     ratings: tuple[Rating, ...]
     waiting: int
@@ -40,48 +43,23 @@ class Work:
     days: dict[str, int]
     """Ratings by day, where it is known."""
 
+    @property
+    def judged(self) -> int:
+        """Pairs that somebody judged."""
+        return len(self.pairs)
 
-def read(log: str, project: str, preferences: str) -> tuple[str, Work]:
-    """Return the ratings of a file of preferences, or of a project of a log if no file is named, and what they are of.
+    @property
+    def count(self) -> int:
+        """Ratings."""
+        return len(self.ratings)
 
-    Raises:
-        MissingInput: There is no log or no such file.
-        UserError: The log holds no such project, or several and none was named; or nobody has rated anything.
-    """
-    if preferences:
-        title, work = preferences, from_preferences(jsonl.read(preferences, PreferencePair))
-    else:
-        title, work, _ = read_log(log, project)
-    if not work.ratings:
-        raise UserError(f"{title} has no rating yet; pull first: finlm annotate pull.")
-    return title, work
+    def batch(self, annotator: str) -> tuple[str, ...]:
+        """Ids of the pairs that a person judged."""
+        return tuple(sorted(one.pair_id for one in self.ratings if one.annotator == annotator))
 
 
-def read_log(path: str, project: str) -> tuple[str, Work, dict[str, Pair]]:
-    """Return what a project of a log is called, its ratings, and the log's pairs with who wrote their answers.
-
-    Args:
-        path: The log.
-        project: The project's key; empty where the log has one.
-
-    Raises:
-        MissingInput: There is no log.
-        UserError: The log holds no such project, or several and none was named.
-    """
-    if not Path(path).is_file():
-        raise MissingInput(f"No annotation log at {path}; make it with: finlm annotate pull")
-    with EventLog(path) as log:
-        known = log.projects()
-        chosen = [key for key in known if key == project or not project]
-        if len(chosen) != 1:
-            there = ", ".join(known) or "none"
-            raise UserError(f"--project {project!r}: {path} holds {there}; name one of them.")
-        pairs = dict(log.pairs())
-        work = from_log(pairs, list(log.deliveries(chosen[0])), log.annotations(chosen[0]), log.gold())
-    return f"project {chosen[0]}", work, pairs
-
-
-def _longer(side: int, first: str, second: str) -> bool | None:
+def longer(side: int, first: str, second: str) -> bool | None:
+    """Whether the preferred answer is the longer one; None where both are equally long."""
     return None if len(first) == len(second) else (side == 1) == (len(second) > len(first))
 
 
@@ -93,22 +71,7 @@ def from_log(
 ) -> Work:
     """Return a project's ratings: one a person and pair, the newest; `gold` has the better answer where it is known."""
     known = gold or {}
-    newest: dict[tuple[str, int], tuple[Annotation, Judgement]] = {}
-    left_out: dict[str, int] = {}
-
-    def leave_out(rule: str) -> None:
-        left_out[rule] = left_out.get(rule, 0) + 1
-
-    for annotation in sorted(annotations, key=lambda one: (one.updated_at, one.id)):
-        judgement = judge(annotation, pairs)
-        if isinstance(judgement, Removal):
-            leave_out(judgement.rule.replace("-", " "))
-            continue
-        assert annotation.annotator is not None  # judge saw to it
-        key = annotation.pair_id, annotation.annotator
-        if key in newest:
-            leave_out("judged again")
-        newest[key] = annotation, judgement
+    newest, left_out = newest_of(annotations, lambda annotation: judge(annotation, pairs))
     ratings = []
     days: dict[str, int] = {}
     for (pair_id, annotator), (annotation, judgement) in sorted(newest.items()):
@@ -120,9 +83,27 @@ def from_log(
         pairs={name: _compared(pairs[name]) for name in sorted(judged)},
         ratings=tuple(ratings),
         waiting=len(set(pushed) - judged),
-        left_out=dict(sorted(left_out.items())),
+        left_out=left_out,
         days=dict(sorted(days.items())),
     )
+
+
+def newest_of(
+    annotations: Iterable[Annotation], judge_one: Callable[[Annotation], J | Removal]
+) -> tuple[dict[tuple[str, int], tuple[Annotation, J]], dict[str, int]]:
+    """Return each person's newest judgement by (task's id, person), and how many annotations are none, by reason."""
+    newest: dict[tuple[str, int], tuple[Annotation, J]] = {}
+    left_out: Counter[str] = Counter()
+    for annotation in sorted(annotations, key=lambda one: (one.updated_at, one.id)):
+        judgement = judge_one(annotation)
+        if isinstance(judgement, Removal):
+            left_out[judgement.rule.replace("-", " ")] += 1
+            continue
+        assert annotation.annotator is not None  # judge_by saw to it
+        key = annotation.pair_id, annotation.annotator
+        left_out["judged again"] += key in newest
+        newest[key] = annotation, judgement
+    return newest, dict(sorted((+left_out).items()))
 
 
 def _compared(pair: Pair) -> Compared:
@@ -141,7 +122,7 @@ def _rating(pair: Pair, annotator: int, annotation: Annotation, judgement: Judge
         annotator=f"person:{annotator}",
         level=level,
         is_left=as_shown < len(LEVELS) // 2,
-        is_longer=_longer(int(level >= len(LEVELS) // 2), *seen.answers),
+        is_longer=longer(int(level >= len(LEVELS) // 2), *seen.answers),
         seconds=annotation.seconds,
         characters=len(seen.prompt) + sum(map(len, seen.answers)),
         gold=gold,
@@ -176,7 +157,7 @@ def from_preferences(preferences: Iterable[PreferencePair]) -> Work:
                     annotator=vote.annotator,
                     level=level,
                     is_left=None,
-                    is_longer=_longer(side, *answers),
+                    is_longer=longer(side, *answers),
                     seconds=None,
                     characters=len(prompt) + sum(map(len, answers)),
                 )

@@ -9,6 +9,8 @@
 | votes | two texts, a vote of each worker | the majority's lead among all votes: 3 from 0.8, 2 from 0.4, else 1 or 0 |
 | mqm | translations, raters' error points | difference of the means: 3 from 5 (a major error), 2 from 2, 1 from 0.5 |
 
+A judge of finegrained also rewrote the first answer; pairs of such a correction are given where they are asked for.
+
 A row gives `Pair`s in its own terms; `annotation/importing.py` makes records of them. What is no pair is a `Fault`.
 """
 
@@ -56,6 +58,8 @@ class Fault(NamedTuple):
 
 Found = Iterator[Pair | Fault]
 
+CORRECTED = "_corrected"
+"""Behind a set's name: the source of its pairs of an answer that a judge rewrote."""
 _SPEAKER = r"\n\n(Human|Assistant): ?"
 """What stands before each turn of a dialogue."""
 
@@ -96,6 +100,12 @@ class Tree(msgspec.Struct, frozen=True):
     prompt: Reply
 
 
+class Feedback(msgspec.Struct, frozen=True):
+    """What a judge made of the first prediction."""
+
+    corrected: str = msgspec.field(name="corrected-prediction", default="")
+
+
 class Judged(msgspec.Struct, frozen=True):
     """A question with passages, four predictions and the six judgements of their pairs."""
 
@@ -106,6 +116,7 @@ class Judged(msgspec.Struct, frozen=True):
     second: str = msgspec.field(name="prediction 2")
     third: str = msgspec.field(name="prediction 3")
     fourth: str = msgspec.field(name="prediction 4")
+    feedback: Feedback = Feedback()
 
 
 class Voted(msgspec.Struct, frozen=True):
@@ -194,12 +205,26 @@ def _pairs_of_ranks(turns: Turns, ranked: list[tuple[int, str]], group: str = ""
 
 def of_judgements(row: Judged) -> Found:
     """Pair the answers as they were judged: 0 a tie, 1 the first, 2 the second is better."""
-    passages = "\n\n".join("\n".join(passage) for passage in row.passages)
-    turns = (("user", f"{passages}\n\n{row.question}"),)
-    answers = (row.first, row.second, row.third, row.fourth)
+    turns, answers = _asked(row), (row.first, row.second, row.third, row.fourth)
     for (one, two), verdict in zip(combinations(answers, 2), row.preference, strict=True):
         better, worse = (two, one) if verdict == 2 else (one, two)
         yield from _pair(turns, better, worse, int(verdict != 0), group=row.question)
+
+
+def of_corrections(row: Judged) -> Found:
+    """Pair the rewritten first answer with the first, and with those that were not judged better than the first.
+
+    The judge saw every fault of the first answer and took it out: a pair in the same words but for what is wrong.
+    """
+    others = (row.second, row.third, row.fourth)
+    worse = [row.first, *(one for one, verdict in zip(others, row.preference, strict=False) if verdict != 2)]
+    for one in worse:
+        yield from _pair(_asked(row), row.feedback.corrected, one, 2, group=row.question)
+
+
+def _asked(row: Judged) -> Turns:
+    passages = "\n\n".join("\n".join(passage) for passage in row.passages)
+    return (("user", f"{passages}\n\n{row.question}"),)
 
 
 def of_votes(row: Voted) -> Found:
@@ -272,13 +297,17 @@ class Format(NamedTuple):
     language: str = "en"
     is_ranking: bool = True
     """True if the pairs of a prompt are all pairs of a few answers, so that a limit per prompt makes sense."""
+    corrections: Callable[[Any], Found] | None = None
+    """Pairs of an answer that a judge rewrote, where the set has them."""
 
 
 FORMATS = {
     "hh": Format(Dialogue, of_dialogue, frozenset({"chosen", "rejected"}), "safety"),
     "ranking": Format(Ranked, of_ranking, frozenset({"instruction", "output"}), language="zh"),
     "tree": Format(Tree, of_tree, frozenset({"message_tree_id", "prompt"})),
-    "finegrained": Format(Judged, of_judgements, frozenset({"question", "passages", "preference"})),
+    "finegrained": Format(
+        Judged, of_judgements, frozenset({"question", "passages", "preference"}), corrections=of_corrections
+    ),
     "votes": Format(Voted, of_votes, frozenset({"a1", "a2", "votes", "workers"}), is_ranking=False),
     "mqm": Format(Translated, of_points, frozenset({"prompt", "responses"})),
 }

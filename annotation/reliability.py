@@ -33,7 +33,7 @@ class Reliability:
     low: float | None
     high: float | None
     pairs: int
-    """Pairs with two ratings or more."""
+    """Pairs with two ratings or more; of units that belong together, groups with some."""
     ratings: int
     """Of those pairs."""
 
@@ -92,24 +92,57 @@ def alpha(
         seed: Of the resampling.
         draws: Resamples.
     """
-    rated = [its for its in ratings if len(its) >= 2]
-    per_pair = coincidences(rated, values)
+    return alpha_together([[its] for its in ratings], values, metric, seed=seed, draws=draws)
 
-    def of(weights_U: Array) -> float | None:
-        return alpha_of(np.tensordot(weights_U, per_pair, axes=1), metric)
+
+def alpha_together(
+    groups: Sequence[Sequence[Sequence[int]]], values: int, metric: Metric, *, seed: int = 0, draws: int = DRAWS
+) -> Reliability:
+    """Return Krippendorff's alpha of units some of which belong together, as the four answers of a set do.
+
+    Args:
+        groups: Of each group its units, of each unit its ratings, 0 to `values` - 1; intervals draw groups.
+        values: How many values there are.
+        metric: See `alpha`.
+        seed: Of the resampling.
+        draws: Resamples.
+    """
+    rated = _rated(groups)
+    per_group = np.array([coincidences(group, values).sum(axis=0) for group in rated])
+
+    def of(weights_G: Array) -> float | None:
+        return alpha_of(np.tensordot(weights_G, per_group, axes=1), metric)
 
     return _with_interval(of, rated, seed=seed, draws=draws)
 
 
 def agreement(ratings: Sequence[Sequence[int]], *, seed: int = 0, draws: int = DRAWS) -> Reliability:
     """Return the share of couples of ratings of one pair that are the same; every pair counts once."""
-    rated = [its for its in ratings if len(its) >= 2]
-    same_U = np.array([_same(its) for its in rated])
+    return agreement_together([[its] for its in ratings], seed=seed, draws=draws)
 
-    def of(weights_U: Array) -> float | None:
-        return float(weights_U @ same_U / weights_U.sum()) if len(rated) else None
+
+def agreement_together(groups: Sequence[Sequence[Sequence[int]]], *, seed: int = 0, draws: int = DRAWS) -> Reliability:
+    """Return the share of couples of ratings of one unit that are the same; every unit counts once.
+
+    Args:
+        groups: Of each group its units, of each unit its ratings; intervals draw groups.
+        seed: Of the resampling.
+        draws: Resamples.
+    """
+    rated = _rated(groups)
+    same_G = np.array([sum(map(_same, group)) for group in rated])
+    count_G = np.array([len(group) for group in rated])
+
+    def of(weights_G: Array) -> float | None:
+        return float(weights_G @ same_G / (weights_G @ count_G)) if len(rated) else None
 
     return _with_interval(of, rated, seed=seed, draws=draws)
+
+
+def _rated(groups: Sequence[Sequence[Sequence[int]]]) -> list[list[Sequence[int]]]:
+    """Units with two ratings or more, of the groups that have some."""
+    rated = [[its for its in group if len(its) >= 2] for group in groups]
+    return [group for group in rated if group]
 
 
 def _same(ratings: Sequence[int]) -> float:
@@ -118,7 +151,7 @@ def _same(ratings: Sequence[int]) -> float:
 
 
 def _with_interval(
-    of: Callable[[Array], float | None], rated: Sequence[Sequence[int]], *, seed: int, draws: int
+    of: Callable[[Array], float | None], rated: Sequence[Sequence[Sequence[int]]], *, seed: int, draws: int
 ) -> Reliability:
     count = len(rated)
     value = of(np.ones(count)) if count else None
@@ -128,7 +161,9 @@ def _with_interval(
         drawn = [of(rng.multinomial(count, np.full(count, 1 / count)).astype(np.float64)) for _ in range(draws)]
         known = [one for one in drawn if one is not None]
         low, high = (float(one) for one in np.quantile(known, (0.025, 0.975)))
-    return Reliability(value=value, low=low, high=high, pairs=count, ratings=sum(map(len, rated)))
+    return Reliability(
+        value=value, low=low, high=high, pairs=count, ratings=sum(len(its) for group in rated for its in group)
+    )
 
 
 def quadratic_kappa(first: Sequence[int], second: Sequence[int], values: int) -> float | None:

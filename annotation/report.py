@@ -15,9 +15,10 @@ if not __package__:  # run as a file: import from this checkout, not from this f
 from dataclasses import dataclass
 from pathlib import Path
 
-from annotation.judged import read
-from annotation.quality_page import page_of
+from annotation import quality_page, rank_quality_page
+from annotation.log_reading import read
 from annotation.quality_settings import QualitySettings
+from annotation.ranked import RankWork
 from finlm import report
 from finlm.config import run
 
@@ -33,11 +34,15 @@ class ReportSettings(QualitySettings):
 def main(settings: ReportSettings) -> None:
     """Read, reckon, write the page."""
     title, work = read(settings.log, settings.project, settings.preferences)
-    page = page_of(work, title, least_gold=settings.least_gold, false_alarms=settings.false_alarms)
+    page = (
+        rank_quality_page.page_of(work, title, false_alarms=settings.false_alarms)
+        if isinstance(work, RankWork)
+        else quality_page.page_of(work, title, least_gold=settings.least_gold, false_alarms=settings.false_alarms)
+    )
     Path(settings.html).parent.mkdir(parents=True, exist_ok=True)
     report.write(page, settings.html)
     people = len({rating.annotator for rating in work.ratings})
-    print(f"{len(work.ratings):,} ratings of {len(work.pairs):,} pairs by {people:,} people: {settings.html}")
+    print(f"{work.count:,} {work.given} of {work.judged:,} {work.asked} by {people:,} people: {settings.html}")
 
 
 if __name__ == "__main__":

@@ -91,10 +91,12 @@ def test_file(folder: Path, fold: int) -> Path:
     return folder / f"fold-{fold}-test.jsonl"
 
 
-def write(folder: Path, pairs: Sequence[PreferencePair], folds: Folds, fold: int) -> None:
-    """Write both files of a fold."""
-    for path, is_test in ((train_file(folder, fold), False), (test_file(folder, fold), True)):
-        jsonl.write(path, [pair for pair in pairs if (folds.fold(pair) == fold) == is_test])
+def write(
+    folder: Path, pairs: Sequence[PreferencePair], folds: Folds, fold: int, more: Sequence[PreferencePair] = ()
+) -> None:
+    """Write both files of a fold; `more` are learned from where their unit is, and tested on nowhere."""
+    jsonl.write(train_file(folder, fold), [pair for pair in (*pairs, *more) if folds.fold(pair) != fold])
+    jsonl.write(test_file(folder, fold), [pair for pair in pairs if folds.fold(pair) == fold])
 
 
 def english_sets(pairs: Iterable[PreferencePair]) -> set[str]:

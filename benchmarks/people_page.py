@@ -48,7 +48,8 @@ def markdown(description: dict[str, Any], figures: dict[str, Any], *, picture: s
         f"({data['undecided']:,} of them ties, left out). Each pair is scored by a model that learned from the other "
         f"{len(figures['macro_by_fold']) - 1} folds of all sets together; no prompt, question, document, conversation "
         f"tree or debate lies in two folds. Epochs: {figures['epochs']['folds']}; scores are the last step's: no "
-        f"checkpoint was chosen. {together(figures['alone'])}95 % intervals draw these units with all of their pairs.",
+        f"checkpoint was chosen. {corrections(data)}{together(figures['alone'])}95 % intervals draw these units with "
+        "all of their pairs.",
         "",
         *accuracies(figures),
         *lengths(figures),
@@ -65,6 +66,12 @@ def markdown(description: dict[str, Any], figures: dict[str, Any], *, picture: s
 def learned(data: Mapping[str, Any]) -> str:
     """Return what learned."""
     return "all weights" if "--tune=full" in data["settings"].split() else "LoRA"
+
+
+def corrections(data: Mapping[str, Any]) -> str:
+    """Return what was learned from besides, and tested on nowhere."""
+    number = data.get("corrections", 0)
+    return f"Learned from besides: {number:,} pairs of an answer that a judge rewrote. " if number else ""
 
 
 def together(alone: Mapping[str, Any]) -> str:

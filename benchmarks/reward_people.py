@@ -33,6 +33,7 @@ from typing import Any
 if not __package__:  # run as a file: import from this checkout, not from this folder or from an older install
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+from annotation.published import CORRECTED
 from benchmarks import people_figures, people_folds, people_page, people_runs
 from benchmarks.people_figures import DIRECTED, MODEL
 from benchmarks.people_folds import Folds
@@ -55,17 +56,20 @@ def main() -> None:
     given = arguments()
     root, began = given.runs, time.perf_counter()
     import_flags = ["--input", given.preferences, "--pairs_per_prompt=0", f"--limit={given.limit}"]
-    run_stage("import", root, 0, import_flags)
-    pairs = list(jsonl.read(root / "preferences.jsonl", PreferencePair))
+    run_stage("import", root, 0, [*import_flags, f"--corrections={str(given.corrections).lower()}"])
+    everything = list(jsonl.read(root / "preferences.jsonl", PreferencePair))
+    pairs = [pair for pair in everything if not pair.source.endswith(CORRECTED)]
+    corrections = [pair for pair in everything if pair.source.endswith(CORRECTED)]
     folds = Folds.of(pairs, given.folds)
     base = Path(given.model) if given.model else embedded.import_embedded(root / "base")
     plan = Plan(root, base, people_runs.settings_of(given.set), people_runs.environments_of(given.parallel))
-    people_runs.refuse_others(root / "flags.json", [*plan.settings, f"folds {given.folds}", f"model {base}"])
-    people_folds.write(plan.files, pairs, folds, FIXED_FOLD)
+    flags = [*plan.settings, f"folds {given.folds}", f"model {base}", f"corrections {given.corrections}"]
+    people_runs.refuse_others(root / "flags.json", flags)
+    people_folds.write(plan.files, pairs, folds, FIXED_FOLD, corrections)
     told(f"prepared in {time.perf_counter() - began:.0f} s: {len(pairs):,} pairs, {given.folds} folds")
 
     with ThreadPoolExecutor(1) as beside:
-        simpler = beside.submit(prepare_rest, plan, pairs, folds)
+        simpler = beside.submit(prepare_rest, plan, pairs, corrections, folds)
         rates = people_runs.run_rates(plan, given.rates, given.seeds[0], given.epochs)
         rate = people_runs.best_rate(rates)
         arms = people_runs.run_arms(plan, given.seeds, rate, given.epochs)
@@ -95,7 +99,7 @@ def main() -> None:
         "rates": rates,
         "arms": [arm.figures() for arm in arms],
         "missing_arms": people_runs.missing(arms),
-        "data": data_of(pairs, folds, prepared.tokens, plan),
+        "data": data_of(pairs, folds, prepared.tokens, plan) | {"corrections": len(corrections)},
         "seconds": people_runs.seconds_of(root) | {"all": round(time.perf_counter() - began, 1)},
     }
     print(json.dumps({name: its for name, its in figures.items() if name not in people_page.LONG}, indent=1))
@@ -121,6 +125,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fold-epochs", type=int, default=2, help="of each fold (default: %(default)s)")
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time on each GPU (default: %(default)s)")
     parser.add_argument("--limit", type=int, default=0, help="pairs of a set at most, to try the script (0: all)")
+    parser.add_argument(
+        "--corrections", action="store_true", help="learn from judges' rewritten answers too; none is tested on"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting of all runs")
     parser.add_argument("--out", type=Path, help="JSON file to write; .md and .svg go beside it")
     return parser.parse_args()
@@ -141,11 +148,13 @@ class Prepared:
     """Tokens that an epoch over all folds reads, by set."""
 
 
-def prepare_rest(plan: Plan, pairs: Sequence[PreferencePair], folds: Folds) -> Prepared:
+def prepare_rest(
+    plan: Plan, pairs: Sequence[PreferencePair], corrections: Sequence[PreferencePair], folds: Folds
+) -> Prepared:
     """Write the files of the other folds, count tokens, fit a bag of words for every fold."""
     for fold in range(folds.count):
         if fold != FIXED_FOLD:
-            people_folds.write(plan.files, pairs, folds, fold)
+            people_folds.write(plan.files, pairs, folds, fold, corrections)
     settled, _ = groups.settled(pairs)
     found, _ = groups.encoded(settled, load_tokenizer(plan.base), max_length=MAX_LENGTH)
     tokens: dict[str, int] = {}

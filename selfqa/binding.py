@@ -50,6 +50,8 @@ class BoundFact:
     """Whether it tells a change, and which way: the sign of a cell under "Change", the verb of a sentence."""
     things: str = ""
     """`shares` where the figure counts them."""
+    opening: When | None = None
+    """The day of the balance that it moved from, in a table that leads from one balance to the next."""
 
     def agrees(self, when: When) -> bool:
         """May it be a figure of this period?"""
@@ -65,6 +67,7 @@ class FactBook:
         self.currency = currency
         """The document's own, for figures that name none."""
         self.words = WordIndex(self.lines)
+        self._periods = frozenset(period for fact in self.facts for period in fact.periods)
         self.of_line: dict[int, list[BoundFact]] = defaultdict(list)
         self._of_row: dict[tuple[int, frozenset[str]], list[BoundFact]] = defaultdict(list)
         self._by_written: dict[Decimal, list[BoundFact]] = defaultdict(list)
@@ -100,6 +103,10 @@ class FactBook:
     def written(self, number: Decimal) -> list[BoundFact]:
         """Return the facts that the document writes with this number, before any scale."""
         return self._by_written.get(abs(number).normalize(), [])
+
+    def has_period(self, when: When) -> bool:
+        """Is any figure of the document said to be of this period?"""
+        return any(when.agrees(period) for period in self._periods)
 
     def scores(self, claim: Mapping[str, float]) -> Scores:
         """Return how well each line's words answer for a claim's, between 0 and 1."""

@@ -11,7 +11,8 @@ from selfqa.bound_tags import loose_tags, tag_fact
 from selfqa.cell_units import facts_of_cell, made
 from selfqa.entities import Filing
 from selfqa.gathered import Gathered, is_of_shares, line_of
-from selfqa.period_phrases import When, periods_said
+from selfqa.period_phrases import When, periods_said, without_due
+from selfqa.rollforward import movements_of_columns, movements_of_rows
 from selfqa.table_columns import RowText, column_text, lead_period
 from selfqa.unit_notes import document_note, unit_note
 from selfqa.word_index import Words
@@ -71,38 +72,43 @@ def _table(reader: Gathered, block: Block, above: str, section: str, number: int
     head_is_open = True
     parents: list[str] = []
     previous = block.rows[0]
-    for row in block.rows:
+    labels = ["" if _fills(row.cells[0]) or row.cells[0].left else row.cells[0].text for row in block.rows]
+    moved = movements_of_rows(labels, [reader.periods(label) for label in labels])
+    is_of_words = False
+    for place, row in enumerate(block.rows):
         figures = _figures(row)
         if not figures or _is_head(row, reader):
             _loose_row(reader, row, previous, number)
             previous = row
             if len(row.cells) > 1 and all(re.fullmatch(r"[\s$—–‒-]+", cell.text) for cell in row.cells[1:]):
                 continue  # a row of dashes is no head
-            if not head_is_open and row.cells[0].left == 0 and len(row.cells) > 1 and not _says_time(row, reader):
-                continue  # nor is one of words
-            if len(row.cells) == 1 and row.cells[0].left == 0:
+            is_more = is_of_words and row.cells[0].left > 0  # the second line of such a row
+            if not head_is_open and (row.cells[0].left == 0 or is_more) and len(row.cells) > 1:
+                is_of_words = not _says_time(row, reader)
+                if is_of_words:
+                    continue  # nor is one of words
+            if len(row.cells) == 1 and (
+                row.cells[0].left == 0 or _is_subtitle(row, reader, is_inside=not head_is_open)
+            ):
                 parents = [row.cells[0].text] if not _is_unit_line(row.cells[0].text) else parents
             else:
                 if not head_is_open:
                     head, head_is_open = [], True
                 head.append(row)
             continue
-        head_is_open = False
+        head_is_open = is_of_words = False
         previous = row
         label = "" if _fills(row.cells[0]) else row.cells[0].text
         is_rates = "%" in body and not note.is_said and _sign_in(body) == ""
-        told = RowText(row, label, parents, head, title, caption, note, share_power, number, block.lead, is_rates)
+        told = RowText(
+            row, label, parents, head, title, caption, note, share_power, number, block.lead, is_rates, moved.get(place)
+        )
         bound |= _row(reader, told, figures, tags)
         if re.match(r"\W*(?:total|合计|小计)", label, re.IGNORECASE):
             parents = []
     return bound
 
 
-_DUE = re.compile(
-    r"\b(?:due|maturing|matur(?:es|ity)|expir(?:es|ing|y)|repayable)\b(?: (?:in|on|by|at|date|through))*"
-    r"(?: [A-Z][a-z]+)?(?: \d{1,2},)? (?:19|20)\d\d"
-)
-"""When something falls due is no period of its figures."""
 _OPENING = re.compile(
     r"\b(?:beginning|start) of (?:the )?(?:fiscal )?(?:period|year)\b|\bopening balance", re.IGNORECASE
 )
@@ -112,16 +118,21 @@ _OPENING = re.compile(
 def _row(reader: Gathered, text: RowText, figures: Sequence[tuple[Cell, Figure]], tags: dict[int, Tag]) -> set[int]:
     """Bind the figures of a row; returns the places of their tags."""
     bound: set[int] = set()
-    own = reader.words(bare_label(text.label))
-    of_label = periods_said(_DUE.sub(" ", text.label), reader.filing.language)  # 当期 in a label names no column
+    # a sum without a label is that of what heads its rows
+    own = reader.words(bare_label(text.label or " ".join(text.parents)))
+    of_label = periods_said(without_due(text.label), reader.filing.language)  # 当期 in a label names no column
     of_parent = [when for parent in text.parents for when in reader.periods(parent)]
     of_corner = [
         when for row in text.head for cell in row.cells[:1] if not cell.left for when in reader.periods(cell.text)
     ]
-    of_row = [when for cell, _ in figures for when in reader.periods(column_text(cell, text))]
+    columns = {cell.start: column_text(cell, text) for cell in text.row.cells}
+    of_row = [when for cell, _ in figures for when in reader.periods(columns[cell.start])]
+    heads = [cell.start for cell in text.row.cells[1:]]
+    moved = dict(zip(heads, movements_of_columns([reader.periods(columns[at]) for at in heads]), strict=True))
     for cell, figure in figures:
-        column = column_text(cell, text)
-        of_column = reader.periods(column) or lead_period(cell, text)
+        column = columns[cell.start]
+        movement = moved.get(cell.start) or text.movement
+        of_column = reader.periods(column) or ([movement.year] if movement else lead_period(cell, text))
         tag = next((tags[at] for at in range(cell.start, cell.end) if at in tags), None)
         told_first = (
             of_column if len(own) > 2 else of_label
@@ -140,8 +151,28 @@ def _row(reader: Gathered, text: RowText, figures: Sequence[tuple[Cell, Figure]]
         line = line_of(reader, Words((own or column_words, *_joined(own, column_words)), around, text.table))
         is_change = (bool(_CHANGE.search(column)) and not of_column) or bool(re.search(r"增减|同比|变动幅度", column))
         for fact in facts_of_cell(figure, cell, text, column, line, periods, may_be_share=reader.is_of_shares):
+            fact = replace(fact, opening=movement.opening if movement else None)
             reader.facts.append(fact if not is_change else _changed(fact, of_column or of_row))
+    _ranges(reader, text, own)
     return bound
+
+
+_RANGE = re.compile(
+    r"(\d[\d,]*(?:\.\d+)?\s?%?)\s*(?:-|–|—|to|至)\s*(?:(\d[\d,]*(?:\.\d+)?\s?%?)|indefinite)(?:\s+years?)?",
+    re.IGNORECASE,
+)
+
+
+def _ranges(reader: Gathered, text: RowText, own: frozenset[str]) -> None:
+    """Bind both ends of a row's ranges, "5 - 40" and "20 - Indefinite": what they count is their column's to say."""
+    for cell in text.row.cells[1:]:
+        found = _RANGE.fullmatch(narrow(cell.text).strip())
+        ends = [cell_figure(end) for end in found.groups() if end] if found else []
+        if not own or not ends:
+            continue
+        column = reader.words(column_text(cell, text))
+        line = line_of(reader, Words((own, *_joined(own, column)), column | text.title, text.table))
+        reader.facts += [made(end, cell, 0, end.unit, "", (), line) for end in ends if end is not None]
 
 
 def bare_label(label: str) -> str:
@@ -204,6 +235,11 @@ def _is_head(row: Row, reader: Gathered) -> bool:
 def _says_time(row: Row, reader: Gathered) -> bool:
     """Do the cells after the label say periods or units, so that a second head begins inside a table?"""
     return any(reader.periods(cell.text) or unit_note(cell.text) for cell in row.cells[1:])
+
+
+def _is_subtitle(row: Row, reader: Gathered, *, is_inside: bool) -> bool:
+    """Is a row's one cell, wherever it stands, a heading inside a table rather than a second head?"""
+    return is_inside and not reader.periods(row.cells[0].text)
 
 
 def _is_unit_line(text: str) -> bool:

@@ -38,7 +38,9 @@ def book_of(source: Source, filing: Filing) -> FactBook:
         cells = [fact for fact in facts if fact.origin == "cell"]
         others = [fact for fact in facts if fact.origin != "cell"]
         facts = inferred_scale(cells, [fact for fact in others if fact.origin == "sentence"]) + others
-    return FactBook(facts, lines, _main_currency(facts))
+    tagged = {fact.start for fact in facts if fact.origin == "tag"}  # the filer's own word on a figure of a sentence
+    kept = [fact for fact in facts if fact.origin != "sentence" or not tagged & set(range(fact.start, fact.end))]
+    return FactBook(kept, lines, _main_currency(facts))
 
 
 def _main_currency(facts: Sequence[BoundFact]) -> str:

@@ -13,6 +13,11 @@ from selfqa.table_columns import RowText
 from selfqa.unit_notes import UnitNote, unit_note
 
 _PER_SHARE = re.compile(r"\bper\b[^,;]{0,30}\b(?:share|unit|ADS)\b|\bEPS\b|每股|元/股", re.IGNORECASE)
+_PARTS_OF_EPS = re.compile(
+    r"\b(?:numerators?|denominators?|used in|comput\w+|calculat\w+)\b[^,;:]{0,60}\bper\b[^,;:]{0,30}\bshares?\b",
+    re.IGNORECASE,
+)
+"""What a per-share figure is made of is none itself."""
 _COUNT = re.compile(
     r"\bshares\b|\boptions\b|\baverage\b|\bdaily\b"
     r"|\bunits?\b|\bRSUs?\b|\bPSUs?\b|\bnumber of\b|\bemployees\b|\bstores\b|\bcustomers\b"
@@ -70,7 +75,7 @@ def facts_of_cell(
         power, currency = 0, ""
     elif counted := _unit_cell(text.row):
         power, unit, currency = counted.power, "currency" if counted.currency else "plain", counted.currency
-    elif _PER_SHARE.search(words) and not near.power:
+    elif _PER_SHARE.search(_PARTS_OF_EPS.sub(" ", words)) and not near.power:
         power, unit = 0, "per-share"
     elif figure.unit == "plain" and _LASTS.search(words):
         power, unit, currency = 0, "plain", ""

@@ -6,13 +6,13 @@ from facts, or, where the answer lists its operands, from those.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 import numpy as np
 
 from finlm.errors import UserError
-from finlm.figures import amounts_in, narrow
+from finlm.figures import Figure, amounts_in, cell_figure, narrow
 from selfqa import computed
 from selfqa.binding import BoundFact, FactBook
 from selfqa.bound_sentences import aligned_periods
@@ -20,7 +20,8 @@ from selfqa.concepts import tokens, without_figures
 from selfqa.entities import Filing
 from selfqa.expressions import parse_expression
 from selfqa.matching import Claim, Fault, is_period, is_sign, is_unit
-from selfqa.period_phrases import When, periods_said
+from selfqa.period_phrases import When, periods_said, without_due
+from selfqa.word_index import Words
 
 MARGIN = 0.12
 """How much better another fact's words must answer for a claim's before the claim is said to be about that one."""
@@ -58,7 +59,7 @@ def claim_fault(question: str, answer: str, book: FactBook, filing: Filing, expr
     if not claims:
         return _comparison_fault(asked, narrow(answer), book, filing)
     for claim in claims:
-        if _is_small_count(claim) and not expression and not _is_counted(claim):
+        if _is_small_count(claim) and not expression and not _is_asked_for(claim):
             continue
         fault = _expression_fault(claim, expression, book) if expression else _fault(claim, book)
         if fault:
@@ -97,7 +98,7 @@ def claims_of(question: str, answer: str, filing: Filing) -> list[Claim]:
     """Return the claims of an answer: its amounts, each with period and words."""
     asked_whens = _said(question, filing)
     asked_words = _words(question, filing)
-    pieces = [(piece, amounts_in(piece)) for piece in _sentences(answer)]
+    pieces = [(piece, _amounts(piece)) for piece in _sentences(answer)]
     total = sum(len(amounts) for _, amounts in pieces)
     claims: list[Claim] = []
     for piece, amounts in pieces:
@@ -112,10 +113,18 @@ def claims_of(question: str, answer: str, filing: Filing) -> list[Claim]:
             together = tuple(dict.fromkeys((*said, *asked_whens)))
             its_own = dict.fromkeys(own, 1.0)
             is_listed = len(amounts) > 1
+            asked = dict.fromkeys(asked_words, 1.0) if total == 1 else {}
             claims.append(
-                Claim(figure, piece, question, whens or tuple(asked_whens), together, words, its_own, is_listed)
+                Claim(figure, piece, question, whens or tuple(asked_whens), together, words, its_own, asked, is_listed)
             )
     return claims
+
+
+def _amounts(piece: str) -> list[Figure]:
+    """The amounts of a piece; one that is nothing but "(16)" is no footnote."""
+    amounts = amounts_in(piece)
+    alone = None if amounts else cell_figure(piece.strip())
+    return amounts if alone is None or alone.is_date else [alone]
 
 
 def _sentences(text: str) -> list[str]:
@@ -123,6 +132,7 @@ def _sentences(text: str) -> list[str]:
 
 
 def _said(text: str, filing: Filing) -> Sequence[When]:
+    text = without_due(text)
     said = periods_said(text, filing.language)
     return said or periods_said(text, filing.language, filing.fiscal_year, filing.months)
 
@@ -133,8 +143,12 @@ def _words(text: str, filing: Filing) -> frozenset[str]:
         bare = bare[: when.start] + " " * (when.end - when.start) + bare[when.end :]
     for name in (filing.company, filing.short):
         bare = bare.replace(name, " ") if name else bare
+    bare = _MONTHS.sub(" ", bare)
     names = tokens(filing.company, filing.language) if filing.language == "en" else frozenset()
     return tokens(bare, filing.language) - names
+
+
+_MONTHS = re.compile(r"\b(?:three|six|nine|twelve)[- ]months?(?=\s+(?:ended|ending|period)\b)", re.IGNORECASE)
 
 
 def _is_small_count(claim: Claim) -> bool:
@@ -143,8 +157,11 @@ def _is_small_count(claim: Claim) -> bool:
     return figure.unit == "plain" and abs(figure.value) < 100 and figure.value == int(figure.value)
 
 
-def _is_counted(claim: Claim) -> bool:
-    return bool(re.search(r"\b(?:how many|number of)\b|多少[家个名人件项次]|数量", claim.question, re.IGNORECASE))
+def _is_asked_for(claim: Claim) -> bool:
+    """Is a small number what the question asks for: all of the answer, or a count?"""
+    return (claim.is_bare and bool(claim.figure.value)) or bool(
+        re.search(r"\b(?:how many|number of)\b|多少[家个名人件项次]|数量", claim.question, re.IGNORECASE)
+    )
 
 
 # ---------------------------------------------------------------------------------------------- a figure as it stands
@@ -230,10 +247,30 @@ def _size_fault(claim: Claim, book: FactBook) -> Fault:
 
 def _words_fault(claim: Claim, found: Sequence[BoundFact], book: FactBook) -> Fault | None:
     """Is another figure of the same period plainly the one that the words mean?"""
-    for words in (claim.words, claim.own_words):
+    asked = {} if claim.is_listed else claim.asked_words
+    for words in (claim.words, claim.own_words, asked):
         if words and _is_other(words, found, claim, book):
             return "wrong-metric", f"{claim.figure.text!r}: the document has it for another metric than this one"
     return None
+
+
+def _is_named_rival(words: Mapping[str, float], rival: int, found: Sequence[BoundFact], book: FactBook) -> bool:
+    """Does a claim name a rival's row rather than any of the found facts'?
+
+    It does where it says the whole of the rival's label, and so more than it says of any other ("in-game net bookings"
+    is not "net bookings"), and where its words are the rival's label and each found label in the same table is another.
+    Of two tables, what stands around a row counts as its label.
+    """
+    said = frozenset(words)
+    theirs = book.lines[rival]
+    labels = [label for label in theirs.own if label and label <= said]
+    return any(all(_says_less(book.lines[fact.line], label, said, theirs.table) for fact in found) for label in labels)
+
+
+def _says_less(line: Words, label: frozenset[str], said: frozenset[str], table: int) -> bool:
+    common = frozenset().union(*line.own, line.around if line.table != table else ()) & said
+    is_beside = label == said and line.table == table and common == label
+    return common < label or (is_beside and label not in line.own)
 
 
 def _is_other(words: dict[str, float], found: Sequence[BoundFact], claim: Claim, book: FactBook) -> bool:
@@ -242,14 +279,19 @@ def _is_other(words: dict[str, float], found: Sequence[BoundFact], claim: Claim,
     own = max(scores[fact.line] for fact in found)
     if own < FLOOR and words is claim.words:
         return True
-    if words is claim.own_words and scores.max(initial=0.0) < NAMED:
-        return False  # the answer's own words name no metric: the question's stand for it
+    if words is not claim.words and scores.max(initial=0.0) < NAMED:
+        return False  # words of the answer, or of the question, that name no metric: the other's stand for it
     lines = {fact.line for fact in found}
     labels = {book.lines[line].own[0] for line in lines}  # the same label in another table is no other metric
-    for line in np.flatnonzero(scores >= own + margin).tolist():
+    for line in np.flatnonzero(scores > own).tolist():
         if line in lines or not book.lines[line].table or book.lines[line].own[0] in labels:
             continue
-        rivals = [fact for fact in book.of_line[line] if is_unit(claim, fact, book) and not fact.moved]
+        is_named = not claim.is_listed and _is_named_rival(words, line, found, book)
+        if scores[line] < own + margin and not is_named:
+            continue
+        is_beside = is_named and all(book.lines[fact.line].table == book.lines[line].table for fact in found)
+        facts = [fact for fact in book.of_line[line] if not fact.moved]
+        rivals = [fact for fact in facts if is_beside or is_unit(claim, fact, book)]
         if any(fact.periods and is_period(claim.whens, fact, book) for fact in rivals):
             return True
     return False

@@ -91,6 +91,8 @@ def is_told(claim: Claim, fact: BoundFact) -> bool:
     told = [latest] if latest is not None and fact.origin == "sentence" else claim.all_whens
     if not fact.moved or not all(fact.agrees(when) for when in told):
         return False
+    if len(claim.all_whens) > 1 and latest is not None and latest.year < max(when.year for when in fact.periods):
+        return False  # 2019 against 2018 is not 2018 against 2017
     up, down = _directions(claim)
     return fact.moved == "either" or up == down or (fact.moved == "up") == up
 
@@ -208,7 +210,7 @@ def expression_fault(claim: Claim, expression: Expression, book: FactBook) -> Fa
             return "wrong-operand", f"{number} is no figure of the document"
     if not any(_is_result(claim, expression, scale, operands) for scale in _scales(operands)):
         return "wrong-derivation", f"{claim.figure.text!r} is not what the listed computation gives"
-    return _period_fault(claim, operands, expression.zeros)
+    return _period_fault(claim, operands, expression.zeros, book)
 
 
 def _scales(operands: Sequence[Sequence[BoundFact]]) -> set[Decimal]:
@@ -264,7 +266,7 @@ def _results(
         yield expression.result * scale, "amount"
 
 
-def _period_fault(claim: Claim, operands: Sequence[Sequence[BoundFact]], zeros: int) -> Fault | None:
+def _period_fault(claim: Claim, operands: Sequence[Sequence[BoundFact]], zeros: int, book: FactBook) -> Fault | None:
     """Each period asked for has an operand, each operand is of a period asked for or between two of them."""
     asked = claim.all_whens
     if not asked:
@@ -272,8 +274,10 @@ def _period_fault(claim: Claim, operands: Sequence[Sequence[BoundFact]], zeros: 
     if not any(fact.periods for facts in operands for fact in facts):
         return None  # a document that dates none of them contradicts no period
     missing = [when for when in asked if not any(fact.agrees(when) for facts in operands for fact in facts)]
-    if len(missing) > zeros:
-        return "wrong-period", f"no operand is of {missing[0].year}"
+    missing = [when for when in missing if not _is_opening(when, claim, operands)]
+    unknown = [when for when in missing if not book.has_period(when)]  # a dash has no fact, its column has others
+    if len(missing) > zeros or unknown:
+        return "wrong-period", f"no operand is of {(unknown or missing)[0].year}"
     years = [when.year for when in asked]
     for facts in operands:
         if any(fact.agrees(when) for fact in facts for when in asked):
@@ -284,3 +288,9 @@ def _period_fault(claim: Claim, operands: Sequence[Sequence[BoundFact]], zeros: 
         if not (is_between or is_year_before):
             return "wrong-period", f"{claim.figure.text!r} is computed from a figure of another period"
     return None
+
+
+def _is_opening(when: When, claim: Claim, operands: Sequence[Sequence[BoundFact]]) -> bool:
+    """Is it the day from which an operand moved to a period asked for: "granted between 2016 and 2017"?"""
+    movements = [fact for facts in operands for fact in facts if fact.opening is not None and when.agrees(fact.opening)]
+    return any(other.agrees(period) for other in claim.all_whens for fact in movements for period in fact.periods)

@@ -48,7 +48,7 @@ class Claim:
 
     Example:
         Claim(figure=…, text="net income was $5 million in 2024", whens=(When(2024),), words={"net": 1.0, "incom": 1.0},
-              own_words={…})
+              own_words={…}, asked_words={…})
     """
 
     figure: Figure
@@ -63,6 +63,8 @@ class Claim:
     """Token of sentence or question -> weight."""
     own_words: dict[str, float]
     """Those of the sentence alone."""
+    asked_words: dict[str, float]
+    """Those of the question alone, where the answer has no other figure; else none."""
     is_listed: bool = False
     """One of several figures of a sentence."""
 
@@ -143,6 +145,8 @@ def is_period(whens: Iterable[When], fact: BoundFact, book: FactBook) -> bool:
     if not asked:
         return True
     for when in asked:
+        if when.day and fact.opening is not None and when.agrees(fact.opening):
+            return True  # "granted on January 1, 2017": the day from which it moved
         if not fact.agrees(when):
             continue
         if when.is_bare_year and any(0 < period.months < 12 for period in fact.periods):

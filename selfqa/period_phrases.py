@@ -61,6 +61,17 @@ def of_dates(since: str, until: str) -> When:
     return When(last.year, months, last.month, last.day)
 
 
+_DUE = re.compile(
+    r"\b(?:due|maturing|matur(?:es|ity)|expir(?:es|ing|y)|repayable)\b(?: (?:in|on|by|at|date|through))*"
+    r"(?: [A-Z][a-z]+)?(?: \d{1,2},)? (?:19|20)\d\d"
+)
+
+
+def without_due(text: str) -> str:
+    """Blank when something falls due ("notes due December 2024"): that is no period of its figures. Offsets stay."""
+    return _DUE.sub(lambda found: " " * len(found[0]), text)
+
+
 # ---------------------------------------------------------------------------------------------- English
 
 _NUMBERS = {"three": 3, "six": 6, "nine": 9, "twelve": 12, "thirteen": 3, "twenty-six": 6, "thirty-nine": 9}

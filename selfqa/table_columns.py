@@ -8,6 +8,7 @@ from functools import lru_cache
 from selfqa.blocks import Cell, Row
 from selfqa.period_phrases import UNSAID, When
 from selfqa.periods import Column, header_columns, is_chinese_header, is_header
+from selfqa.rollforward import Movement
 from selfqa.unit_notes import UnitNote
 
 
@@ -28,6 +29,8 @@ class RowText:
     lead: str
     is_rates: bool
     """Some figures of the table have a percent sign and nothing says what the others count."""
+    movement: Movement | None = None
+    """Where the row stands between two dated balances, the year between them."""
 
 
 def column_text(cell: Cell, text: RowText) -> str:

@@ -1,5 +1,6 @@
 """The benchmark of the reward model on people: its folds and figures by hand, and all of it on a tiny model."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -81,6 +82,21 @@ def test_folds_are_apart_and_hold_everything(tmp_path: Path) -> None:
         assert {one.id for one in train} | {one.id for one in test} == {one.id for one in pairs}
         seen += [one.id for one in test]
     assert sorted(seen) == sorted(one.id for one in pairs)
+
+
+def test_corrections_are_learned_from_beside_their_prompts_and_tested_on_nowhere(tmp_path: Path) -> None:
+    pairs = [pair("finegrained", f"{n}") for n in range(6)]
+    more = [dataclasses.replace(one, source="finegrained_corrected", chosen="Better.", id="") for one in pairs]
+    folds = Folds.of(pairs, 3)
+    for fold in range(3):
+        people_folds.write(tmp_path, pairs, folds, fold, more)
+        train, test = (
+            list(jsonl.read(path(tmp_path, fold), PreferencePair))
+            for path in (people_folds.train_file, people_folds.test_file)
+        )
+        assert {one.source for one in test} == {"finegrained"}
+        assert [sum(one.source == name for one in train) for name in ("finegrained", "finegrained_corrected")] == [4, 4]
+        assert not {one.prompt.group for one in test} & {one.prompt.group for one in train}
 
 
 def test_a_set_is_english_by_its_letters() -> None:
@@ -232,6 +248,7 @@ def sets(folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_whole_benchmark_on_a_tiny_model(tiny: Tiny, tmp_path: Path) -> None:
     sets(tmp_path / "sets")
     out, runs = tmp_path / "results" / "reward.json", tmp_path / "runs"

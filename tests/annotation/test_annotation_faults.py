@@ -1,7 +1,10 @@
 """What goes wrong between the server and the log: nothing is lost, nothing doubled."""
 
+import base64
+import hmac
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -244,6 +247,42 @@ def test_a_pull_gets_over_what_passes(
         assert pull(client, project, log).new == 2
         assert left == []
         assert pull(client, project, log).events == 0
+        assert [one.id for one in log.annotations(project.key)] == made
+
+
+def resigned(token: str, secret: str, **changed: int) -> str:
+    """A JSON web token with other claims, signed as the server signs (HS256, RFC 7515)."""
+
+    def packed(raw: bytes) -> str:
+        return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+    head, claims, _ = token.split(".")
+    told = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+    signed = f"{head}.{packed(json.dumps(told | changed).encode())}"
+    return f"{signed}.{packed(hmac.digest(secret.encode(), signed.encode(), 'sha256'))}"
+
+
+def test_a_token_that_really_expired_is_refreshed(
+    label_studio: Served, judged: tuple[Project, Path, list[int]], personal_token: str
+) -> None:
+    """The server itself refuses it; that it takes the same one while it is young shows that nothing else is wrong."""
+    project, path, made = judged
+    (secret,) = re.findall(r"^SECRET_KEY=(.+)$", (label_studio.server / "data" / ".env").read_text(), re.MULTILINE)
+    with LabelStudio(label_studio.url, personal_token) as client, EventLog(path) as log:
+        client.project(project.id)
+        now = int(time.time())
+        young, expired = (resigned(client._access, secret, exp=now + seconds) for seconds in (60, -60))
+        answers = [
+            httpx.get(
+                f"{label_studio.url}/api/projects/{project.id}/",
+                headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=60,
+            ).status_code
+            for token in (young, expired)
+        ]  # fmt: skip
+        assert answers == [200, 401]
+        client._access = expired
+        assert pull(client, project, log).new == 2
+        assert client._access != expired
         assert [one.id for one in log.annotations(project.key)] == made
 
 

@@ -96,6 +96,24 @@ def test_six_judgements_of_four_answers() -> None:
     ]  # fmt: skip
 
 
+def test_a_correction_beats_what_the_first_answer_was_no_worse_than(tmp_path: Path) -> None:
+    """The judge rewrote the first answer, which ties with the second, beats the third and loses to the fourth."""
+    row: dict[str, Any] = {"question": "Q?", "passages": [["One."]], "preference": [0, 1, 2, 1, 0, 2]}
+    row |= {f"prediction {number}": text for number, text in zip("1234", "abcd", strict=True)}
+    row["feedback"] = {"errors": [], "corrected-prediction": " A "}
+    uncorrected = row | {"question": "R?", "feedback": {"corrected-prediction": ""}}
+    plain, left_out = imported(tmp_path, [row, uncorrected])
+    more, removals = imported(tmp_path, [row, uncorrected], "--corrections", "true", "--overwrite", "true")
+    corrected = [pair for pair in more if pair.source == "set_corrected"]
+    assert [(pair.chosen, pair.rejected, pair.strength) for pair in corrected] == [
+        ("A", "a", 2), ("A", "b", 2), ("A", "c", 2),
+    ]  # fmt: skip
+    assert [pair for pair in more if pair.source == "set"] == plain
+    assert {pair.prompt.id for pair in corrected} < {pair.prompt.id for pair in plain}
+    assert left_out == []
+    assert [(one.record_id, one.rule) for one in removals] == [("set.jsonl:2", "empty-answer")] * 3
+
+
 def test_votes_of_five_workers() -> None:
     row = {"topic": "t", "title": "T", "description": "D", "stance": "yes", "a1": "one", "a2": "two"}
     row |= {"votes": ["a2", "equal", "a2", "a2", "a1"], "workers": list("VWXYZ")}
