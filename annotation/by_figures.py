@@ -1,6 +1,10 @@
 """Preferences without people, for the demo: the figure checker judges, and every record says so.
 
     python annotation/by_figures.py               reads runs/candidates.jsonl, writes runs/preferences.jsonl
+    python annotation/by_figures.py --candidates '' --instructions '[runs/selfqa/instructions.jsonl]'
+
+The second form needs no model: the answers of Self-QA against altered copies of them, from which a reward model learns
+to hold an answer against its passage before it learns what people prefer (`reward/train.py --start`).
 
 Where a prompt has a known right answer, sampled answers and altered copies of right ones are judged against it. Each
 pair carries `maker: rule:figures` and no votes. It stands in for people where there are none; it knows nothing of
@@ -21,12 +25,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from annotation import alter
-from finlm import config, jsonl, runs
+from finlm import config, data, jsonl, runs
 from finlm.errors import UserError
 from finlm.figures import judge
-from finlm.records import Candidates, PreferencePair, Prompt, Provenance, Removal, content_id
+from finlm.records import Candidates, PreferencePair, Prompt, Provenance, Removal, Response, content_id
 
 MAKER = "rule:figures"
+SELF_QA = "selfqa"
 STRENGTH = {
     "neighbour": 3,
     "figure": 3,
@@ -49,7 +54,9 @@ class ByFiguresSettings:
     runs: str = field(default_factory=config.default_runs)
     """Run root: the folder that all stages write below."""
     candidates: str = "{runs}/candidates.jsonl"
-    """File of Candidates records."""
+    """File of Candidates records; empty: none."""
+    instructions: list[str] = field(default_factory=list)
+    """Files of Conversation records whose open-book answers are paired with altered copies besides."""
     output: str = "{runs}/preferences.jsonl"
     """File of PreferencePair records; what gave no pair goes to rejected.jsonl in the folder of the same name."""
     sampled_pairs: int = 2
@@ -60,6 +67,10 @@ class ByFiguresSettings:
     """Seed of everything random."""
     overwrite: bool = False
     """Judge afresh."""
+
+    def __post_init__(self) -> None:
+        if not self.candidates and not self.instructions:
+            raise ValueError("candidates and instructions are empty; one of them must say what is judged.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +85,19 @@ class Wrong:
 def main(settings: ByFiguresSettings) -> None:
     """Judge every candidate, pair right with wrong, write."""
     out = Path(settings.output)
-    runs.require(settings.candidates, what="Candidates", made_by="python alignment/respond.py")
-    run = runs.Run.open(
-        out.with_suffix(""),
-        "by-figures",
-        settings,
-        inputs={"candidates": settings.candidates},
-        overwrite=settings.overwrite,
-    )
+    inputs = {path: path for path in settings.instructions}
+    for path in settings.instructions:
+        runs.require(path, what="Instructions", made_by="python selfqa/generate.py --corpus filings/")
+    if settings.candidates:
+        runs.require(settings.candidates, what="Candidates", made_by="python alignment/respond.py")
+        inputs["candidates"] = settings.candidates
+    run = runs.Run.open(out.with_suffix(""), "by-figures", settings, inputs=inputs, overwrite=settings.overwrite)
     if run.is_finished and out.is_file():
         print(f"{out} is finished; --overwrite true judges afresh, --output names another file.")
         return
 
-    items = list(jsonl.read(settings.candidates, Candidates))
+    items = list(jsonl.read(settings.candidates, Candidates)) if settings.candidates else []
+    items += answered(settings.instructions)
     entities = sorted({item.prompt.group for item in items if item.prompt.group})
     found: dict[str, PreferencePair] = {}
     removals = []
@@ -97,12 +108,20 @@ def main(settings: ByFiguresSettings) -> None:
             rule = "no-fault-found" if item.prompt.reference else "no-reference"
             removals.append(Removal(record_id=item.id, rule=rule, reason="no pair of a right and a wrong answer"))
     if not found:
-        raise UserError(f"{settings.candidates} gave no pair: none of its {len(items)} prompts has a reference answer.")
+        read = ", ".join([settings.candidates] * bool(settings.candidates) + settings.instructions)
+        raise UserError(f"{read} gave no pair: none of {len(items)} prompts has a reference answer.")
     jsonl.write(run.folder / "rejected.jsonl", removals)
     jsonl.write(out, found.values())
     faults = Counter(pair.rejected_fault for pair in found.values())
     run.finish(pairs=len(found), prompts=len(items), without_pair=len(removals), faults=dict(sorted(faults.items())))
     print(f"{len(found)} pairs by rule ({', '.join(f'{name} {count}' for name, count in faults.most_common())}): {out}")
+
+
+def answered(instructions: list[str]) -> Iterator[Candidates]:
+    """Yield the open-book questions of Self-QA, each with its own answer as the only candidate."""
+    for prompt in data.questions(instructions, forms=["open-book"], languages=["en", "zh"], kinds=[]):
+        if prompt.reference:
+            yield Candidates(prompt=prompt, responses=(Response(text=prompt.reference, model=SELF_QA, ended=True),))
 
 
 def pairs_of(item: Candidates, entities: list[str], settings: ByFiguresSettings) -> Iterator[PreferencePair]:
@@ -158,11 +177,14 @@ def altered(prompt: Prompt, entities: list[str], rng: random.Random) -> list[Wro
         ("run-on", alter.run_on(answer, passage, rng)),
         ("missing", alter.stub(answer, rng)),
     ]
-    found = [Wrong(text, fault) for fault, text in copies if text and not judge(text, answer, prompt.question).is_right]
+    found: dict[str, Wrong] = {}
+    for fault, text in copies:
+        if text and not judge(text, answer, prompt.question).is_right:
+            found.setdefault(text, Wrong(text, fault))
     cut = alter.cut_off(answer, rng)
     if cut:
-        found.append(Wrong(cut, "cut-off", ended=False))
-    return sorted(rng.sample(found, len(found)), key=lambda one: one.fault != "neighbour")
+        found.setdefault(cut, Wrong(cut, "cut-off", ended=False))
+    return sorted(rng.sample(list(found.values()), len(found)), key=lambda one: one.fault != "neighbour")
 
 
 if __name__ == "__main__":

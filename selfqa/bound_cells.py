@@ -153,7 +153,26 @@ def _row(reader: Gathered, text: RowText, figures: Sequence[tuple[Cell, Figure]]
         for fact in facts_of_cell(figure, cell, text, column, line, periods, may_be_share=reader.is_of_shares):
             fact = replace(fact, opening=movement.opening if movement else None)
             reader.facts.append(fact if not is_change else _changed(fact, of_column or of_row))
+    _ranges(reader, text, own)
     return bound
+
+
+_RANGE = re.compile(
+    r"(\d[\d,]*(?:\.\d+)?\s?%?)\s*(?:-|–|—|to|至)\s*(?:(\d[\d,]*(?:\.\d+)?\s?%?)|indefinite)(?:\s+years?)?",
+    re.IGNORECASE,
+)
+
+
+def _ranges(reader: Gathered, text: RowText, own: frozenset[str]) -> None:
+    """Bind both ends of a row's ranges, "5 - 40" and "20 - Indefinite": what they count is their column's to say."""
+    for cell in text.row.cells[1:]:
+        found = _RANGE.fullmatch(narrow(cell.text).strip())
+        ends = [cell_figure(end) for end in found.groups() if end] if found else []
+        if not own or not ends:
+            continue
+        column = reader.words(column_text(cell, text))
+        line = line_of(reader, Words((own, *_joined(own, column)), column | text.title, text.table))
+        reader.facts += [made(end, cell, 0, end.unit, "", (), line) for end in ends if end is not None]
 
 
 def bare_label(label: str) -> str:

@@ -158,6 +158,7 @@ def reward_side(name: str, out: Path) -> dict[str, Any]:
     return dict(side)
 
 
+@pytest.mark.slow
 def test_our_reward_step_and_trls_have_the_same_loss(tmp_path: Path) -> None:
     """The same weights, head and pairs; adapters begin as nothing. bfloat16 leaves a few thousandths of 0.7 nats."""
     ours, theirs = (reward_side(name, tmp_path / "reward.json") for name in ("ours", "trl-default"))

@@ -248,6 +248,7 @@ def sets(folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_whole_benchmark_on_a_tiny_model(tiny: Tiny, tmp_path: Path) -> None:
     sets(tmp_path / "sets")
     out, runs = tmp_path / "results" / "reward.json", tmp_path / "runs"

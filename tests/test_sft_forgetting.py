@@ -56,6 +56,7 @@ def test_verdicts_by_hand() -> None:
     assert found["worst_category"] == {"name": "text-general en", "mixed": 3.1, "moving": 3.0}
 
 
+@pytest.mark.slow
 def test_the_whole_benchmark_on_a_tiny_model(tiny: Tiny, tmp_path: Path) -> None:
     data = tmp_path / "data"
     for folder in ("instructions", "corpus"):

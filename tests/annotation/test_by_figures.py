@@ -10,7 +10,7 @@ from annotation.by_figures import ByFiguresSettings, altered, pairs_of
 from finlm import jsonl
 from finlm.errors import UserError
 from finlm.figures import judge
-from finlm.records import Candidates, Message, PreferencePair, Prompt, Removal, Response
+from finlm.records import Candidates, Conversation, Message, PreferencePair, Prompt, Provenance, Removal, Response
 
 PASSAGE = "Acme Inc. Revenue was $412.6 million in fiscal 2024 and $384.2 million in fiscal 2023. Margins were 12.1%."
 QUESTION = "What was Acme Inc.'s revenue in fiscal 2024?"
@@ -184,10 +184,34 @@ def test_the_whole_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "5 pairs by rule" in capsys.readouterr().out
 
 
+def test_answers_of_self_qa_are_set_above_altered_copies_without_a_model(tmp_path: Path) -> None:
+    asked = [Message(role="user", content=f"{PASSAGE}\n\n{QUESTION}"), Message(role="assistant", content=REFERENCE)]
+    closed = [Message(role="user", content=QUESTION), Message(role="assistant", content=REFERENCE)]
+    jsonl.write(
+        tmp_path / "instructions.jsonl",
+        [
+            Conversation(
+                messages=tuple(messages), form=form, language="en", kind="figure", group="Acme Inc.",
+                provenance=Provenance(maker="rule:table-row"),
+            )
+            for messages, form in ((asked, "open-book"), (closed, "closed-book"))
+        ],
+    )  # fmt: skip
+    out = tmp_path / "preferences.jsonl"
+    given = [str(tmp_path / "instructions.jsonl")]
+    by_figures.main(ByFiguresSettings(candidates="", instructions=given, output=str(out), altered_pairs=9))
+    found = list(jsonl.read(out, PreferencePair))
+    assert {pair.chosen for pair in found} == {REFERENCE}
+    assert {pair.rejected_fault for pair in found} >= {"neighbour", "period", "run-on", "cut-off"}
+    assert all(judged(pair) == (True, False) and pair.prompt.passage == PASSAGE for pair in found)
+    with pytest.raises(ValueError, match="one of them must say what is judged"):
+        ByFiguresSettings(candidates="")
+
+
 def test_candidates_without_any_reference_are_an_error(tmp_path: Path) -> None:
     unknown = candidates(("Anything.", True), of=Prompt(messages=(Message(role="user", content="Hello?"),)))
     jsonl.write(tmp_path / "candidates.jsonl", [unknown])
     settings = ByFiguresSettings(candidates=str(tmp_path / "candidates.jsonl"), output=str(tmp_path / "p.jsonl"))
-    with pytest.raises(UserError, match="none of its 1 prompts has a reference"):
+    with pytest.raises(UserError, match="none of 1 prompts has a reference"):
         by_figures.main(settings)
     assert not (tmp_path / "p.jsonl").exists()

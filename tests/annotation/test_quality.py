@@ -200,7 +200,7 @@ def test_bad_annotators_are_named_with_their_fault() -> None:
 
 
 def test_the_best_are_not_named_for_the_longer_answers_that_the_others_miss() -> None:
-    """Where the best are alone, others are wrong, and the better answer is the longer one in 73 of 100 (ukp_convarg)."""
+    """Where the best are alone, others are wrong, and the better answer is the longer one in 73 of 100, as in ukp."""
     count = of = 0
     for seed in range(6):
         rng = random.Random(seed)

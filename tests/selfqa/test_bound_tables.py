@@ -59,6 +59,12 @@ SHARES = page(
     "| 11/4/2024 | 8/12/2023",
     "Hedged rate | 2.10% | 1.60%",
 )
+LIVES = page(
+    "(dollars in millions) | 2019 | 2018 | Lives (years)",
+    "Land | $117.2 | $117.2 | 20 - Indefinite",
+    "Buildings | 315.4 | 305.2 | 5 - 40",
+    "Discount rate | 3.1% | 3.4% | 2.5% to 4.0%",
+)
 DEBT = page(
     "(In millions) | December 31, 2019 | December 31, 2018",
     "4.875% notes due December 2022 | $421.9 | $421.1",
@@ -103,6 +109,11 @@ DEBT = page(
             "421.9 + 422.0",
             "wrong-period",
         ),
+        (LIVES, "How many years is the longest life of buildings?", "40", "", ""),
+        (LIVES, "How many years is the longest life of buildings?", "20", "", "wrong-metric"),
+        (LIVES, "How many years is the shortest life of land?", "20", "", ""),
+        (LIVES, "What is the lowest discount rate?", "2.5%", "", ""),
+        (LIVES, "What is the lowest discount rate?", "2.6%", "", "figure-unknown"),
         # a dash has no fact, but no column of the table is of 2020
         (DEBT, "How did notes change from 2018 to 2019?", "421.1 million", "421.1 - 0", ""),
         (DEBT, "How did notes change from 2019 to 2020?", "421.9 million", "421.9 - 0", "wrong-period"),

@@ -1,5 +1,6 @@
 """The benchmark of the checker: its alterations are real, its intervals right, its typed cells stand in the filing."""
 
+import gzip
 import json
 import re
 from decimal import Decimal
@@ -105,3 +106,13 @@ def test_tatqa_contexts(shared_data: Path) -> None:
     assert re.search(r"20(?:17|18)", moved.question)
     assert not moved.is_also_true
     assert sum(pair.source == check_tatqa.HELD_OUT for one in contexts for pair in one.pairs) > 200
+
+
+def test_wrong_items_are_of_the_developed_part(shared_data: Path) -> None:
+    """None of them is of the part whose failures nobody reads."""
+    with gzip.open(shared_data / "evaluation" / "tatqa_dev.json.gz", "rt", encoding="utf-8") as lines:
+        contexts = json.load(lines)
+    place = {question["uid"]: number for number, row in enumerate(contexts) for question in row["questions"]}
+    by_number = {one.number: one for one in check_tatqa.contexts_of(shared_data / "evaluation" / "tatqa_dev.json.gz")}
+    for uid in check_tatqa.WRONG_ITEMS:
+        assert {pair.source for pair in by_number[place[uid]].pairs} == {check_tatqa.SEEN}
