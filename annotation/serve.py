@@ -168,7 +168,8 @@ def show(client: LabelStudio, project: Project, settings: ServeSettings, console
     for name, value in lines.items():
         console.print(f"  {name:<11}{value}", soft_wrap=True, highlight=False, markup=False)
     console.print("Annotators open the invitation once to make an account, then the labelling link.")
-    console.print("Next: finlm annotate push, and finlm annotate pull whenever you like.\n")
+    if settings.start:  # without a start something else made the project, and goes on by itself
+        console.print("Next: finlm annotate push, and finlm annotate pull whenever you like.\n")
 
 
 def stay(child: subprocess.Popen[bytes], folder: Path) -> None:

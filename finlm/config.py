@@ -156,7 +156,7 @@ def parse(
     parser = parser_for(settings, description, prog)
     found = _parsed(parser, settings, arguments)
     remembered = Path(getattr(found, folder)) / "config.yaml" if folder else None
-    is_fresh = getattr(found, "overwrite", False) or any(word.startswith("--config") for word in arguments)
+    is_fresh = getattr(found, "overwrite", False) or any(word.partition("=")[0] == "--config" for word in arguments)
     if remembered is not None and remembered.is_file() and not is_fresh and runs.has_begun(remembered.parent):
         found = _parsed(parser, settings, [f"--config={remembered}", *arguments])
     return found

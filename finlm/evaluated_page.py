@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finlm import jsonl, report
+from finlm import jsonl, report, runs
 from finlm.evaluation import AnswerRecord
 
 SHOWN_SAMPLES = 12
@@ -58,6 +58,8 @@ def figures(evaluated: Mapping[str, Mapping[str, Any]], remark: str = REMARK) ->
 
 def samples(folder: Path, models: Sequence[str]) -> report.Samples:
     """Return the first answers of the models side by side; `folder` is the evaluation's."""
+    state = runs.read_state(folder)
+    assert state is not None
     by_prompt: dict[str, dict[str, AnswerRecord]] = {}
     for record in jsonl.read(folder / "answers.jsonl", AnswerRecord):
         by_prompt.setdefault(record.prompt_id, {})[record.model] = record
@@ -75,5 +77,5 @@ def samples(folder: Path, models: Sequence[str]) -> report.Samples:
         title="Answers side by side",
         models=tuple(models),
         samples=tuple(found),
-        remark="The first held-out prompts, sampled at temperature 1, as training sees them.",
+        remark=f"The first held-out prompts, sampled at temperature {state['settings']['temperature']:g}.",
     )

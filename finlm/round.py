@@ -1,6 +1,6 @@
 """One round of people's preferences on the newest policy's own answers, from candidates to the next policy.
 
-    finlm round                         goes on with the round that is not finished, or begins the next
+    finlm round                         goes on with the round that is not finished, or begins the next as the last was
     finlm round --number 2              the same, and says so if round 1 is not finished
     finlm round --figures true          the figure checker prefers in the place of people: to try it
 
@@ -37,7 +37,6 @@ def main(settings: OnPolicySettings) -> None:
     """Answer, ask people, learn, align, compare, show."""
     console = Console(highlight=False)
     now = round_to_go_on(Path(settings.runs), settings.number)
-    settings = dataclasses.replace(settings, number=now.number)
     accelerate = stages.accelerate_file(settings.accelerate) if settings.accelerate else ""
     inputs = inputs_of(settings, now)
     with now.only_one() as lock:
@@ -63,8 +62,11 @@ def main(settings: OnPolicySettings) -> None:
             elif not are_people_done(settings, now, do):
                 return
             gather(settings, now)
-        for stage in (round_stages.reward, round_stages.prompts, round_stages.ppo, round_stages.evaluate):
-            do(stage(settings, now))
+        do(round_stages.reward(settings, now))
+        do(round_stages.prompts(settings, now))
+        do(round_stages.ppo(settings, now))
+        do(round_stages.rollouts(settings, now))
+        do(round_stages.evaluate(settings, now))
         from finlm import round_page  # brings torch, which the stages need more room for
 
         counts = round_page.write(now, round_stages.models_of(settings, now))
@@ -79,7 +81,9 @@ def opened(settings: OnPolicySettings, now: Round, inputs: dict[str, Path]) -> r
         UserError: It was begun with other settings, or what it stands on has changed since.
     """
     try:
-        return runs.Run.open(now.folder, "round", settings, inputs=inputs, free=FREE)
+        # the next round takes these settings up, but not its number, nor that work was accepted as it was
+        kept = dataclasses.replace(settings, number=0, accept_as_is=False)
+        return runs.Run.open(now.folder, "round", kept, inputs=inputs, free=FREE)
     except UserError as error:
         fault = str(error).partition("; ")[0]
         raise UserError(f"{fault}; go on as it was begun, or move {now.folder} away to begin it afresh.") from error

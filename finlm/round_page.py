@@ -20,6 +20,7 @@ STAGES = {
 PAGES = {
     "annotation/report.html": ("how people agree", "agreement, annotators, pairs to discuss"),
     "reward/report.html": ("reward model", "accuracy, calibration, its worst mistakes"),
+    "rollouts.html": ("PPO", "its curves, and what it sampled"),
 }
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from finlm.config import default_runs
 from finlm.rounds import round_to_go_on
+from finlm.runs import has_begun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class OnPolicySettings:
     least_judged: float = 1.0
     """Share of the pushed pairs, 0 to 1, that must be judged before the round goes on."""
     accept_as_is: bool = False
-    """Go on with what was judged, whatever `finlm annotate check` says of it."""
+    """Go on with what was judged, whatever `finlm annotate check` says of it; for this start alone."""
     reward_start: Literal["new", "last"] = "new"
     """Where the reward model begins: `new` (from the fine-tuned model) or `last` (from the last round's). It learns
     from the preferences of all rounds either way: begun anew it sees each as often as the others, begun from the last
@@ -67,9 +68,10 @@ class OnPolicySettings:
 
     @property
     def folder(self) -> str:
-        """The round's folder, whose settings are taken up again where it has begun."""
-        return str(round_to_go_on(Path(self.runs), self.number).folder)
+        """Whose settings are taken up again: those of the round, or of the one before while it has not begun."""
+        now = round_to_go_on(Path(self.runs), self.number)
+        return str(now.earlier[-1].folder if now.earlier and not has_begun(now.folder) else now.folder)
 
 
-FREE = ("server", "url", "least_judged", "accept_as_is", "accelerate")
+FREE = ("server", "url", "least_judged", "accelerate")
 """What may change between two starts of a round: it does not change what a stage makes."""

@@ -37,10 +37,13 @@ class Command:
 
     @property
     def is_finished(self) -> bool:
-        """True if an earlier start came to its end: its files are there, and its run says so."""
+        """True if an earlier start came to its end: its files are there, and its run says so.
+
+        A stage with neither is never finished: it is asked again at each start.
+        """
         if self.folder is not None and (read_state(self.folder) or {}).get("status") != "finished":
             return False
-        return self.made is None or self.made.exists()
+        return self.made.exists() if self.made is not None else self.folder is not None
 
 
 def respond(settings: OnPolicySettings, now: Round) -> Command:
@@ -153,6 +156,13 @@ def evaluate(settings: OnPolicySettings, now: Round) -> Command:
     return _command(
         settings, "evaluate", "evaluation on held-out companies", "finlm/evaluate.py", flags, folder=now.evaluation
     )
+
+
+def rollouts(settings: OnPolicySettings, now: Round) -> Command:
+    """Show what PPO sampled."""
+    page = now.folder / "rollouts.html"
+    flags: list[object] = ["--run", now.ppo, "--html", page]
+    return _command(settings, "rollouts", "what PPO sampled", "finlm/rollouts.py", flags, made=page)
 
 
 def models_of(settings: OnPolicySettings, now: Round) -> dict[str, str]:
