@@ -18,6 +18,8 @@ from selfqa.pairs import Pair
 
 T = TypeVar("T")
 REFRESH_SECONDS = 0.5
+WAITING = 16
+"""How many times as many results as there is work under way may wait for their turn: one document may take minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +64,43 @@ def limited(passages: Sequence[Sequence[T]], limit: int) -> list[list[T]]:
     return [spread(its, most) if most else [] for its, most in zip(passages, share, strict=True)]
 
 
+Found = list[Pair | Dropped]
+"""What came of each question about a document."""
+
+
 def ask_all(
-    documents: Sequence[tuple[Read, Sequence[Background]]], wish: Wish, crew: Crew, progress: Progress
-) -> list[list[Pair | Dropped]]:
-    """Ask about every document; returns what came of each question, by document.
+    documents: Sequence[tuple[Read, Sequence[Background]]],
+    wish: Wish,
+    crew: Crew,
+    progress: Progress,
+    take: Callable[[int, Found], None],
+) -> None:
+    """Ask about every document and hand on what came of it, in the documents' order.
+
+    Args:
+        documents: Each with the passages that are asked about.
+        wish: What is asked.
+        crew: Who is asked.
+        progress: Shows how far it is.
+        take: Gets a document's number and what came of its questions; nothing of it is kept here.
 
     Raises:
         UserError: A backend refused, or did not answer before its deadline; what was answered is remembered.
     """
-    return asyncio.run(_ask_all(documents, wish, crew, progress))
+    asyncio.run(_ask_all(documents, wish, crew, progress, take))
 
 
 async def _ask_all(
-    documents: Sequence[tuple[Read, Sequence[Background]]], wish: Wish, crew: Crew, progress: Progress
-) -> list[list[Pair | Dropped]]:
+    documents: Sequence[tuple[Read, Sequence[Background]]],
+    wish: Wish,
+    crew: Crew,
+    progress: Progress,
+    take: Callable[[int, Found], None],
+) -> None:
     rules: Counter[str] = Counter()
     bar = progress.add_task("asking", total=len(documents))
 
-    async def one(number: int) -> list[Pair | Dropped]:
+    async def one(number: int) -> Found:
         read, passages = documents[number]
         if not passages:
             return []
@@ -98,7 +119,7 @@ async def _ask_all(
     try:
         # a document may have a single passage, and while its questions or a last call that hangs are awaited, nothing
         # else of it can be asked
-        return await in_order(len(documents), one, wish.documents_at_once)
+        await in_order(len(documents), one, wish.documents_at_once, take)
     except BaseExceptionGroup as group:
         raise _first(group) from None
     finally:
@@ -133,22 +154,40 @@ def failures(crew: Crew) -> Counter[str]:
     return found
 
 
-async def in_order(count: int, work: Callable[[int], Awaitable[T]], at_once: int) -> list[T]:
-    """Return work(0), work(1), …, of which `at_once` are under way at a time; the first fault ends the others."""
-    places = asyncio.Semaphore(at_once)
+async def in_order(
+    count: int, work: Callable[[int], Awaitable[T]], at_once: int, take: Callable[[int, T], None]
+) -> None:
+    """Do work(0), work(1), … and hand each result on in this order; the first fault ends the others.
 
-    async def one(number: int) -> T:
+    A result that comes before its turn waits for it; while `WAITING` times `at_once` are under way or wait, no further
+    work begins, so that no more of them are in memory.
+
+    Args:
+        count: Pieces of work.
+        work: Does one.
+        at_once: So many are under way at a time.
+        take: Gets number and result.
+    """
+    places, room = asyncio.Semaphore(at_once), asyncio.Semaphore(WAITING * at_once)
+    waiting: dict[int, T] = {}
+    due = 0
+
+    async def one(number: int) -> None:
+        nonlocal due
         try:
-            return await work(number)
+            waiting[number] = await work(number)
         finally:
             places.release()
+        while due in waiting:
+            take(due, waiting.pop(due))
+            due += 1
+            room.release()
 
-    tasks = []
     async with asyncio.TaskGroup() as group:
         for number in range(count):
+            await room.acquire()
             await places.acquire()
-            tasks.append(group.create_task(one(number)))
-    return [task.result() for task in tasks]
+            group.create_task(one(number))
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -1,7 +1,7 @@
 """What a run with a model would come to, before any of it is paid: calls, tokens, time, cost. Upper bounds: every
 question survives its filters, and every reply of the second step is as long as allowed at most by a quarter."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rich.table import Table
@@ -58,18 +58,20 @@ def tokens_of(text: str) -> int:
     return round(len(text) / CHARACTERS_A_TOKEN[language_of(text)])
 
 
-def estimate(passages: Sequence[str], questions: int, calls_a_question: int, max_tokens: int) -> Estimate:
+def estimate(passages: Iterable[str], questions: int, calls_a_question: int, max_tokens: int) -> Estimate:
     """Return the calls and tokens about passages.
 
     Args:
-        passages: Their texts.
+        passages: Their texts, each looked at once.
         questions: Asked about each.
         calls_a_question: Answers of all models, and what is asked about them.
         max_tokens: Of a reply.
     """
     calls_a_passage = 1 + questions * calls_a_question
-    prompts = sum(tokens_of(text) + TASK_TOKENS for text in passages) * calls_a_passage
-    calls = len(passages) * calls_a_passage
+    prompts = calls = 0
+    for text in passages:
+        prompts += (tokens_of(text) + TASK_TOKENS) * calls_a_passage
+        calls += calls_a_passage
     return Estimate(calls, prompts, round(calls * max_tokens * REPLY_SHARE))
 
 

@@ -10,7 +10,6 @@
 `finlm.instruction_files` reads the first four back, `finlm.text_files` the last.
 """
 
-import os
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
-
 from finlm import jsonl
 from finlm.records import Conversation
 from selfqa.background import Background
+from selfqa.columns import write_parquet
 from selfqa.documents import Read
 
 Format = Literal["messages", "alpaca", "sharegpt", "parquet", "text"]
@@ -57,7 +55,7 @@ def write_formats(folder: Path, made: Exported, formats: Sequence[Format]) -> No
     """Write the files of `formats`, each whole or not at all."""
     for name in dict.fromkeys(formats):
         if name == "parquet":
-            _write_parquet(folder / FILES[name], made)
+            write_parquet(folder / FILES[name], made.conversations, Conversation)
         else:
             jsonl.write(folder / FILES[name], _ROWS[name](made))
 
@@ -120,16 +118,6 @@ def _about(row: Conversation) -> Row:
         "end": row.provenance.end,
         "maker": row.provenance.maker,
     }
-
-
-def _write_parquet(path: Path, made: Exported) -> None:
-    # only who wants parquet waits for it
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(pa.Table.from_pylist([msgspec.to_builtins(row) for row in made.conversations]), aside)
-    os.replace(aside, path)
 
 
 _ROWS: dict[Format, Callable[[Exported], Iterable[Any]]] = {

@@ -113,8 +113,7 @@ def make(files: Sequence[Path], unknown: Sequence[Unread], settings: Settings, c
             tracked = progress.track(list(zip(documents, passages, strict=True)), description="asking")
             extract_all(tracked, documents, settings.passage_characters, settings.across_filings, made, asked, known)
         else:
-            for read, pair in ask_models(documents, passages, settings, made, progress, known):
-                asked.add(read, pair)
+            ask_models(documents, passages, settings, made, asked, progress, known)
     keep(asked, keeping(settings), made)
     return made
 

@@ -7,7 +7,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from selfqa import output
-from selfqa.asking import Wish, ask_all, failures, limited, spread
+from selfqa.asked import Asked
+from selfqa.asking import Found, Wish, ask_all, failures, limited, spread
 from selfqa.background import Background
 from selfqa.contamination import Contamination
 from selfqa.documents import Read
@@ -23,29 +24,30 @@ def ask_models(
     passages: Sequence[Sequence[Background]],
     settings: Settings,
     made: output.Made,
+    asked: Asked,
     progress: Progress,
     known: Contamination | None,
-) -> list[tuple[Read, Pair]]:
-    """Have models ask and answer about every document; what no code found grounded is noted."""
+) -> None:
+    """Have models ask and answer about every document: pairs go to `asked`, what no code found grounded to `made`."""
     kinds = dict(plan_of(settings).types)
     wish = Wish(kinds, settings.questions, settings.passage_characters, 2 * at_once(settings), known)
     asked_about = chosen_passages(documents, passages, settings, made)
     crew = hire(hiring(settings))
-    found = ask_all(list(zip(documents, asked_about, strict=True)), wish, crew, progress)
+
+    def take(number: int, found: Found) -> None:
+        made.counts["questions"] += len(found)
+        for item in found:
+            if isinstance(item, Pair):
+                asked.add(documents[number], item)
+            else:
+                made.remove(item.rule, item.reason, item.text)
+
+    ask_all(list(zip(documents, asked_about, strict=True)), wish, crew, progress, take)
     made.counts["calls"], made.counts["calls_remembered"] = (
         crew.replies.counts["asked"],
         crew.replies.counts["remembered"],
     )
     made.failures = failures(crew)
-    asked: list[tuple[Read, Pair]] = []
-    for read, its in zip(documents, found, strict=True):
-        made.counts["questions"] += len(its)
-        for item in its:
-            if isinstance(item, Pair):
-                asked.append((read, item))
-            else:
-                made.remove(item.rule, item.reason, item.text)
-    return asked
 
 
 def chosen_passages(
@@ -75,13 +77,12 @@ def at_once(settings: Settings) -> int:
 def estimated(documents: Sequence[Read], passages: Sequence[Sequence[Background]], settings: Settings) -> Table:
     """Return what a run would come to."""
     made = output.Made()
-    texts = [
-        read.record.text[piece.start : piece.end]
-        for read, its in zip(documents, chosen_passages(documents, passages, settings, made), strict=True)
-        for piece in its
-    ]
+    chosen = chosen_passages(documents, passages, settings, made)
+    texts = (
+        read.record.text[piece.start : piece.end] for read, its in zip(documents, chosen, strict=True) for piece in its
+    )
     models = 1 + len(settings.more_models)
     calls = models + settings.merge + settings.round_trip + bool(settings.judge)
     seconds = settings.seconds_per_call or typical_seconds(Path(settings.replies), settings.model)
     rates = Rates(seconds, at_once(settings), settings.prompt_price, settings.reply_price)
-    return table_of(estimate(texts, settings.questions, calls, settings.max_tokens), rates, len(texts))
+    return table_of(estimate(texts, settings.questions, calls, settings.max_tokens), rates, sum(map(len, chosen)))

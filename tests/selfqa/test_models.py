@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from benchmarks import selfqa_server
 from finlm.errors import UserError
 from selfqa.agreement import agrees, overlap
-from selfqa.asking import in_order, limited, spread
+from selfqa.asking import WAITING, in_order, limited, spread
 from selfqa.background import Background
 from selfqa.blocks import Block, Source
 from selfqa.calls import Call, Reply
@@ -282,7 +283,9 @@ def test_results_come_in_order_and_the_first_fault_ends_the_others() -> None:
         ended.append(number)
         return number
 
-    assert asyncio.run(in_order(5, work, 5)) == [0, 1, 2, 3, 4]
+    taken: list[tuple[int, int]] = []
+    asyncio.run(in_order(5, work, 5, lambda number, result: taken.append((number, result))))
+    assert taken == [(number, number) for number in range(5)]
     assert ended == [4, 3, 2, 1, 0]
 
     async def fails(number: int) -> int:
@@ -292,8 +295,34 @@ def test_results_come_in_order_and_the_first_fault_ends_the_others() -> None:
         return number
 
     with pytest.raises(ExceptionGroup) as fault:
-        asyncio.run(in_order(3, fails, 3))
+        asyncio.run(in_order(3, fails, 3, lambda number, result: None))
     assert str(fault.value.exceptions[0]) == "so"
+
+
+class _Result:
+    """Something that can be watched while it is in memory."""
+
+
+@pytest.mark.parametrize("count", [10 * WAITING, 100 * WAITING])
+def test_no_more_results_are_in_memory_than_may_wait(count: int) -> None:
+    """Ten times as much work makes no more of them, and one that all wait for holds the rest back."""
+    alive: weakref.WeakSet[_Result] = weakref.WeakSet()
+    most: list[int] = []
+    taken: list[int] = []
+    first = asyncio.Event()
+
+    async def work(number: int) -> _Result:
+        if number == 0:
+            await first.wait()
+        elif number == 2 * WAITING - 1:  # the last that may begin while the first is awaited
+            first.set()
+        alive.add(result := _Result())
+        most.append(len(alive))
+        return result
+
+    asyncio.run(in_order(count, work, 2, lambda number, _: taken.append(number)))
+    assert taken == list(range(count))
+    assert max(most) <= 2 * WAITING
 
 
 # ------------------------------------------------------------------------------------------------ prompts and plans
