@@ -1,10 +1,10 @@
-"""Puts the pairs that people disagree on before one more judge, in a project of its own; the verdicts win.
+"""Puts what people disagree on before one more judge, in a project of its own; the verdicts win.
 
 finlm annotate adjudicate                  after a pull; run it as often as you like, a pair is asked once
 finlm annotate pull                        fetches the verdicts with the rest
 
-The judge sees the pair as the annotators did, without their votes. In the preferences the verdict decides side and
-strength, and stands among the votes, marked.
+The judge sees pair or set as the annotators did, without their votes. In the preferences the verdict decides side and
+strength, and stands among the votes, marked; of rankings it is the first of its set, marked.
 """
 
 import os
@@ -23,8 +23,9 @@ from annotation.api import LabelStudio, Project
 from annotation.connection import connect, labelling_link, require_project, verdicts_title
 from annotation.delivery import deliver
 from annotation.eventlog import EventLog
-from annotation.judged import from_log
+from annotation.judged import Work, from_log
 from annotation.page import kind_of
+from annotation.ranked import RankWork, disputed, rankings_from_log
 from annotation.ratings import Rating, by_pair
 from finlm.config import default_runs, run
 from finlm.errors import MissingInput, UserError
@@ -46,10 +47,14 @@ class AdjudicateSettings:
     """The local log."""
     apart: int = 1
     """Votes for both answers must have this strength at least, 0 to 3; 0 takes "nearly the same" too."""
+    ranks_apart: int = 2
+    """Where people rank four answers: two of them must stand this many ranks apart one way and the other, 1 to 3."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.apart <= 3:
             raise UserError(f"--apart {self.apart} must be 0 to 3.")
+        if not 1 <= self.ranks_apart <= 3:
+            raise UserError(f"--ranks_apart {self.ranks_apart} must be 1 to 3.")
 
 
 def main(settings: AdjudicateSettings) -> None:
@@ -59,23 +64,31 @@ def main(settings: AdjudicateSettings) -> None:
         raise MissingInput(f"No annotation log at {settings.log}; pull first: finlm annotate pull")
     with connect(settings.url, settings.server) as client, EventLog(settings.log) as log, log.only_one():
         project = require_project(client, settings.project)
-        if kind_of(project.label_config) != "pairs":
-            raise UserError(f"--project {settings.project!r} does not ask about pairs; there are no verdicts on ranks.")
-        pushed = list(log.deliveries(project.key))
-        work = from_log(log.pairs(), pushed, log.annotations(project.key), log.gold())
-        chosen = disagreements([one for one in work.ratings if one.gold is None], settings.apart)
+        work, chosen = disagreements(log, project, settings)
         there = log.verdict_projects(project.key)
         if not chosen and not there:
-            console.print(f"Nobody disagrees on any of the {len(work.pairs)} judged pairs; there is nothing to settle.")
+            console.print(
+                f"Nobody disagrees on any of the {work.judged} judged {work.asked}; there is nothing to settle."
+            )
             return
         verdicts = verdicts_project(client, project)
         log.note_verdicts(verdicts.key, project.key)
         sent, before = deliver(client, verdicts, log, chosen, console)
-        console.print(f"{len(chosen)} of {len(work.pairs)} judged pairs: {sent} pushed, {before} there already")
+        console.print(f"{len(chosen)} of {work.judged} judged {work.asked}: {sent} pushed, {before} there already")
         console.print(f"Judging: {labelling_link(client, verdicts)}", soft_wrap=True, highlight=False)
 
 
-def disagreements(ratings: Sequence[Rating], apart: int) -> list[str]:
+def disagreements(log: EventLog, project: Project, settings: AdjudicateSettings) -> tuple[Work | RankWork, list[str]]:
+    """Return a project's work and the pairs or sets of it that people disagree on, the furthest apart first."""
+    pushed, annotations = list(log.deliveries(project.key)), log.annotations(project.key)
+    if kind_of(project.label_config) == "ranks":
+        ranks = rankings_from_log(log.sets(), pushed, annotations)
+        return ranks, [name for _, name in disputed(ranks, settings.ranks_apart)]
+    pairs = from_log(log.pairs(), pushed, annotations, log.gold())
+    return pairs, opposed([one for one in pairs.ratings if one.gold is None], settings.apart)
+
+
+def opposed(ratings: Sequence[Rating], apart: int) -> list[str]:
     """Return the pairs with votes of a strength of `apart` or more for both answers, the strongest opposition first."""
     found = []
     for pair_id, its in by_pair(ratings).items():
@@ -93,4 +106,4 @@ def verdicts_project(client: LabelStudio, project: Project) -> Project:
 
 
 if __name__ == "__main__":
-    run(main, AdjudicateSettings, "Puts the pairs that people disagree on before one more judge.")
+    run(main, AdjudicateSettings, "Puts what people disagree on before one more judge.")

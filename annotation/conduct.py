@@ -5,7 +5,7 @@
 | gold | is right on pairs whose better answer is known as often as `least_gold` | right on too few |
 | others | agrees with what all others' votes come to as often as half of the annotators do, less `SLACK` | too seldom |
 | left | prefers the left answer in half of the pairs, since sides are drawn | one side too often |
-| longer | where they differ from the others, prefers the longer answer in half of the cases | the longer too often |
+| longer | where they differ from the others, prefers the longer answer in half of the cases, plus `SLACK` | too often |
 | fast | reads: one vote of twenty takes half of the time per character of a middling person's fastest ones | more do |
 
 All are binomial tests. The chance that a project without a bad annotator names one is held to `false_alarms`, over all
@@ -26,7 +26,8 @@ FASTEST = 0.05
 HURRIED = 0.5
 """Part of the fastest twentieth's time below which a vote was not read; people read at different speeds."""
 SLACK = 0.1
-"""People are not equally good; only who agrees this much less often than half of them is looked for."""
+"""People are not equally good; only who agrees this much less often than half of them is looked for. The best of them
+differ where the others are wrong: where the better answer tends to be the longer one, on the side of the longer one."""
 FEWEST = 10
 """Votes that a test needs."""
 
@@ -128,7 +129,8 @@ def _tests(name: str, its: Sequence[Rating], others: Mapping[str, "_Others"], le
         differs = [rating for rating in own.differing if rating.is_longer is not None]
         if len(differs) >= FEWEST:
             longer = sum(bool(rating.is_longer) for rating in differs)
-            yield _finding(name, "longer", longer, len(differs), 0.5, at_least(longer, len(differs), 0.5))
+            expected = 0.5 + SLACK
+            yield _finding(name, "longer", longer, len(differs), expected, at_least(longer, len(differs), expected))
     timed = [pace for rating in its if (pace := _pace(rating)) is not None]
     if len(timed) >= FEWEST and own.fastest is not None:
         fast = sum(pace < HURRIED * own.fastest for pace in timed)

@@ -78,8 +78,8 @@ def export(
         verdicts: The newest state of each annotation of the projects that adjudicate this one; a pair's latest decides.
     """
     removals: list[Removal] = []
-    votes = _one_each(annotations, pairs, removals)
-    rulings = {pair_id: _newest(given, removals) for pair_id, given in _one_each(verdicts, pairs, removals).items()}
+    votes = one_each(annotations, read_result, pairs, removals)
+    rulings = latest(one_each(verdicts, read_result, pairs, removals), removals)
     preferences: list[PreferencePair] = []
     judged = sorted(votes.keys() | rulings.keys())
     for pair_id in judged:
@@ -106,32 +106,47 @@ def export(
 Cast = tuple[Annotation, Judgement]
 
 
-def _one_each(
-    annotations: Sequence[Annotation], pairs: Mapping[str, Pair], removals: list[Removal]
-) -> dict[str, dict[int, Cast]]:
-    """Return each person's newest judgement of each pair; what is none goes to the removals."""
-    votes: dict[str, dict[int, Cast]] = {}
+def one_each(
+    annotations: Sequence[Annotation],
+    read: Callable[[Sequence[Any]], J | str],
+    known: Container[str],
+    removals: list[Removal],
+) -> dict[str, dict[int, tuple[Annotation, J]]]:
+    """Return each person's newest judgement of each pair or set; what is none goes to the removals.
+
+    Args:
+        annotations: The newest state of each.
+        read: See `judge_by`.
+        known: Likewise.
+        removals: Grows.
+    """
+    found: dict[str, dict[int, tuple[Annotation, J]]] = {}
     for annotation in sorted(annotations, key=lambda one: (one.updated_at, one.id)):
-        judgement = judge(annotation, pairs)
+        judgement = judge_by(read, annotation, known)
         if isinstance(judgement, Removal):
             removals.append(judgement)
             continue
-        assert annotation.annotator is not None  # judge saw to it
-        of_pair = votes.setdefault(annotation.pair_id, {})
-        earlier = of_pair.get(annotation.annotator)
+        assert annotation.annotator is not None  # judge_by saw to it
+        of_task = found.setdefault(annotation.pair_id, {})
+        earlier = of_task.get(annotation.annotator)
         if earlier:
-            reason = f"person:{annotation.annotator} judged the pair again in annotation {annotation.id}"
+            reason = f"person:{annotation.annotator} judged it again in annotation {annotation.id}"
             removals.append(removal(earlier[0], "judged-again", reason))
-        of_pair[annotation.annotator] = (annotation, judgement)
-    return votes
+        of_task[annotation.annotator] = (annotation, judgement)
+    return found
 
 
-def _newest(given: Mapping[int, Cast], removals: list[Removal]) -> Cast:
-    """Return the last verdict on a pair; earlier ones of other people go to the removals."""
-    *earlier, last = sorted(given.values(), key=lambda one: (one[0].updated_at, one[0].id))
-    for annotation, _ in earlier:
-        removals.append(removal(annotation, "judged-again", f"annotation {last[0].id} is a later verdict on the pair"))
-    return last
+def latest(
+    verdicts: Mapping[str, Mapping[int, tuple[Annotation, J]]], removals: list[Removal]
+) -> dict[str, tuple[Annotation, J]]:
+    """Return the last verdict on each pair or set; earlier ones of other people go to the removals."""
+    found = {}
+    for name, given in verdicts.items():
+        *earlier, last = sorted(given.values(), key=lambda one: (one[0].updated_at, one[0].id))
+        for annotation, _ in earlier:
+            removals.append(removal(annotation, "judged-again", f"annotation {last[0].id} is a later verdict"))
+        found[name] = last
+    return found
 
 
 def read_result(result: Sequence[Any]) -> Judgement | str:

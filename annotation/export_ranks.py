@@ -1,7 +1,8 @@
 """From the log to rankings: a pure function of what was pushed and pulled.
 
 Each annotator has one ranking of a set, their latest; ranks are those that they gave, ties included, brought back from
-the places that the answers were shown in. What does not become a ranking is listed with its rule:
+the places that the answers were shown in. Where a verdict was given on a set that people ranked differently, its
+ranking stands first, marked, and theirs behind it. What does not become a ranking is listed with its rule:
 `annotations` = rankings + removals.
 """
 
@@ -12,7 +13,7 @@ from typing import Any
 
 from annotation.answer_sets import unshuffled
 from annotation.eventlog import Annotation, ShownSet
-from annotation.export import judge_by, parts_of, removal
+from annotation.export import latest, one_each, parts_of, removal
 from annotation.page import FAULT_KEYS, PLACES, RANKS, SET_FLAG_KEYS
 from finlm.records import Provenance, Ranking, Removal
 
@@ -52,36 +53,33 @@ class RankExport:
         return dict(sorted(Counter(one.rule for one in self.removals).items()))
 
 
-def export_ranks(sets: Mapping[str, ShownSet], pushed: Sequence[str], annotations: Sequence[Annotation]) -> RankExport:
+def export_ranks(
+    sets: Mapping[str, ShownSet],
+    pushed: Sequence[str],
+    annotations: Sequence[Annotation],
+    verdicts: Sequence[Annotation] = (),
+) -> RankExport:
     """Turn annotations into rankings.
 
     Args:
         sets: Every known set by id.
         pushed: Ids of the sets that went to this project.
         annotations: The newest state of each annotation of this project.
+        verdicts: The same of the projects that adjudicate this one; a set's latest is its verdict.
     """
     removals: list[Removal] = []
-    orders: dict[str, dict[int, tuple[Annotation, Order]]] = {}
-    for annotation in sorted(annotations, key=lambda one: (one.updated_at, one.id)):
-        order = judge_by(read_order, annotation, sets)
-        if isinstance(order, Removal):
-            removals.append(order)
-            continue
-        assert annotation.annotator is not None  # judge_by saw to it
-        of_set = orders.setdefault(annotation.pair_id, {})
-        if annotation.annotator in of_set:
-            reason = f"person:{annotation.annotator} judged the set again in annotation {annotation.id}"
-            removals.append(removal(of_set[annotation.annotator][0], "judged-again", reason))
-        of_set[annotation.annotator] = (annotation, order)
+    orders = one_each(annotations, read_order, sets, removals)
+    rulings = latest(one_each(verdicts, read_order, sets, removals), removals)
     rankings: list[Ranking] = []
-    for set_id in sorted(orders):
-        for outcome in _outcomes(sets[set_id], list(orders[set_id].values())):
+    ranked = orders.keys() | rulings.keys()
+    for set_id in sorted(ranked):
+        for outcome in _outcomes(sets[set_id], list(orders.get(set_id, {}).values()), rulings.get(set_id)):
             (rankings if isinstance(outcome, Ranking) else removals).append(outcome)  # type: ignore[arg-type]
     return RankExport(
         rankings=tuple(rankings),
         removals=tuple(removals),
-        annotations=len(annotations),
-        waiting_sets=len(set(pushed) - set(orders)),
+        annotations=len(annotations) + len(verdicts),
+        waiting_sets=len(set(pushed) - ranked),
     )
 
 
@@ -109,18 +107,23 @@ def read_order(result: Sequence[Any]) -> Order | str:
     return Order(ranks=tuple(ranks), faults=faults, flags=flags, reason=" ".join(parts["reason"]))
 
 
-def _outcomes(shown: ShownSet, orders: Sequence[tuple[Annotation, Order]]) -> list[Ranking | Removal]:
-    """Decide on the orders of one set, one an annotator."""
-    faulty = 2 * sum("bad_prompt" in order.flags for _, order in orders) >= len(orders)
+Given = tuple[Annotation, Order]
+
+
+def _outcomes(shown: ShownSet, orders: Sequence[Given], verdict: Given | None) -> list[Ranking | Removal]:
+    """Decide on the orders of one set, one an annotator, the verdict first."""
+    weighed = [verdict] if verdict else orders
+    whose = "the verdict says" if verdict else "half of its annotators or more say"
+    faulty = 2 * sum("bad_prompt" in order.flags for _, order in weighed) >= len(weighed)
     return [
-        removal(annotation, "faulty-question", "half of its annotators or more say that the question is faulty")
+        removal(annotation, "faulty-question", f"{whose} that the question is faulty")
         if faulty
-        else _ranking(shown, annotation, order)
-        for annotation, order in orders
+        else _ranking(shown, annotation, order, is_verdict=verdict is not None and annotation is verdict[0])
+        for annotation, order in [*([verdict] if verdict else []), *orders]
     ]
 
 
-def _ranking(shown: ShownSet, annotation: Annotation, order: Order) -> Ranking | Removal:
+def _ranking(shown: ShownSet, annotation: Annotation, order: Order, *, is_verdict: bool) -> Ranking | Removal:
     unsafe = [rank for rank, faults in zip(order.ranks, order.faults, strict=True) if "unsafe" in faults]
     others = [rank for rank, faults in zip(order.ranks, order.faults, strict=True) if "unsafe" not in faults]
     if unsafe and others and min(unsafe) < max(others):
@@ -142,5 +145,6 @@ def _ranking(shown: ShownSet, annotation: Annotation, order: Order) -> Ranking |
         reason=order.reason,
         page=annotation.page,
         guidelines=annotation.guidelines,
+        is_verdict=is_verdict,
         provenance=Provenance(maker=maker, parents=shown.answers.parents),
     )

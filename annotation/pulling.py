@@ -56,12 +56,13 @@ def pull_and_export(settings: PullSettings, console: Console) -> None:
             absorbed = pull(client, project, log)
             absorbed += pull_verdicts(client, project, log)
         pushed, annotations = list(log.deliveries(project.key)), log.annotations(project.key)
+        verdicts = log.verdicts(project.key)
         link = labelling_link(client, project)
         asks_ranks = kind_of(project.label_config) == "ranks"
         exported = (
-            export_ranks(log.sets(), pushed, annotations)
+            export_ranks(log.sets(), pushed, annotations, verdicts)
             if asks_ranks
-            else export(log.pairs(), pushed, annotations, log.gold(), log.verdicts(project.key))
+            else export(log.pairs(), pushed, annotations, log.gold(), verdicts)
         )
     if isinstance(exported, RankExport):
         output = Path(settings.rankings)

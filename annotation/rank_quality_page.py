@@ -8,7 +8,7 @@ from annotation.conduct import Finding, findings
 from annotation.dawid_skene import consensus
 from annotation.page import PLACES, RANKS
 from annotation.quality_page import DISCUSSED, couples, interval, left_out, people, progress, rounded, short
-from annotation.ranked import Ranked, RankWork, apart, ranks_by_answer, sides_by_comparison
+from annotation.ranked import Ranked, RankWork, disputed, ranks_by_answer, sides_by_comparison
 from annotation.ratings import by_annotator, by_pair, votes_of
 from annotation.reliability import Reliability
 from finlm import report
@@ -95,7 +95,7 @@ def _categories(work: RankWork, sets: Mapping[str, Sequence[Ranked]]) -> report.
 
 def _discussed(work: RankWork, sets: Mapping[str, Sequence[Ranked]]) -> Iterator[report.Section]:
     """Yield the sets of which some two answers are ordered oppositely, the widest apart first."""
-    wide = sorted((-by, name) for name, its in sets.items() if (by := apart(its)))
+    wide = disputed(work, 1)
     samples = []
     for by, name in wide[:DISCUSSED]:
         shown = work.sets[name]
@@ -107,7 +107,7 @@ def _discussed(work: RankWork, sets: Mapping[str, Sequence[Ranked]]) -> Iterator
         ]
         prompt = "\n\n".join(turn.content for turn in shown.prompt.messages)
         samples.append(
-            report.Sample(short(prompt), tuple(answers), label=f"{shown.prompt.category}, {-by} ranks either way")
+            report.Sample(short(prompt), tuple(answers), label=f"{shown.prompt.category}, {by} ranks either way")
         )
     if samples:
         yield report.Samples(

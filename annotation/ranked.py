@@ -161,3 +161,9 @@ def apart(rankings: Sequence[Ranked]) -> int:
         leads = [one.ranks[second] - one.ranks[first] for one in rankings]
         found = max(found, min(max(leads, default=0), -min(leads, default=0)))
     return found
+
+
+def disputed(work: RankWork, by: int) -> list[tuple[int, str]]:
+    """Return the sets of which people order two answers oppositely, by `by` ranks or more, the widest first."""
+    found = [(wide, name) for name, its in work.by_set().items() if (wide := apart(its)) >= by]
+    return sorted(found, key=lambda one: (-one[0], one[1]))

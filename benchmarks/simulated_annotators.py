@@ -31,7 +31,7 @@ from finlm.records import PreferencePair
 from finlm.runs import write_json, write_text
 
 SIZES = (30, 60, 120, 300)
-GOOD = (200, 200, 100, 40)
+GOOD = (200, 200, 100, 60)
 BAD = (100, 100, 60, 30)
 
 

@@ -321,6 +321,8 @@ class Ranking:
     """Hash of the labelling configuration that it was made on."""
     guidelines: str = ""
     """Version of the guidelines on that page."""
+    is_verdict: bool = False
+    """True if it settles a disagreement of the others' rankings."""
     provenance: Provenance | None = None
     id: str = ""
 
@@ -328,7 +330,8 @@ class Ranking:
         _require(len(self.responses) >= 2, "a ranking needs two responses or more")
         _require(len(self.ranks) == len(self.responses), f"{len(self.ranks)} ranks for {len(self.responses)} responses")
         _require(all(rank >= 1 for rank in self.ranks), f"ranks {self.ranks} must be 1 or more")
-        _set_id(self, self.prompt.id, list(self.responses), list(self.ranks), self.annotator)
+        verdict = ["verdict"] if self.is_verdict else []  # who ranked may also judge, and judge alike
+        _set_id(self, self.prompt.id, list(self.responses), list(self.ranks), self.annotator, *verdict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

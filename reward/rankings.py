@@ -1,7 +1,8 @@
 """Preferences as a file holds them: PreferencePair records, or Ranking records, each of which is several pairs.
 
 A ranking of four answers is six comparisons. How much better an answer is, is the distance of the ranks, at most 3;
-equal ranks are a tie. Each comparison has its annotator's vote, so rankings of several people are settled by votes.
+equal ranks are a tie. Each comparison has its annotator's vote, so rankings of several people are settled by votes, and
+by the verdict's alone where there is one.
 """
 
 from collections.abc import Iterator
@@ -57,6 +58,7 @@ def pairs_of(ranking: Ranking) -> Iterator[PreferencePair | Removal]:
                     annotation_id=ranking.annotation_id or ranking.id,
                     side="chosen",
                     strength=strength,
+                    is_verdict=ranking.is_verdict,
                 ),
             ),
             provenance=Provenance(maker=ranking.annotator, parents=(ranking.id,)),

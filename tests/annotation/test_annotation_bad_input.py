@@ -86,15 +86,6 @@ def test_an_address_of_something_else(tmp_path: Path, content: bytes, complaint:
     assert "is this address a Label Studio?" in done.stderr
 
 
-def test_ranks_are_not_adjudicated(label_studio: Served, tmp_path: Path) -> None:
-    label_studio.project("Odd ranks", "--page", "ranks")
-    with EventLog(tmp_path / "log.sqlite"):
-        pass
-    flags = ("--server", str(label_studio.server), "--log", "log.sqlite", "--project", "Odd ranks")
-    done = command("adjudicate", *flags, cwd=tmp_path)
-    assert (done.returncode, "there are no verdicts on ranks" in done.stderr) == (2, True)
-
-
 def test_a_changed_page_that_would_lose_labels_is_refused_in_one_line(label_studio: Served, anna: Person) -> None:
     project = label_studio.project("Odd page")
     with label_studio.client() as client:

@@ -199,6 +199,29 @@ def test_bad_annotators_are_named_with_their_fault() -> None:
     assert named["person:9"] == {"fast"}
 
 
+def test_the_best_are_not_named_for_the_longer_answers_that_the_others_miss() -> None:
+    """Where the best are alone, others are wrong, and the better answer is the longer one in 73 of 100, as in ukp."""
+    count = of = 0
+    for seed in range(6):
+        rng = random.Random(seed)
+        made = []
+        for number in range(1000):
+            truth, is_longer = rng.randrange(2), rng.random() < 0.73  # the better answer
+            for name in rng.sample(range(10), 3):
+                right = rng.random() < (0.93 if name == 0 else 0.84)
+                side = truth if right else 1 - truth
+                made.append(
+                    Rating(
+                        pair_id=f"pair-{number:04}", annotator=f"person:{name}", level=6 if side else 1, is_left=None,
+                        is_longer=is_longer == right, seconds=None,
+                    )
+                )  # fmt: skip
+        tests = {(one.annotator, one.test): one for one in findings(made)}
+        assert not any(one.is_named for one in tests.values())
+        count, of = count + tests["person:0", "longer"].count, of + tests["person:0", "longer"].of
+    assert at_least(count, of, 0.5) < 1e-6  # half is not what the best have
+
+
 def test_people_who_hurry_do_not_hide_each_other() -> None:
     """Three of twelve give a quarter of the votes: the fastest twentieth of all votes is theirs."""
     hurried = {"person:1", "person:4", "person:9"}
