@@ -129,8 +129,9 @@ class Library:
         known = [self.by_id[name] for name in dict.fromkeys(names) if name in self.by_id]
         found = [parent for parent in known if parent.record is not record]
         # what comes of a parent anyway is not told twice
-        covered = {name for parent in found for name in parents_of(parent.record)}
-        return [parent for parent in found if parent.id not in covered]
+        names = [name for parent in found for name in parents_of(parent.record)]
+        covered = {id(self.by_id[name].record) for name in names if name in self.by_id}
+        return [parent for parent in found if id(parent.record) not in covered]
 
 
 def files_of(root: Path) -> Iterator[tuple[Path, type[Any]]]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finlm import evaluated_page, jsonl, report, runs
-from finlm.records import PreferencePair
+from finlm.records import PreferencePair, Removal
 from finlm.rounds import Round
 
 STAGES = {
@@ -40,7 +40,7 @@ def write(now: Round, models: Mapping[str, str]) -> dict[str, Any]:
         title=f"Round {now.number}",
         subtitle=f"Answers of {answering(now)}, compared by {judges(pairs)}",
         sections=(
-            headline(states, pairs, learned, evaluated[newest]),
+            headline(states, pairs, ties_of(now), learned, evaluated[newest]),
             evaluated_page.figures(
                 evaluated,
                 "No stage of any round trained on these companies. Reward: mean score of this round's reward model, "
@@ -94,17 +94,29 @@ def judges(pairs: list[PreferencePair]) -> str:
     return f"{len(people)} {'person' if len(people) == 1 else 'people'}"
 
 
-def agreement(pairs: list[PreferencePair]) -> tuple[int, int]:
-    """Return how many pairs several people judged, and of how many of them all preferred the same answer."""
-    several = [pair for pair in pairs if len({vote.annotator for vote in pair.votes}) > 1]
-    return len(several), sum(len({vote.side for vote in pair.votes}) == 1 for pair in several)
+def agreement(pairs: list[PreferencePair], ties: int) -> tuple[int, int]:
+    """Return how many pairs several people judged, and of how many of them all preferred the same answer.
+
+    Args:
+        pairs: The preferences.
+        ties: Pairs whose votes were split evenly, so that they are no preference.
+    """
+    sides = [{vote.annotator: vote.side for vote in pair.votes if not vote.is_verdict} for pair in pairs]
+    several = [its for its in sides if len(its) > 1]
+    return len(several) + ties, sum(len(set(its.values())) == 1 for its in several)
+
+
+def ties_of(now: Round) -> int:
+    """Return how many pairs a pull set aside because their votes were split evenly."""
+    path = now.preferences.with_name("rejected.jsonl")
+    return sum(one.rule == "tie" for one in jsonl.read(path, Removal)) if path.is_file() else 0
 
 
 def headline(
-    states: Mapping[str, Any], pairs: list[PreferencePair], learned: int, policy: Mapping[str, Any]
+    states: Mapping[str, Any], pairs: list[PreferencePair], ties: int, learned: int, policy: Mapping[str, Any]
 ) -> report.Figures:
     """The key numbers."""
-    several, agreed = agreement(pairs)
+    several, agreed = agreement(pairs, ties)
     reward, gain = states["reward"]["counts"], policy["reward_gain"]
     return report.Figures(
         title="In short",
