@@ -17,7 +17,7 @@ class Origin:
     """How the questions were made.
 
     Example:
-        Origin(backend="extractive", model="", version="templates 2", files=("instructions.jsonl",))
+        Origin(backend="extractive", model="", version="templates 3", files=("instructions.jsonl",))
     """
 
     backend: str

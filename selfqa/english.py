@@ -254,6 +254,9 @@ def _unit(value: Value, line: Line, table: Table) -> tuple[FactUnit, str] | None
         return ("percent", "{}%")
     if value.tag is not None:
         return _tag_unit(value, text)
+    shares = _SHARES_NOTE.search(table.context)
+    if shares and re.search(r"\bshares\b", text, re.I) and re.fullmatch(r"\d{1,3}(?:,\d{3})+", value.cell.text.strip()):
+        return ("quantity", f"{{}} {shares[1].lower()[:-1]}")
     if PER.search(text):
         is_money = (
             "$" in value.cell.text
@@ -272,6 +275,7 @@ def _unit(value: Value, line: Line, table: Table) -> tuple[FactUnit, str] | None
         noun = own[2] or ("shares" if "shares" in text else "")
         is_named = bool(re.search(r"\b(?:shares|miles|passengers)\b", text, re.I))
         return ("quantity", f"{{}} {scale} {'' if is_named else noun}".strip()) if noun or is_named else None
+    text = re.sub(r"\bmargins?\b", " ", text, flags=re.I) if abs(value.figure.value) >= 1000 else text  # no percentage
     if (
         re.search(
             r"\bshares\b|ratio\b|margin\b|percent|\brate\b|\(cents\)|\bmiles\b|\bfactor\b|customers|employees|%",
@@ -289,6 +293,13 @@ def _unit(value: Value, line: Line, table: Table) -> tuple[FactUnit, str] | None
     if noun and "dollar" not in noun and "$" not in value.cell.text:
         return ("quantity", f"{{}} {scale} {noun}")
     return ("currency", f"${{}} {scale}")
+
+
+_SHARES_NOTE = re.compile(
+    r"\bshares?(?: data)?,?(?: which)?(?: are)?(?: reflected| presented| stated)? in (thousands|millions)\b",
+    re.IGNORECASE,
+)
+"""Where a note on units says apart what counts of shares are in."""
 
 
 def _scale(context: str) -> tuple[str, str]:
@@ -366,7 +377,7 @@ def _signed(metric: str, number: Decimal, value: Value) -> tuple[Decimal, str | 
         and not re.search(r"\bgains?\b|\bincome/", metric)
         and re.search(
             r"\b(?:loss|losses|expense|deficit|allowance|accumulated depreciation|taxes|charges|payments|purchases"
-            r"|repurchases|dividends)\b",
+            r"|repurchases|dividends)\b|^(?!.*\bincome\b).*\bexpenses\b",
             metric,
         )
     ):

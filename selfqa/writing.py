@@ -9,7 +9,7 @@ from selfqa.exports import Exported, Format, write_formats
 from selfqa.output import Made, samples, summary_of
 from selfqa.page import PAGE, page_of
 
-TEMPLATES = "2"
+TEMPLATES = "3"
 """Version of the extractive backend's templates: raised when equal filings would be asked otherwise."""
 
 

@@ -18,6 +18,7 @@ from selfqa.blocks import Source
 from selfqa.formats.builder import Builder, is_wide
 from selfqa.formats.glyphs import unified
 from selfqa.formats.pdf_tables import Grid, Line, Part, bare_tables, is_continued, is_note, ruled_table, with_heads
+from selfqa.periods import is_chinese_header, is_header
 from selfqa.plain import ends_in_figures
 from selfqa.unread import Unreadable
 
@@ -48,7 +49,7 @@ def read_pdf(raw: bytes) -> Iterator[Source | Unreadable]:
         yield Unreadable(
             "pages-without-text", f"has no text on {len(empty)} of {len(pages)} pages ({shown}); a scan needs OCR"
         )
-    yield _built(_without_running_heads(pages))
+    yield _built([with_heads(page) for page in _without_running_heads(pages)])
 
 
 def _pages(raw: bytes) -> list[list[Part]]:
@@ -81,7 +82,7 @@ def _parts(page: Any) -> list[Part]:
     outside = page.filter(lambda item: not _is_inside(item, boxes)) if boxes else page
     lines = [_line(found) for found in outside.extract_text_lines(return_chars=True)]
     parts = sorted([*grids, *(line for line in lines if line.text)], key=lambda part: part.top)
-    return with_heads(bare_tables(parts))
+    return bare_tables(parts)
 
 
 def _is_inside(item: dict[str, Any], boxes: Sequence[tuple[float, float, float, float]]) -> bool:
@@ -128,7 +129,9 @@ def _without_running_heads(pages: Sequence[list[Part]]) -> list[list[Part]]:
         return {at for at in (0, 1, len(page) - 2, len(page) - 1) if 0 <= at < len(page)}
 
     def key(part: Part) -> str:
-        return re.sub(r"\d+", "#", part.text) if isinstance(part, Line) else ""
+        if not isinstance(part, Line) or is_header(part.text) or is_chinese_header(part.text):
+            return ""  # "2025 2024" on every page is the head of each page's table
+        return re.sub(r"\d+", "#", part.text)
 
     seen = Counter(text for page in pages for text in {key(page[at]) for at in margins(page)} if text)
     often = {text for text, count in seen.items() if count >= max(3, len(pages) / 2)}

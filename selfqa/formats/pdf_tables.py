@@ -92,8 +92,20 @@ def with_heads(parts: Sequence[Part]) -> list[Part]:
         if isinstance(part, Grid):
             heads = _heads(kept, part)
             del kept[len(kept) - len(heads) :]
-            part = replace(part, rows=(*heads, *part.rows))
+            part = replace(part, rows=tuple(_whole_labels((*heads, *part.rows))))
         kept.append(part)
+    return kept
+
+
+def _whole_labels(rows: Iterable[tuple[Placed, ...]]) -> list[tuple[Placed, ...]]:
+    """Put a label of two lines together: the second one begins small, beside the figures."""
+    kept: list[tuple[Placed, ...]] = []
+    for row in rows:
+        is_second = len(row) > 1 and row[0].left == 0 and row[0].text[:1].islower()
+        if is_second and kept and len(kept[-1]) == 1 and kept[-1][0].left == 0 and not kept[-1][0].text.endswith(":"):
+            (first,) = kept.pop()
+            row = (row[0]._replace(text=f"{first.text} {row[0].text}"), *row[1:])
+        kept.append(row)
     return kept
 
 

@@ -138,6 +138,38 @@ def test_a_table_goes_on_where_the_next_pages_rules_lie_a_point_beside() -> None
     assert [cells(source, table) for table in tables(source)] == [head, more]  # other columns: another table
 
 
+def test_a_running_head_is_no_head_of_the_table_below_it_and_labels_of_two_lines_are_one() -> None:
+    """Tables without rules at the top of their pages, right below what stands on every page."""
+    out = io.BytesIO()
+    canvas = Canvas(out, pagesize=A4)
+    for page in range(1, 5):
+        canvas.setFont("Helvetica", 10)
+        rows = [["Printed 11/30/26", "acme.html"], ["", "2025", "2024"], ["Income tax benefit related to share-based"]]
+        rows += [["compensation expense", f"1,{page}95", "764"], ["Deferred taxes:"], ["Assets", f"2,{page}70", "662"]]
+        rows += [
+            [],
+            [["North", "South", "East", "West"][page - 1] + " wind turned"],
+            [],
+            [["Hay", "Rye", "Oat", "Fig"][page - 1]],
+        ]
+        for number, row in enumerate(rows):
+            for text, right in zip(row, (0, 400, 500), strict=False):
+                draw = canvas.drawRightString if right else canvas.drawString
+                draw(right or 60, 800 - 11 * number, text)
+        canvas.showPage()
+    canvas.save()
+    (source,) = read_pdf(out.getvalue())
+    assert isinstance(source, Source)
+    assert "acme.html" not in source.text
+    found = [row for table in tables(source) for row in cells(source, table)]
+    assert found[:4] == [
+        ["2025", "2024"],
+        ["Income tax benefit related to share-based compensation expense", "1,195", "764"],
+        ["Deferred taxes:"],
+        ["Assets", "2,170", "662"],
+    ]
+
+
 # ---------------------------------------------------------------------------------------------- Word
 
 

@@ -109,7 +109,7 @@ def test_the_card_adds_up_and_a_hub_can_read_its_head(made: Path) -> None:
         assert f"| {rule} | {count:,} |" in card
     for name in re.findall(r"^\| `([^`]+)` \|", card, re.MULTILINE):
         assert (made / name).is_file(), name
-    assert "templates 2" in card
+    assert "templates 3" in card
 
 
 def test_the_page_shows_the_funnel_and_both_languages(made: Path) -> None:
