@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from annotation import reliability
-from annotation.conduct import at_least, at_most, findings, holm
+from annotation.conduct import at_least, at_most, at_most_by_people, findings, holm
 from annotation.dawid_skene import PRIOR, consensus
 from annotation.ratings import Rating, by_pair, levels_of, sides_of
 
@@ -232,6 +232,25 @@ def test_people_who_hurry_do_not_hide_each_other() -> None:
 def test_nobody_is_named_where_nobody_is_to_blame_in_nineteen_of_twenty_projects() -> None:
     alarms = sum(any(finding.is_named for finding in findings(project(seed, {}, pairs=200))) for seed in range(40))
     assert at_least(alarms, 40, 0.05) > 0.01  # not more than chance explains
+
+
+@pytest.mark.parametrize(("count", "of", "share"), [(17, 25, 0.8), (180, 250, 0.775), (0, 12, 0.6), (12, 12, 0.9)])
+def test_tails_over_people_are_the_binomial_ones_on_average(count: int, of: int, share: float) -> None:
+    """Averaged over people by a fine sum: rates of mean `share` and deviation 0.05, as a beta distribution has them."""
+    weight = share * (1 - share) / 0.0025 - 1
+    rates = (np.arange(20_000) + 0.5) / 20_000
+    density = np.exp((share * weight - 1) * np.log(rates) + ((1 - share) * weight - 1) * np.log1p(-rates))
+    density /= density.sum()
+    assert (density @ rates, density @ rates**2 - share**2) == (pytest.approx(share), pytest.approx(0.0025, rel=1e-3))
+    tails = np.zeros_like(rates)
+    for k in range(count + 1):
+        tails += math.comb(of, k) * rates**k * (1 - rates) ** (of - k)
+    assert at_most_by_people(count, of, share) == pytest.approx(density @ tails, rel=1e-5)
+
+
+def test_where_all_agree_a_careful_person_may_still_differ_once() -> None:
+    assert at_most_by_people(19, 20, 1.0) > 0.2
+    assert at_most_by_people(20, 20, 1.0) == pytest.approx(1.0)
 
 
 def test_binomial_tails_by_hand() -> None:
