@@ -291,10 +291,10 @@ class EventLog:
         moment = dt.datetime.fromisoformat(row[0].replace("Z", "+00:00")) - OVERLAP
         return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
-    def known_tasks(self, project: str) -> set[int]:
-        """Ids of the tasks that were there at the last pull."""
-        rows = self._db.execute("SELECT task_id FROM task WHERE project=? AND gone_at IS NULL", (project,))
-        return {task_id for (task_id,) in rows}
+    def known_tasks(self, project: str) -> dict[int, str]:
+        """The tasks that were there at the last pull, and the time of the change that they were read after."""
+        query = "SELECT task_id, updated_at FROM task WHERE project=? AND gone_at IS NULL"
+        return dict(self._db.execute(query, (project,)).fetchall())
 
     def absorb(self, project: str, label_config: str, tasks: Sequence[Task], vanished: Iterable[int]) -> Absorbed:
         """Write what a pull saw and move the cursor, in one transaction.

@@ -95,16 +95,20 @@ def refuse_foreign(settings: PullSettings) -> None:
 def pull(client: LabelStudio, project: Project, log: EventLog) -> Absorbed:
     """Bring the log up to date.
 
-    Deleted tasks leave no trace among the changed ones. They are looked for by a walk over all ids, and only when the
-    server has another number of tasks than the log.
+    The server is asked for the times of all tasks changed since the last pull and in the overlap before it, and for
+    those alone that the log does not have at that very time: Label Studio writes an annotation first, the time of its
+    task after it, so a task that was read at a time has all that came before. Deleted tasks leave no trace among the
+    changed ones. They are looked for by a walk over all ids, and only when the server has another number of tasks than
+    the log.
     """
-    tasks = list(client.tasks(project.id, updated_after=log.updated_after(project.key)))
-    known = log.known_tasks(project.key)
-    expected = known | {task.id for task in tasks}
+    since, known = log.updated_after(project.key), log.known_tasks(project.key)
+    changed = [one for one, at in client.changes(project.id, since).items() if known.get(one) != at] if since else None
+    tasks = list(client.tasks(project.id, changed))
+    expected = known.keys() | {task.id for task in tasks}
     vanished: set[int] = set()
     now = client.project(project.id)
     if now.tasks != len(expected):
-        vanished = known - client.task_ids(project.id)
+        vanished = known.keys() - client.task_ids(project.id)
     seen = [task for task in tasks if task.id not in vanished]
     return log.absorb(project.key, now.label_config, seen, vanished)
 

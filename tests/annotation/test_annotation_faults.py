@@ -110,7 +110,7 @@ def test_a_puller_killed_anywhere_is_as_if_it_had_not_been(tmp_path: Path) -> No
         lived = absorb_until(path, point)
         killed += not lived
         with EventLog(path) as log:  # the same command again
-            log.absorb(KEY, "<View/>", second, {6} & log.known_tasks(KEY))
+            log.absorb(KEY, "<View/>", second, {6} & log.known_tasks(KEY).keys())
             assert log.updated_after(KEY) == cursor
         assert history(path) == expected, f"killed before statement {point}"
         if lived:
@@ -248,6 +248,28 @@ def test_a_pull_gets_over_what_passes(
         assert left == []
         assert pull(client, project, log).events == 0
         assert [one.id for one in log.annotations(project.key)] == made
+
+
+def test_only_what_changed_is_read_again(
+    label_studio: Served, anna: Person, judged: tuple[Project, Path, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both tasks lie in the overlap that every pull looks back."""
+    project, path, made = judged
+    read: list[list[int] | None] = []
+    whole = LabelStudio.tasks
+
+    def noted(client: LabelStudio, project_id: int, ids: list[int] | None = None) -> Iterator[Task]:
+        read.append(ids)
+        return whole(client, project_id, ids)
+
+    with EventLog(path) as log, label_studio.client() as client:
+        tasks = {one["id"]: task.id for task in client.tasks(project.id) for one in task.annotations}
+        monkeypatch.setattr(LabelStudio, "tasks", noted)
+        assert pull(client, project, log).new == 2
+        assert pull(client, project, log).events == 0
+        anna.edit(made[1], "B3")
+        assert pull(client, project, log).edited == 1
+    assert read == [None, [], [tasks[made[1]]]]
 
 
 def resigned(token: str, secret: str, **changed: int) -> str:

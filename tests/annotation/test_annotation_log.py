@@ -46,7 +46,7 @@ def test_a_life_of_an_annotation(tmp_path: Path) -> None:
         # the task itself goes
         gone = log.absorb(PROJECT, "<View/>", [], {1})
         assert (gone.deleted, gone.vanished_tasks) == (1, 1)
-        assert log.known_tasks(PROJECT) == set()
+        assert log.known_tasks(PROJECT) == {}
         (newest,) = log.annotations(PROJECT)
         assert (newest.kind, newest.pair_id) == ("deleted", COMPARISON.id)
 
