@@ -109,7 +109,7 @@ def main(settings: ByFiguresSettings) -> None:
             removals.append(Removal(record_id=item.id, rule=rule, reason="no pair of a right and a wrong answer"))
     if not found:
         read = ", ".join([settings.candidates] * bool(settings.candidates) + settings.instructions)
-        raise UserError(f"{read} gave no pair: none of {len(items)} prompts has a reference answer.")
+        raise UserError(f"{read} gave no pair: none of its {len(items)} prompts has a reference answer.")
     jsonl.write(run.folder / "rejected.jsonl", removals)
     jsonl.write(out, found.values())
     faults = Counter(pair.rejected_fault for pair in found.values())

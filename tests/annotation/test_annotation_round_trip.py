@@ -149,6 +149,7 @@ def test_round_trip(label_studio: Served, anna: Person, bo: Person, tmp_path: Pa
         "preferences": 10,
         "strengths": {"0": 1, "1": 1, "2": 1, "3": 7},
         "removed": {"skipped": 1, "tie": 1},
+        "link": f"{label_studio.url}/projects/{project.id}/data?labeling=1",
     }
     assert count_events(tmp_path) == 19
 

@@ -212,6 +212,6 @@ def test_candidates_without_any_reference_are_an_error(tmp_path: Path) -> None:
     unknown = candidates(("Anything.", True), of=Prompt(messages=(Message(role="user", content="Hello?"),)))
     jsonl.write(tmp_path / "candidates.jsonl", [unknown])
     settings = ByFiguresSettings(candidates=str(tmp_path / "candidates.jsonl"), output=str(tmp_path / "p.jsonl"))
-    with pytest.raises(UserError, match="none of 1 prompts has a reference"):
+    with pytest.raises(UserError, match="none of its 1 prompts has a reference"):
         by_figures.main(settings)
     assert not (tmp_path / "p.jsonl").exists()
