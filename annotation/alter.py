@@ -41,11 +41,12 @@ def neighbour(answer: str, passage: str, rng: random.Random) -> str | None:
     It is the mistake of a reader who takes the wrong column, and the hardest to tell: every word and every figure of
     such an answer stands in the passage.
     """
+    mine = _amounts(answer)
     places = [
         (figure, abs(other.start - here.start), other.text)
         for line in passage.splitlines()
         for row in [_amounts(line)]
-        for figure in _amounts(answer)
+        for figure in mine
         for here in row
         if (here.value, here.unit) == (figure.value, figure.unit)
         for other in row

@@ -19,11 +19,11 @@ import httpx
 from finlm.errors import UserError
 
 PAGE_SIZE = 200
+"""Tasks a request. Larger pages are slower a task, not faster, once annotations are included."""
 PART = 100
 """Tasks asked for by their ids at once; the ids stand in the address."""
 SHOWN_OF_PROJECT = {"include": "id,title,created_at,label_config,task_number"}
 """What a `Project` has; most of the rest are counts over tasks and annotations, anew for every request."""
-"""Tasks a request. Larger pages are slower a task, not faster, once annotations are included."""
 ANNOTATION = (
     "id", "result", "was_cancelled", "completed_by", "created_username", "updated_by", "last_created_by", "created_at",
     "updated_at", "draft_created_at", "lead_time", "ground_truth", "last_action", "bulk_created", "import_id", "task",
@@ -201,11 +201,12 @@ class LabelStudio:
         Of ids whose task was deleted meanwhile nothing comes.
         """
         asked = {"fields": "all", "include": ",".join(dict.fromkeys(("data", "annotations", *ANNOTATION)))}
-        # a part is less than a page, so that one request has all of it
-        parts = [None] if ids is None else [sorted(ids)[at : at + PART] for at in range(0, len(ids), PART)]
-        for part in parts:
-            chosen = [] if part is None else [{"filter": "filter:tasks:id", "operator": "in_list", "value": part}]
-            for task in self._walk(project_id, [{**one, "type": "List"} for one in chosen], asked):
+        choices: list[list[dict[str, Any]]] = [[]]
+        if ids is not None:  # by parts of less than a page, so that one request has all of each
+            some, wanted = {"filter": "filter:tasks:id", "operator": "in_list", "type": "List"}, sorted(ids)
+            choices = [[{**some, "value": wanted[at : at + PART]}] for at in range(0, len(wanted), PART)]
+        for chosen in choices:
+            for task in self._walk(project_id, chosen, asked):
                 annotations = tuple(task["annotations"])
                 yield Task(id=task["id"], updated_at=task["updated_at"], data=task["data"], annotations=annotations)
 

@@ -72,20 +72,23 @@ def from_log(
     """Return a project's ratings: one a person and pair, the newest; `gold` has the better answer where it is known."""
     known = gold or {}
     newest, left_out = newest_of(annotations, lambda annotation: judge(annotation, pairs))
-    ratings = []
-    days: dict[str, int] = {}
-    for (pair_id, annotator), (annotation, judgement) in sorted(newest.items()):
-        ratings.append(_rating(pairs[pair_id], annotator, annotation, judgement, known.get(pair_id)))
-        day = annotation.updated_at[:10]
-        days[day] = days.get(day, 0) + 1
+    ratings = [
+        _rating(pairs[pair_id], annotator, annotation, judgement, known.get(pair_id))
+        for (pair_id, annotator), (annotation, judgement) in sorted(newest.items())
+    ]
     judged = {pair_id for pair_id, _ in newest}
     return Work(
         pairs={name: _compared(pairs[name]) for name in sorted(judged)},
         ratings=tuple(ratings),
         waiting=len(set(pushed) - judged),
         left_out=left_out,
-        days=dict(sorted(days.items())),
+        days=days_of(annotation for annotation, _ in newest.values()),
     )
+
+
+def days_of(annotations: Iterable[Annotation]) -> dict[str, int]:
+    """Return how many of the annotations were last changed on each day, in order."""
+    return dict(sorted(Counter(annotation.updated_at[:10] for annotation in annotations).items()))
 
 
 def newest_of(

@@ -14,7 +14,7 @@ from annotation.answer_sets import unshuffled
 from annotation.eventlog import Annotation, ShownSet
 from annotation.export import judge_by
 from annotation.export_ranks import read_order
-from annotation.judged import longer, newest_of
+from annotation.judged import days_of, longer, newest_of
 from annotation.page import LEVELS
 from annotation.ratings import Rating
 
@@ -88,7 +88,6 @@ def rankings_from_log(
     """Return a project's rankings, one a person and set, the newest."""
     newest, left_out = newest_of(annotations, lambda annotation: judge_by(read_order, annotation, sets))
     rankings = []
-    days: dict[str, int] = {}
     for (set_id, annotator), (annotation, order) in sorted(newest.items(), key=lambda item: item[0]):
         shown = sets[set_id]
         rankings.append(
@@ -100,8 +99,6 @@ def rankings_from_log(
                 seconds=annotation.seconds,
             )
         )
-        day = annotation.updated_at[:10]
-        days[day] = days.get(day, 0) + 1
     judged = sorted({one.set_id for one in rankings})
     return RankWork(
         sets={name: sets[name] for name in judged},
@@ -109,7 +106,7 @@ def rankings_from_log(
         ratings=tuple(rating for one in rankings for rating in comparisons(one, sets[one.set_id])),
         waiting=len(set(pushed) - set(judged)),
         left_out=left_out,
-        days=dict(sorted(days.items())),
+        days=days_of(annotation for annotation, _ in newest.values()),
     )
 
 
