@@ -20,8 +20,8 @@ from benchmarks.check_alterations import Altered
 from benchmarks.check_truths import Ground, TruePair, Truth, Unit
 
 SEEN, READ_LATER, HELD_OUT = "TAT-QA, developed on", "TAT-QA, half one", "TAT-QA, half two"
-"""Every fourth context's failures were not looked at until all else was done. Then these contexts were cut in two halves:
-failures of half one were read and mended, half two was measured once and its failures only sorted."""
+"""Every fourth context's failures were not looked at until all else was done. Then these contexts were cut in two
+halves: failures of half one were read and mended, half two was measured once and its failures only sorted."""
 _CONTEXTS = 278
 _HALF_ONE = frozenset(random.Random(20261130).sample(range(3, _CONTEXTS, 4), 35))
 PARTS = (SEEN, READ_LATER, HELD_OUT)
