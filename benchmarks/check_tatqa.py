@@ -39,6 +39,8 @@ WRONG_ITEMS = {
     "a692d44e-823d-4b9f-a9f6-5e7caa53295e": "the year before is the rise divided by its percentage, not 94 % of that",
     "3de31a7f-0d57-4471-a3ab-4f698274be0c": "asks for fiscal 2029, the table has 2019",
     "a1fb1d57-243c-49e0-84ee-43d969cd41b0": "3,313 of 39,784 is 8 %, not 0.08 %",
+    "ed47e72c-c67c-4c61-abfa-9aefcf4caa89": "-25.0 / -33.6 - 1 is -25.6 %, not -0.26 %",
+    "353861f4-0667-442f-9859-1fc4cfcde4ef": "the note has $0.9 million, not 0.9 thousand",
     "174566c9-bab3-4db1-9695-ec42c36cfa74": "asks for 2019, tells 2018's figures",
 }
 """Items that are wrong themselves, by uid: of those that the checker refuses, each was read."""
