@@ -30,8 +30,8 @@ import msgspec
 
 from annotation.answer_sets import AnswerSet, shown_order
 from annotation.api import Task
-from annotation.page import guidelines_version, page_hash
 from annotation.pairing import Comparison, is_swapped
+from annotation.vocabulary import guidelines_version, page_hash
 from finlm.errors import UserError
 from finlm.records import Prompt
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from annotation.eventlog import Annotation, Pair
-from annotation.page import FLAG_KEYS, LEVELS
+from annotation.vocabulary import FLAG_KEYS, LEVELS
 from finlm.records import PreferencePair, Provenance, Removal, Vote
 
 SOURCE = "label-studio"

@@ -15,7 +15,7 @@ from annotation.connection import connect, labelling_link, require_project, verd
 from annotation.eventlog import Absorbed, EventLog
 from annotation.export import SOURCE, Export, export
 from annotation.export_ranks import RankExport, export_ranks
-from annotation.page import kind_of
+from annotation.vocabulary import kind_of
 from finlm import jsonl
 from finlm.config import default_runs
 from finlm.errors import UserError

@@ -32,7 +32,7 @@ if not __package__:  # run as a file: import from this checkout, not from this f
 from annotation.api import LabelStudio, Project
 from annotation.environment import VERSION
 from annotation.eventlog import OVERLAP
-from annotation.server import open_secrets, read_address
+from annotation.server_folder import open_secrets, read_address
 from benchmarks.annotation_rows import compare, unseen
 from benchmarks.annotation_writers import Writer, all_work, shares, sign_up
 from finlm import jsonl

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from annotation_helpers import ROOT, Person, Served, command, visiting
 
-from annotation.server import open_secrets, read_address
+from annotation.server_folder import open_secrets, read_address
 
 
 @pytest.fixture(scope="session")

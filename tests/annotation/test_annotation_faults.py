@@ -27,7 +27,8 @@ from annotation.delivery import deliver
 from annotation.eventlog import EventLog
 from annotation.pairing import Comparison
 from annotation.pulling import pull
-from annotation.server import open_secrets, read_address, running
+from annotation.server import running
+from annotation.server_folder import open_secrets, read_address
 from finlm.errors import UserError
 
 KEY = "1@2026-01-01T00:00:00Z"
