@@ -418,9 +418,9 @@ class EventLog:
     def pairs(self) -> dict[str, Pair]:
         """Every pair that was ever pushed, by id."""
         rows = self._db.execute("SELECT pair_id, comparison, swapped FROM pair")
+        decode = msgspec.json.Decoder(Comparison).decode
         return {
-            pair_id: Pair(comparison=msgspec.json.decode(comparison, type=Comparison), swapped=bool(swapped))
-            for pair_id, comparison, swapped in rows
+            pair_id: Pair(comparison=decode(comparison), swapped=bool(swapped)) for pair_id, comparison, swapped in rows
         }
 
     def sets(self) -> dict[str, ShownSet]:
@@ -451,13 +451,13 @@ class EventLog:
                 kind=kind,
                 annotator=annotator,
                 updated_at=updated_at,
-                result=tuple(stored.get("result") or ()),
-                seconds=_seconds(stored.get("lead_time")),
+                result=tuple(stored.result or ()),
+                seconds=_seconds(stored.lead_time),
                 page=page,
                 guidelines=guidelines.get(page, ""),
             )
             for annotation_id, task_id, pair_id, kind, annotator, updated_at, raw, page in rows
-            for stored in [json.loads(raw)]
+            for stored in [_stored(raw)]
         ]
 
     def projects(self) -> list[str]:
@@ -505,6 +505,24 @@ def _content(annotation: Mapping[str, Any]) -> str:
     """Hash of what a person decided; other fields, such as `created_ago`, change with every reading."""
     decided = [annotation["result"], annotation["was_cancelled"], _user_id(annotation["completed_by"])]
     return hashlib.sha256(json.dumps(decided, sort_keys=True).encode("utf-8")).hexdigest()[:16]
+
+
+class _Stored(msgspec.Struct):
+    """What is read of an annotation's JSON; the rest is kept for whoever asks later."""
+
+    result: Any = None
+    lead_time: Any = None
+
+
+_STORED = msgspec.json.Decoder(_Stored)
+
+
+def _stored(raw: str) -> _Stored:
+    try:
+        return _STORED.decode(raw)
+    except msgspec.DecodeError:  # a number beyond a float's range, which the standard library takes for infinity
+        told = json.loads(raw)
+        return _Stored(result=told.get("result"), lead_time=told.get("lead_time"))
 
 
 def _seconds(lead_time: Any) -> float | None:
