@@ -13,8 +13,8 @@ _HAN_SIZE = 3
 _WORDS = {"en": (6, 60), "zh": (12, 120)}
 """Words (in Chinese: characters) of a plain sentence, from and to."""
 _ENDS = '.!?。！？"”’)'
-_WRAP = re.compile(r"(?<=[^\n]{50}[a-z,，、一-鿿])\n(?=[\w(“‘\"])")
-"""The end of a line that is full and in the middle of a sentence. A figure ends a table's row as often as such a line."""
+_WRAP = re.compile(r"(?<=[^\n]{50}[a-z,，、一-鿿])\n(?=[\w(“‘\"$¥€£])|(?<=[^\n]{50}[^\n.!?。！？:：|])\n(?=[a-z])")
+"""The end of a full line within a sentence; behind a figure, which a table's row may end with, it goes on in a word."""
 
 
 @dataclass(frozen=True, slots=True)
