@@ -8,7 +8,7 @@ export FINLM_LABEL_STUDIO_ENV ?= $(CURDIR)/.venv-label-studio
 
 # processes that share the tests; each keeps a file's tests together
 WORKERS ?= 2
-SHARED := --numprocesses $(WORKERS) --dist loadgroup
+SHARED := --numprocesses $(WORKERS) --dist loadscope
 
 .PHONY: install demo demo-clean test test-full test-gpu check bench-cpu
 

@@ -58,6 +58,8 @@ class TruePair:
     operation: Literal["", "difference", "growth"] = ""
     derivation: str = ""
     """Arithmetic that an answer comes with."""
+    item: str = ""
+    """The name that a data set has for it."""
 
     def rng(self, purpose: str) -> random.Random:
         """Return a generator that depends on the pair and the purpose alone."""

@@ -14,6 +14,7 @@ if not __package__:
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import argparse
+import json
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from typing import Any
 
 from benchmarks import check_cells, check_ixbrl, check_tatqa
 from benchmarks.check_alterations import KINDS, Altered, altered
+from benchmarks.check_page import page
 from benchmarks.check_truths import Ground, TruePair, share_interval
 from finlm.runs import write_json, write_text
 from selfqa import names
@@ -37,11 +39,6 @@ from selfqa.reading import read_file
 
 IXBRL = "aapl-10-q-2025-08-01.html"
 REQUIRED = ("figure", "scale", "sign", "period", "entity", "unit")
-NOT_SHOWN = (
-    "Not shown: one filing of each kind, so other layouts may bind worse, as TAT-QA's tables without their filings do; "
-    "the wording of questions is a template's except in TAT-QA; answers of several sentences, and models' own faults, "
-    "are not in it."
-)
 Check = Callable[[str, str], str]
 """Question and answer -> the rule that they break, empty if none."""
 
@@ -60,6 +57,8 @@ class Trial:
     is_left_out: bool
     question: str
     answer: str
+    is_wrong_item: bool = False
+    """The pair counts as true, but was read and is wrong: `check_tatqa.WRONG_ITEMS`."""
 
 
 def main() -> None:
@@ -70,16 +69,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the .json to write; a .md of the same name stands beside it")
     parser.add_argument("--only", default="", help="sources whose name begins so")
     parser.add_argument("--failures", type=Path, help="also write the pairs that the checker judged wrongly")
+    parser.add_argument("--before", type=Path, help="the .json of a run before the checker was mended, to compare with")
     given = parser.parse_args()
     trials = list(tried(given.data, given.only))
-    figures = figures_of(trials)
-    run = description()
-    print(page(figures, run))
+    figures, runs = figures_of(trials), [description()]
+    if given.before:
+        before = json.loads(given.before.read_text(encoding="utf-8"))
+        figures["before"] = {name: before["figures"][name] for name in ("tatqa", "by_source")}
+        runs += before["runs"]
+    print(page(figures, runs))
     if given.failures:
         write_text(given.failures, "\n".join(failures(trials)) + "\n")
     if given.out:
-        write_json(given.out, {"figures": figures, "runs": [run]})
-        write_text(given.out.with_suffix(".md"), page(figures, run))
+        write_json(given.out, {"figures": figures, "runs": runs})
+        write_text(given.out.with_suffix(".md"), page(figures, runs))
 
 
 def tried(data: Path, only: str) -> Iterator[Trial]:
@@ -113,7 +116,7 @@ def _tried_tatqa(data: Path) -> Iterator[Trial]:
 
             if not check_tatqa.is_scale_said(pair, context):
                 rule = check(pair.question, pair.answer)
-                yield Trial(pair.source, pair.language, "untouched", "", rule, True, pair.question, pair.answer)
+                yield _untouched(pair, rule, is_left_out=True)
                 continue  # nothing in the context can tell thousands from millions
             for trial in _trials([pair], context.ground, check):
                 is_so_shown = trial.kind == "sign" and check_tatqa.is_shown_negative(pair, context)
@@ -126,9 +129,24 @@ def _tried_tatqa(data: Path) -> Iterator[Trial]:
 def _trials(pairs: Sequence[TruePair], ground: Ground, check: Check) -> Iterator[Trial]:
     for pair in pairs:
         rule = check(pair.question, pair.answer)
-        yield Trial(pair.source, pair.language, "untouched", "", rule, False, pair.question, pair.answer)
+        yield _untouched(pair, rule, is_left_out=False)
         for copy in altered(pair, ground):
             yield _trial(pair, copy, check)
+
+
+def _untouched(pair: TruePair, rule: str, *, is_left_out: bool) -> Trial:
+    is_wrong = pair.item in check_tatqa.WRONG_ITEMS
+    return Trial(
+        pair.source,
+        pair.language,
+        "untouched",
+        "",
+        rule,
+        is_left_out,
+        pair.question,
+        pair.answer,
+        is_wrong_item=is_wrong,
+    )
 
 
 def _trial(pair: TruePair, copy: Altered, check: Check) -> Trial:
@@ -171,7 +189,7 @@ def share(trials: Sequence[Trial], *, rejected: bool) -> dict[str, Any]:
 
 def figures_of(trials: Sequence[Trial]) -> dict[str, Any]:
     """Return shares by kind, over all trials whose source the checker was not developed on, and by group."""
-    counted = [trial for trial in trials if trial.source != check_tatqa.SEEN]
+    counted = [trial for trial in trials if trial.source not in check_tatqa.MENDED_WITH]
     all_kinds = _table(counted)
     figures: dict[str, Any] = {
         "recall": {kind: all_kinds[kind]["share"] for kind in REQUIRED if kind in all_kinds},
@@ -185,13 +203,28 @@ def figures_of(trials: Sequence[Trial]) -> dict[str, Any]:
         figures[f"by_{name}"] = {
             group: _table([trial for trial in rows if getattr(trial, name) == group]) for group in groups
         }
-    developed = sum(trial.source == check_tatqa.SEEN and trial.kind == "untouched" for trial in trials)
-    wrong = len(check_tatqa.WRONG_ITEMS)
-    figures["wrong_items_of_developed"] = {"n": wrong, "share": wrong / max(1, developed)}
+    figures["tatqa"] = {part: tatqa_part(trials, part) for part in check_tatqa.PARTS}
     figures["rules_of_rejected_true_pairs"] = dict(
         Counter(f"{trial.source}: {trial.rule}" for trial in trials if _is_wrongly_rejected(trial))
     )
     return figures
+
+
+def tatqa_part(trials: Sequence[Trial], part: str) -> dict[str, Any]:
+    """Return what of a part's answers is accepted, and what of those that are right.
+
+    Only refused answers were read: a wrong one that is accepted counts as right.
+    """
+    its = [trial for trial in trials if trial.source == part and trial.kind == "untouched" and not trial.is_left_out]
+    refused = [trial for trial in its if trial.rule]
+    wrong = sum(trial.is_wrong_item for trial in refused)
+    right = [trial for trial in its if not trial.is_wrong_item or not trial.rule]
+    return {
+        "all": share(its, rejected=False),
+        "refused": len(refused),
+        "refused_that_are_wrong": wrong,
+        "right": share(right, rejected=False),
+    }
 
 
 def _is_wrongly_rejected(trial: Trial) -> bool:
@@ -205,55 +238,6 @@ def _table(trials: Sequence[Trial]) -> dict[str, Any]:
         if its:
             found[kind] = share(its, rejected=kind != "untouched")
     return found
-
-
-def page(figures: dict[str, Any], run: dict[str, Any]) -> str:
-    """Return the figures as Markdown."""
-    unsaid = figures["all"]["untouched"]["left_out"]
-    wrong = figures["wrong_items_of_developed"]
-    left_out = sum(row["left_out"] for row in figures["all"].values()) - unsaid
-    made_with = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
-    lines = [
-        "# What Self-QA's checker accepts and rejects",
-        "",
-        f"`{run['command']}`, commit {run['commit']}, {run['hardware']}, {run['beside']}; {made_with}.",
-        "",
-        "True pairs, none made by the checker's own reading: facts of an inline-XBRL 10-Q by ixbrlparse, worded by row",
-        "label or concept, and changes between two of them; 188 cells of a Chinese annual report typed off the page,",
-        "and changes; TAT-QA's development set, where answers are figures, with its own computations. Each is altered",
-        "in its string by one kind at a time. Periods, companies and metrics are altered in question and answer alike",
-        "or in the answer alone. The checker sees question, answer and filing, of TAT-QA the computation as well.",
-        "",
-        f"Shares with Wilson's 95 % interval. Left out: {left_out} altered pairs that are true as well, or not surely",
-        f"false, and {unsaid} true pairs of TAT-QA whose scale word nothing in their context says. The checker was",
-        "developed on three quarters of TAT-QA's contexts (their failures were read); they stand in a row of their own",
-        "and count nowhere else. TAT-QA names no company, so its entities are not altered.",
-        "",
-        f"Of the developed part's refused pairs {wrong['n']} are wrong themselves: {wrong['share']:.1%} of the part.",
-        "Most tell a table's figure without its scale. They count as refused, so that no right checker reaches more",
-        f"than {1 - wrong['share']:.1%} there. The held-out part was not read: it may hold as many.",
-        "Of the 10-Q's and the annual report's altered metrics every second one that passed was read.",
-        "",
-    ]
-    lines += ["| | " + " | ".join(("untouched, accepted", *(f"{kind}, rejected" for kind in KINDS))) + " |"]
-    lines.append("|---|" + "---|" * (len(KINDS) + 1))
-    tables = {"all but developed on": figures["all"]} | {
-        f"{name}: {group}": table
-        for name in ("language", "source", "where")
-        for group, table in figures[f"by_{name}"].items()
-    }
-    for name, table in tables.items():
-        cells = [_cell(table.get(kind)) for kind in ("untouched", *KINDS)]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    told = ", ".join(f"{rule} {count}" for rule, count in sorted(figures["rules_of_rejected_true_pairs"].items()))
-    lines += ["", f"Rules that true pairs were rejected by: {told}.", "", NOT_SHOWN]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(row: dict[str, Any] | None) -> str:
-    if row is None:
-        return "-"
-    return f"{row['share']:.1%} [{row['low']:.1%}, {row['high']:.1%}] of {row['n']}"
 
 
 def failures(trials: Sequence[Trial]) -> Iterator[str]:

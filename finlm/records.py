@@ -112,6 +112,9 @@ def _turns(messages: Iterable[Message]) -> list[list[str]]:
     return [[message.role, message.content] for message in messages]
 
 
+Operation = Literal["difference", "growth", "ratio", "sum"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Derivation:
     """How code computed a figure of an answer from figures of its evidence.
@@ -120,7 +123,7 @@ class Derivation:
         Derivation(operation="growth", operands=("384.2", "412.6"), result="7.4%")
     """
 
-    operation: Literal["difference", "growth", "ratio", "sum"]
+    operation: Operation
     operands: tuple[str, ...]
     """The figures as they stand in the evidence, in order."""
     result: str

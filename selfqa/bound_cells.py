@@ -22,6 +22,12 @@ _CHANGE = re.compile(
 )
 
 
+MOST_ADDED = 30
+"""Rows that are tried as the parts of a total without a label."""
+TITLE = 240
+"""Characters above a table, and of its section's heading, that count as its title."""
+
+
 def cell_facts(source: Source, filing: Filing) -> tuple[list[BoundFact], list[Words]]:
     """Return the facts of a document's tables and of the tags in its text, and the words of their lines."""
     default = document_note(source.text)
@@ -66,7 +72,7 @@ def _table(reader: Gathered, block: Block, above: str, section: str, number: int
     if not note.currency:
         note = note.with_currency(unit_note(body).currency or _sign_in(body))
     share_power = _share_power(f"{context}\n{head_text}")
-    title = reader.words(f"{_last_lines(context, 3)} {section}"[-240:])
+    title = reader.words(f"{_last_lines(context, 3)[-TITLE:]} {section[-TITLE:]}")
     caption = reader.periods(_last_lines(context))
     head: list[Row] = []
     head_is_open = True
@@ -75,6 +81,7 @@ def _table(reader: Gathered, block: Block, above: str, section: str, number: int
     labels = ["" if _fills(row.cells[0]) or row.cells[0].left else row.cells[0].text for row in block.rows]
     moved = movements_of_rows(labels, [reader.periods(label) for label in labels])
     is_of_words = False
+    above_it: list[Sequence[tuple[Cell, Figure]]] = []
     for place, row in enumerate(block.rows):
         figures = _figures(row)
         if not figures or _is_head(row, reader):
@@ -99,6 +106,9 @@ def _table(reader: Gathered, block: Block, above: str, section: str, number: int
         head_is_open = is_of_words = False
         previous = row
         label = "" if _fills(row.cells[0]) else row.cells[0].text
+        if not label and not parents and _adds_up(figures, above_it):
+            label = "合计" if reader.filing.language == "zh" else "Total"
+        above_it.append(figures)
         is_rates = "%" in body and not note.is_said and _sign_in(body) == ""
         told = RowText(
             row, label, parents, head, title, caption, note, share_power, number, block.lead, is_rates, moved.get(place)
@@ -219,6 +229,17 @@ def _figures(row: Row) -> list[tuple[Cell, Figure]]:
         if figure is not None:
             found.append((cell, figure))
     return found
+
+
+def _adds_up(figures: Sequence[tuple[Cell, Figure]], above: Sequence[Sequence[tuple[Cell, Figure]]]) -> bool:
+    """Do rows right above a row, two at least, add up to it in each of its columns?"""
+    missing = [figure.value for _, figure in figures]
+    for count, row in enumerate(reversed(above[-MOST_ADDED:]), 1):
+        for place, (cell, _) in enumerate(figures):
+            missing[place] -= sum(part.value for at, part in row if at.left < cell.right and cell.left < at.right)
+        if count > 1 and not any(missing):
+            return True
+    return False
 
 
 def _fills(cell: Cell) -> bool:

@@ -14,7 +14,7 @@ from selfqa.concepts import tokens, without_figures
 from selfqa.entities import Filing
 from selfqa.gathered import is_of_shares
 from selfqa.inferred_scale import inferred_scale
-from selfqa.period_phrases import When, periods_said
+from selfqa.period_phrases import When, periods_said, spread
 from selfqa.sentences import Sentence, sentences_of
 from selfqa.unit_notes import document_note, stated_power
 from selfqa.word_index import Words
@@ -128,6 +128,7 @@ def aligned_periods(
     """
     if not said:
         return [() for _ in amounts]
+    said = spread(text, said, len(amounts))
     found: list[tuple[When, ...]] = []
     for amount in amounts:
         place = _enclosure(text, amount.start)

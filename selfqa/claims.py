@@ -20,7 +20,7 @@ from selfqa.concepts import tokens, without_figures
 from selfqa.entities import Filing
 from selfqa.expressions import parse_expression
 from selfqa.matching import Claim, Fault, is_period, is_sign, is_unit
-from selfqa.period_phrases import When, periods_said, without_due
+from selfqa.period_phrases import When, periods_said, spread, without_due
 from selfqa.word_index import Words
 
 MARGIN = 0.12
@@ -31,6 +31,7 @@ NAMED = 0.85
 """From here on an answer's own words name a metric of the document."""
 FLOOR = 0.25
 """Words that answer less for each other than this have nothing in common."""
+_TOTAL = frozenset({"total"})
 
 _CHANGED = re.compile(
     r"\b(?:ros|rise|risen|fell|fall|increas|decreas|grew|grow|declin|dropp|chang|differ)\w*|\b(?:higher|lower) by\b"
@@ -96,10 +97,10 @@ _HIGHER = re.compile(
 
 def claims_of(question: str, answer: str, filing: Filing) -> list[Claim]:
     """Return the claims of an answer: its amounts, each with period and words."""
-    asked_whens = _said(question, filing)
     asked_words = _words(question, filing)
     pieces = [(piece, _amounts(piece)) for piece in _sentences(answer)]
     total = sum(len(amounts) for _, amounts in pieces)
+    asked_whens = spread(question, _said(question, filing), total)
     claims: list[Claim] = []
     for piece, amounts in pieces:
         said = _said(piece, filing)
@@ -269,6 +270,8 @@ def _is_named_rival(words: Mapping[str, float], rival: int, found: Sequence[Boun
 
 def _says_less(line: Words, label: frozenset[str], said: frozenset[str], table: int) -> bool:
     common = frozenset().union(*line.own, line.around if line.table != table else ()) & said
+    if line.table == table and common == _TOTAL:
+        return label != _TOTAL  # "total revenue from Canada" is Canada's
     is_beside = label == said and line.table == table and common == label
     return common < label or (is_beside and label not in line.own)
 

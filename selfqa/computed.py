@@ -27,6 +27,7 @@ _UP = re.compile(
 _DOWN = re.compile(
     r"\b(?:fell|fall\w*|decreas\w+|declin\w+|dropp\w*|lower|reduc\w+)\b|下降|减少|降低|下滑", re.IGNORECASE
 )
+_AVERAGE = re.compile(r"\b(?:average|mean)\b|平均", re.IGNORECASE)
 
 
 # ---------------------------------------------------------------------------------------------- operands looked for
@@ -158,7 +159,7 @@ def _rules(claim: Claim, *, is_change: bool) -> list[Rule]:
     rules: list[Rule] = [_difference] if is_change or re.search(r"differen|change|increase|decrease|差", text) else []
     if re.search(r"\b(?:total|sum|combined|together|altogether)\b|合计|总共|之和", text):
         rules.append(lambda old, new: old.value + new.value)
-    if re.search(r"\b(?:average|mean)\b|平均", text):
+    if _AVERAGE.search(text):
         rules.append(lambda old, new: (old.value + new.value) / 2)
     return [_checked(rule, claim) for rule in rules]
 
@@ -284,10 +285,17 @@ def _period_fault(claim: Claim, operands: Sequence[Sequence[BoundFact]], zeros: 
             continue
         near = {period.year for fact in facts for period in fact.periods}
         is_between = any(min(years) < year < max(years) for year in near)
-        is_year_before = len(set(years)) == 1 and years[0] - 1 in near
+        is_year_before = (len(set(years)) == 1 or _compares_averages(claim)) and min(years) - 1 in near
         if not (is_between or is_year_before):
             return "wrong-period", f"{claim.figure.text!r} is computed from a figure of another period"
     return None
+
+
+def _compares_averages(claim: Claim) -> bool:
+    """Does a question compare the averages of years? Each is that of the year's end and of the end before."""
+    return bool(
+        _AVERAGE.search(claim.question) and re.search(r"differen|chang|increase|decrease|差|变动", claim.question)
+    )
 
 
 def _is_opening(when: When, claim: Claim, operands: Sequence[Sequence[BoundFact]]) -> bool:

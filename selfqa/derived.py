@@ -3,14 +3,12 @@
 from collections.abc import Callable, Iterator
 from decimal import Decimal, DivisionByZero, InvalidOperation
 from itertools import permutations
-from typing import Literal
 
 from finlm.figure_grammar import Figure, find_figures
 from finlm.figures import amounts_in, unsupported
-from finlm.records import Derivation
+from finlm.records import Derivation, Operation
 from selfqa.matching import half_digit
 
-Operation = Literal["difference", "growth", "ratio", "sum"]
 COMPUTED: dict[Operation, Callable[[Decimal, Decimal], Decimal]] = {
     "difference": lambda old, new: abs(new - old),
     "growth": lambda old, new: abs(new - old) / abs(old) * 100,

@@ -130,6 +130,7 @@ def keeping(settings: Settings) -> Keeping:
     return Keeping(
         settings.max_pairs,
         plan_of(settings),
+        settings.computations,
         settings.forms,
         lambda pair: f"rule:{pair.rule}" if settings.backend == "extractive" else f"model:{pair.rule}",
     )

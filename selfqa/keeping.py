@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from finlm.records import Provenance
+from finlm.records import Operation, Provenance
 from selfqa.asked import Asked
 from selfqa.documents import Read
 from selfqa.output import Made, conversations_of
@@ -20,9 +20,15 @@ class Keeping:
 
     limit: int
     plan: Plan
+    computations: Sequence[Operation]
+    """What a figure of an answer may be computed by."""
     forms: Sequence[str]
     maker_of: Callable[[Pair], str]
     """Who made a pair: `rule:table-row`, `model:…`."""
+
+    def allows(self, pair: Pair) -> bool:
+        """Is its figure copied, or computed as the settings have it?"""
+        return pair.derivation is None or pair.derivation.operation in self.computations
 
 
 def keep(asked: Asked, keeping: Keeping, made: Made) -> None:
@@ -53,7 +59,11 @@ def _keep_document(
     zones, outline = zones_of(source), outline_of(source)
     pairs = [asked[place][1] for place in places]
     others = {id(pair): folded.get(place, ()) for place, pair in zip(places, pairs, strict=True)}
-    chosen = choose(pairs, keeping.limit, keeping.plan, lambda pair: zones.at(pair.start))
+    for pair in pairs:
+        if not keeping.allows(pair):
+            assert pair.derivation is not None
+            made.remove("not-planned", f"computations names no {pair.derivation.operation}", _text(pair))
+    chosen = choose(list(filter(keeping.allows, pairs)), keeping.limit, keeping.plan, lambda pair: zones.at(pair.start))
     for pair in chosen.left:
         if pair.kind in keeping.plan.types:
             made.remove("over-quota", "the document's plan has no room for it", _text(pair))

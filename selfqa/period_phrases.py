@@ -5,7 +5,7 @@ So a `When` keeps what is not said as not said, and two agree where nothing that
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
@@ -61,6 +61,27 @@ def of_dates(since: str, until: str) -> When:
     return When(last.year, months, last.month, last.day)
 
 
+_TO = re.compile(r"年?\s*(?:to|through|until|[-–—~至到])\s*(?:fiscal\s+)?", re.IGNORECASE)
+
+
+def spread(text: str, said: Sequence[When], count: int) -> Sequence[When]:
+    """Return each year of a range, in its order, where a text says one and tells a figure for each: "2019 to 2017".
+
+    Args:
+        text: What says the periods.
+        said: Its periods.
+        count: How many figures are told.
+    """
+    if len(said) != 2 or count < 3 or not _TO.fullmatch(text[said[0].end : said[1].start]):
+        return said
+    first, last = said
+    step = 1 if last.year > first.year else -1
+    years = range(first.year, last.year + step, step)
+    if len(years) != count or first.is_bare_year != last.is_bare_year:
+        return said
+    return [*(replace(first, year=year) for year in years[:-1]), last]
+
+
 _DUE = re.compile(
     r"\b(?:due|maturing|matur(?:es|ity)|expir(?:es|ing|y)|repayable)\b(?: (?:in|on|by|at|date|through))*"
     r"(?: [A-Z][a-z]+)?(?: \d{1,2},)? (?:19|20)\d\d"
@@ -95,7 +116,8 @@ _ENGLISH = re.compile(
   | (?P<iso>(?<!\d)(?P<iy>{_YEAR})-(?P<im>\d\d)-(?P<id>\d\d)(?!\d))
   | (?P<split>(?<![\d,.$])(?P<first>{_YEAR})/(?P<second>\d\d(?:\d\d)?)(?![\d/]))
   | (?P<fy>\bFY\s?'?(?P<fyear>{_YEAR}|\d\d)\b)
-  | (?P<year>(?<![\d,.$€£¥/-])(?P<y>{_YEAR})(?![\d%]|[,.]\d|\s?%|\s(?:million|billion|thousand|shares|employees)\b))
+  | (?P<year>(?:(?<![\d,.$€£¥/-])|(?<=(?:19|20)\d\d,))(?P<y>{_YEAR})
+        (?![\d%]|,(?!{_YEAR}(?!\d))\d|\.\d|\s?%|\s(?:million|billion|thousand|shares|employees)\b))
   | (?P<dashed>(?<=\d[-–])(?P<y2>{_YEAR})(?![\d%]|[,.]\d))
     """,
     re.VERBOSE | re.IGNORECASE,

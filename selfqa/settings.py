@@ -5,6 +5,7 @@ from typing import Literal
 
 from finlm import config
 from finlm.errors import UserError
+from finlm.records import Operation
 from selfqa.exports import Format
 from selfqa.plan import TYPES, Plan, make_plan
 from selfqa.reading import MAX_MEGABYTES
@@ -93,6 +94,8 @@ class Settings:
     quotas: dict[str, float] = field(default_factory=dict)
     """Joint shares, `type/difficulty/section` of all questions, `*` for any: {cause/*/discussion: 0.1,
     figure/easy/statements: 0.2}. A type named here is planned by these alone; the others share the rest by `types`."""
+    computations: tuple[Operation, ...] = ("difference", "growth", "ratio", "sum")
+    """What a figure of an answer may be computed by; a question whose answer needs another computation is not kept."""
     template_share: float = 0.3
     """Most of a document's questions that one template may make."""
     benchmarks: str = ""

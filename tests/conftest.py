@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # before anything imports them: nothing here asks a server, and two cores serve several tests
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -19,12 +20,22 @@ TOGETHER = {"annotation", "selfqa"}
 """Folders whose tests share what is dear to make: one Label Studio, one reading of the real filings."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests of a file, or of such a folder, run in one process where several share the tests."""
-    for item in items:
-        place = item.path.relative_to(ROOT / "tests")
-        name = place.parts[0] if place.parts[0] in TOGETHER else str(place)
-        item.add_marker(pytest.mark.xdist_group(name))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let the tests of a file, or of such a folder, run in one process where several share the tests.
+
+    Of our own, because pytest 9.2 no longer reads the names that `--dist loadgroup` of pytest-xdist 3.8 gives to tests:
+    each process then made everything that a file's tests share.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPlace(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            folder = file.removeprefix("tests/").partition("/")[0]
+            return folder if folder in TOGETHER else file
+
+    return ByPlace(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finlm.records import Derivation, Provenance
+from finlm.records import Derivation, Operation, Provenance
 from selfqa.asked import Asked
 from selfqa.documents import Read
 from selfqa.entities import Filing
@@ -85,6 +85,24 @@ def test_one_absent_question_beside_two_passages_is_two_questions(tmp_path: Path
     assert asked.repeated() == [[0, 1]]
 
 
+def keeping(*computations: Operation) -> Keeping:
+    """As the settings have it by default, but for the computations."""
+    return Keeping(400, make_plan(TYPES, {}, {}, 1.0), computations, ("closed-book",), lambda one: f"rule:{one.rule}")
+
+
+def test_a_question_whose_answer_needs_another_computation_is_left_out(tmp_path: Path) -> None:
+    (one,) = reads(tmp_path, "Acme Rope 3 4")
+    asked, made = Asked([one]), Made()
+    share = Derivation(operation="ratio", operands=("3", "4"), result="75.0%")
+    rise = Derivation(operation="difference", operands=("3", "4"), result="1")
+    asked.add(one, pair("What share of sales did ropes make up in 2024?", "75.0%", derivation=share))
+    asked.add(one, pair("By how much did sales rise in 2024?", "By 1.", derivation=rise))
+    asked.add(one, pair("What were sales in 2024?", "4."))
+    keep(asked, keeping("difference", "sum"), made)
+    assert [row.messages[1].content for row in made.conversations] == ["By 1.", "4."]
+    assert [(row.rule, row.reason) for row in made.removals] == [("not-planned", "computations names no ratio")]
+
+
 @pytest.mark.parametrize(
     ("answers", "kept", "rules"),
     [
@@ -104,7 +122,7 @@ def test_two_documents_answers_agree_or_neither_stays(
     asked, made = Asked(documents), Made()
     for read, answer in zip(documents, answers, strict=True):
         asked.add(read, pair("What was Acme Rope's revenue in 2024?", answer))
-    keep(asked, Keeping(400, make_plan(TYPES, {}, {}, 1.0), ("closed-book",), lambda one: f"rule:{one.rule}"), made)
+    keep(asked, keeping(), made)
     assert [one.rule for one in made.removals] == rules
     assert made.counts["kept"] == kept
     for row in made.conversations:

@@ -70,11 +70,90 @@ DEBT = page(
     "4.875% notes due December 2022 | $421.9 | $421.1",
     "5.25% notes due April 2023 | 422.0 | 421.2",
 )
+SEVERANCE = page(
+    "| 2019 | 2018 | 2017",
+    "Employee severance and related costs | $7,169 | $7,845 | $724",
+    "Evaluation of alternatives | 1,286 | - | -",
+    "Relocation | - | 2,802 | 2,907",
+    "| $8,455 | $10,647 | $3,631",
+    above="The following is a summary of the costs incurred in connection with these activities (in thousands):",
+)
+REGIONS = page(
+    "| 2019 | | 2018 |",
+    "| $ | % | $ | %",
+    "Canada | 96,168 | 18.8% | 70,774 | 20.2%",
+    "Mexico | 415,832 | 81.2% | 279,226 | 79.8%",
+    "| 512,000 | 100.0% | 350,000 | 100.0%",
+    above="The following table presents total external revenues by region, in US $000's:",
+)
+PRICES = "<h2>Item 5. Market for Common Equity, Related Stockholder Matters and Issuer Purchases</h2>" + page(
+    "| 2018 |",
+    "| Low | High",
+    "First quarter | $5.99 | $8.40",
+    "Second quarter | $4.79 | $6.48",
+    "Third quarter | $2.66 | $4.63",
+    above="The table shows the lowest and highest sale prices per share that were reported on the exchange, and on any "
+    "other place of trade of which the registrant knows, for every quarter of the most recent fiscal year:",
+)
 
 
 @pytest.mark.parametrize(
     ("table", "question", "answer", "computation", "rule"),
     [
+        # a line without a label is the total of what adds up to it
+        (SEVERANCE, "What are the total costs incurred in 2019?", "$8,455 thousand", "", ""),
+        (SEVERANCE, "What are the total costs incurred in 2019?", "$10,647 thousand", "", "wrong-period"),
+        (REGIONS, "What are the total external revenues from Canada in 2019?", "512,000 thousand", "", "wrong-metric"),
+        # years in a list without spaces, a range of years, the year with which an average begins
+        (SEVERANCE, "What is the average for 2017,2018 and 2019?", "7,577.67 thousand", "(3,631+10,647+8,455)/3", ""),
+        (
+            SEVERANCE,
+            "What is the average for 2017,2018 and 2020?",
+            "7,577.67 thousand",
+            "(3,631+10,647+8,455)/3",
+            "wrong-period",
+        ),
+        (
+            SEVERANCE,
+            "What is severance for 2019 to 2017?",
+            "$7,169 thousand, $7,845 thousand and $724 thousand",
+            "",
+            "",
+        ),
+        (
+            SEVERANCE,
+            "What is severance for 2017 to 2019?",
+            "$724 thousand, $7,845 thousand and $7,169 thousand",
+            "",
+            "",
+        ),
+        (
+            SEVERANCE,
+            "What is severance for 2017 to 2019?",
+            "$7,169 thousand, $7,845 thousand and $724 thousand",
+            "",
+            "wrong-period",
+        ),
+        (
+            SEVERANCE,
+            "What is the change between 2018 and 2019 average severance?",
+            "3,222.5 thousand",
+            "(7,169+7,845)/2 - (7,845+724)/2",
+            "",
+        ),
+        (
+            SEVERANCE,
+            "What is the average severance in 2018 and 2019?",
+            "4,284.5 thousand",
+            "(7,845+724)/2",
+            "wrong-period",
+        ),
+        # columns of money beside columns of percentages
+        (REGIONS, "What are the external revenues from Canada in 2019?", "96,168 thousand", "", ""),
+        (REGIONS, "What are the external revenues from Canada in 2019?", "96,168%", "", "wrong-scale"),
+        (REGIONS, "What share of external revenues is from Canada in 2018?", "20.2%", "", ""),
+        # a section's long name does not hide the line above a table
+        (PRICES, "What is the sale price per share of each quarter in 2018?", "$5.99, $4.79 and $2.66", "", ""),
         (OPTIONS, "How many shares were granted in 2017?", "147,800 shares", "", ""),
         (OPTIONS, "How many shares were granted in 2018?", "147,800 shares", "", "wrong-period"),
         (OPTIONS, "How many shares were granted in 2018?", "299,397 shares", "", ""),

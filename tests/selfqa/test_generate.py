@@ -133,6 +133,15 @@ def test_counts_add_up(made: Any) -> None:
     assert state["status"] == "finished"
 
 
+def test_the_demo_asks_for_no_shares(examples: Any) -> None:
+    """A model of 135 million parameters cannot divide."""
+    asked = [row["messages"][0]["content"].rsplit("\n\n", 1)[-1] for row in examples.rows("instructions")]
+    assert not [question for question in asked if re.search(r"What share of|占.+的比例", question)]
+    left = [row["text"] for row in examples.rows("rejected") if row["reason"] == "computations names no ratio"]
+    assert any(text.startswith("What share of") for text in left)
+    assert any(re.search("占.+的比例是多少", text) for text in left)
+
+
 def test_no_document_floods_the_set(made: Any) -> None:
     per_document = Counter(row["provenance"]["document_id"] for row in made.rows("instructions"))
     assert max(per_document.values()) <= 2 * 400
