@@ -24,9 +24,9 @@ from annotation.connection import connect, labelling_link, require_project, verd
 from annotation.delivery import deliver
 from annotation.eventlog import EventLog
 from annotation.judged import Work, from_log
-from annotation.page import kind_of
 from annotation.ranked import RankWork, disputed, rankings_from_log
 from annotation.ratings import Rating, by_pair
+from annotation.vocabulary import kind_of
 from finlm.config import default_runs, run
 from finlm.errors import MissingInput, UserError
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from annotation.choosing import Scores, Strategy, choose
-from annotation.page import PLACES
+from annotation.vocabulary import PLACES
 from finlm.records import Candidates, Prompt, Removal, Response, content_id
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from rich.console import Console
 
 from annotation.database import read_database
-from annotation.server import read_address
+from annotation.server_folder import read_address
 from finlm.config import default_runs, run
 from finlm.errors import MissingInput, UserError
 from finlm.runs import whole_folder

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from annotation.api import LabelStudio, Project
-from annotation.server import SERVE, open_secrets, read_address
+from annotation.server_folder import SERVE, open_secrets, read_address
 from finlm.errors import MissingInput, UserError
 
 TOKEN = "LABEL_STUDIO_API_KEY"

@@ -21,17 +21,17 @@ import hashlib
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from annotation.answer_sets import AnswerSet, shown_order
 from annotation.api import Task
-from annotation.page import guidelines_version, page_hash
 from annotation.pairing import Comparison, is_swapped
+from annotation.vocabulary import guidelines_version, page_hash
 from finlm.errors import UserError
 from finlm.records import Prompt
 
@@ -415,12 +415,13 @@ class EventLog:
 
     # ------------------------------------------------------------------------------------------ reading
 
-    def pairs(self) -> dict[str, Pair]:
-        """Every pair that was ever pushed, by id."""
-        rows = self._db.execute("SELECT pair_id, comparison, swapped FROM pair")
+    def pairs(self, only: Collection[str] | None = None) -> dict[str, Pair]:
+        """Every pair that was ever pushed, by id; or those of the given ids that are known."""
+        query, given = "SELECT pair_id, comparison, swapped FROM pair", _among("pair_id", only)
+        decode = msgspec.json.Decoder(Comparison).decode
         return {
-            pair_id: Pair(comparison=msgspec.json.decode(comparison, type=Comparison), swapped=bool(swapped))
-            for pair_id, comparison, swapped in rows
+            pair_id: Pair(comparison=decode(comparison), swapped=bool(swapped))
+            for pair_id, comparison, swapped in self._db.execute(query + given.clause("WHERE"), given.values)
         }
 
     def sets(self) -> dict[str, ShownSet]:
@@ -431,17 +432,17 @@ class EventLog:
             for set_id, answers, shown in rows
         }
 
-    def annotations(self, project: str) -> list[Annotation]:
-        """The newest state of every annotation that a project ever had, deleted ones included, in order of id."""
-        query = """
-            SELECT e.annotation_id, e.task_id, coalesce(t.pair_id, ''), e.kind, e.annotator, e.updated_at, e.raw,
-                   e.page
-            FROM event e LEFT JOIN task t ON t.project = e.project AND t.task_id = e.task_id
-            WHERE e.project = ? AND e.seq = (
-                SELECT max(seq) FROM event WHERE project = e.project AND annotation_id = e.annotation_id)
-            ORDER BY e.annotation_id"""
+    def annotations(self, project: str, only: Collection[str] | None = None) -> list[Annotation]:
+        """The newest state of every annotation that a project ever had, deleted ones included, in order of id.
+
+        Args:
+            project: The project's key.
+            only: Ids of pairs, as tasks name them; None for all.
+        """
+        given = _among("coalesce(t.pair_id, '')", only)
+        query = f"SELECT {_STATE}, e.raw {_NEWEST} {given.clause('AND')} ORDER BY e.annotation_id"
         pages = self._db.execute("SELECT hash, config FROM page").fetchall()
-        rows = self._db.execute(query, (project,))
+        rows = self._db.execute(query, (project, *given.values))
         guidelines = {page: guidelines_version(config) for page, config in pages}
         return [
             Annotation(
@@ -451,14 +452,24 @@ class EventLog:
                 kind=kind,
                 annotator=annotator,
                 updated_at=updated_at,
-                result=tuple(stored.get("result") or ()),
-                seconds=_seconds(stored.get("lead_time")),
+                result=tuple(stored.result or ()),
+                seconds=_seconds(stored.lead_time),
                 page=page,
                 guidelines=guidelines.get(page, ""),
             )
-            for annotation_id, task_id, pair_id, kind, annotator, updated_at, raw, page in rows
-            for stored in [json.loads(raw)]
+            for pair_id, annotation_id, task_id, kind, annotator, updated_at, page, _, raw in rows
+            for stored in [_stored(raw)]
         ]
+
+    def states(self, project: str) -> Iterator[tuple[str, tuple[object, ...]]]:
+        """Yield, in order of id, the pair of each annotation and what `annotations` would be made of, as hashes."""
+        for pair_id, *state in self._db.execute(f"SELECT {_STATE} {_NEWEST} ORDER BY e.annotation_id", (project,)):
+            yield pair_id, tuple(state)
+
+    def shown(self) -> dict[str, tuple[int, str]]:
+        """Of every known pair whether it was swapped, and when it was noted: what a pair is never changes after it."""
+        rows = self._db.execute("SELECT pair_id, swapped, made_at FROM pair")
+        return {pair_id: (swapped, made_at) for pair_id, swapped, made_at in rows}
 
     def projects(self) -> list[str]:
         """Keys of the projects that have a history or were pulled, those of verdicts left out."""
@@ -483,14 +494,38 @@ class EventLog:
         query = "SELECT substr(key, 10) FROM meta WHERE key LIKE 'verdicts:%' AND value=? ORDER BY key"
         return [key for (key,) in self._db.execute(query, (of_project,))]
 
-    def verdicts(self, of_project: str) -> list[Annotation]:
-        """The newest state of every verdict on a project's pairs."""
-        return [one for key in self.verdict_projects(of_project) for one in self.annotations(key)]
+    def verdicts(self, of_project: str, only: Collection[str] | None = None) -> list[Annotation]:
+        """The newest state of every verdict on a project's pairs, or on those of the given ids."""
+        return [one for key in self.verdict_projects(of_project) for one in self.annotations(key, only)]
 
     def history(self, project: str, annotation_id: int) -> list[tuple[str, str]]:
         """Kind and raw JSON of all that was ever seen of one annotation, oldest first."""
         query = "SELECT kind, raw FROM event WHERE project=? AND annotation_id=? ORDER BY seq"
         return [(kind, raw) for kind, raw in self._db.execute(query, (project, annotation_id))]
+
+
+_STATE = """coalesce(t.pair_id, ''), e.annotation_id, e.task_id, e.kind, e.annotator, e.updated_at, e.page, e.content"""
+_NEWEST = """
+    FROM event e LEFT JOIN task t ON t.project = e.project AND t.task_id = e.task_id
+    WHERE e.project = ? AND e.seq = (
+        SELECT max(seq) FROM event WHERE project = e.project AND annotation_id = e.annotation_id)"""
+
+
+class _Among(NamedTuple):
+    """A condition that a column is one of some values; none where all will do."""
+
+    condition: str
+    values: tuple[str, ...]
+
+    def clause(self, word: str) -> str:
+        return f" {word} {self.condition}" if self.condition else ""
+
+
+def _among(column: str, only: Collection[str] | None) -> _Among:
+    if only is None:
+        return _Among("", ())
+    # one value however many they are: sqlite takes a limited number of them
+    return _Among(f"{column} IN (SELECT value FROM json_each(?))", (json.dumps(sorted(only)),))
 
 
 def _now() -> str:
@@ -505,6 +540,24 @@ def _content(annotation: Mapping[str, Any]) -> str:
     """Hash of what a person decided; other fields, such as `created_ago`, change with every reading."""
     decided = [annotation["result"], annotation["was_cancelled"], _user_id(annotation["completed_by"])]
     return hashlib.sha256(json.dumps(decided, sort_keys=True).encode("utf-8")).hexdigest()[:16]
+
+
+class _Stored(msgspec.Struct):
+    """What is read of an annotation's JSON; the rest is kept for whoever asks later."""
+
+    result: Any = None
+    lead_time: Any = None
+
+
+_STORED = msgspec.json.Decoder(_Stored)
+
+
+def _stored(raw: str) -> _Stored:
+    try:
+        return _STORED.decode(raw)
+    except msgspec.DecodeError:  # a number beyond a float's range, which the standard library takes for infinity
+        told = json.loads(raw)
+        return _Stored(result=told.get("result"), lead_time=told.get("lead_time"))
 
 
 def _seconds(lead_time: Any) -> float | None:

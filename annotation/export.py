@@ -7,13 +7,13 @@ the votes stay beside it. What does not become a vote, and what votes do not bec
 """
 
 import math
-from collections import Counter
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from annotation.eventlog import Annotation, Pair
-from annotation.page import FLAG_KEYS, LEVELS
+from annotation.vocabulary import FLAG_KEYS, LEVELS
 from finlm.records import PreferencePair, Provenance, Removal, Vote
 
 SOURCE = "label-studio"
@@ -61,14 +61,31 @@ class Export:
         return dict(sorted(Counter(removal.rule for removal in self.removals).items()))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of the annotations of one pair.
+
+    Example:
+        Outcome(preference=PreferencePair(…), removals=(), annotations=2, votes=2, is_judged=True)
+    """
+
+    preference: PreferencePair | None
+    removals: tuple[Removal, ...]
+    """Annotations that are no vote, then the pair itself, where its votes made no preference."""
+    annotations: int
+    votes: int
+    is_judged: bool
+    """True if the pair has a vote or a verdict."""
+
+
 def export(
     pairs: Mapping[str, Pair],
     pushed: Sequence[str],
     annotations: Sequence[Annotation],
-    gold: Collection[str] = (),
+    gold: Container[str] = (),
     verdicts: Sequence[Annotation] = (),
 ) -> Export:
-    """Turn annotations into preferences.
+    """Turn annotations into preferences, pair by pair in order of id: no pair depends on another.
 
     Args:
         pairs: Every known pair by id.
@@ -77,29 +94,67 @@ def export(
         gold: Ids of the pairs whose better answer was known; they tell of the annotators and are no preferences.
         verdicts: The newest state of each annotation of the projects that adjudicate this one; a pair's latest decides.
     """
-    removals: list[Removal] = []
-    votes = one_each(annotations, read_result, pairs, removals)
-    rulings = latest(one_each(verdicts, read_result, pairs, removals), removals)
-    preferences: list[PreferencePair] = []
-    judged = sorted(votes.keys() | rulings.keys())
-    for pair_id in judged:
-        if pair_id in gold:
-            reason = "its better answer was known before; it tells of the annotators"
-            removals.append(Removal(record_id=pair_id, rule="gold", reason=reason))
-            continue
-        cast = list(votes.get(pair_id, {}).values())
-        outcome = _decide(pairs[pair_id], cast, rulings.get(pair_id))
-        if isinstance(outcome, PreferencePair):
-            preferences.append(outcome)
-        else:
-            removals.append(outcome)
+    votes, rulings = of_pairs(annotations), of_pairs(verdicts)
+    outcomes = {
+        pair_id: outcome_of(pair_id, pairs, votes.get(pair_id, ()), rulings.get(pair_id, ()), is_gold=pair_id in gold)
+        for pair_id in sorted(votes.keys() | rulings.keys())
+    }
+    judged = {pair_id for pair_id, outcome in outcomes.items() if outcome.is_judged}
     return Export(
-        preferences=tuple(preferences),
+        preferences=tuple(one.preference for one in outcomes.values() if one.preference),
+        removals=tuple(removed for one in outcomes.values() for removed in one.removals),
+        annotations=len(annotations) + len(verdicts),
+        votes=sum(one.votes for one in outcomes.values()),
+        judged_pairs=len(judged),
+        waiting_pairs=len(set(pushed) - judged),
+    )
+
+
+def of_pairs(annotations: Iterable[Annotation]) -> dict[str, list[Annotation]]:
+    """Return annotations by the pair that their tasks name."""
+    found: dict[str, list[Annotation]] = defaultdict(list)
+    for annotation in annotations:
+        found[annotation.pair_id].append(annotation)
+    return found
+
+
+def outcome_of(
+    pair_id: str,
+    pairs: Mapping[str, Pair],
+    annotations: Sequence[Annotation],
+    verdicts: Sequence[Annotation],
+    *,
+    is_gold: bool,
+) -> Outcome:
+    """Return what became of one pair's annotations and verdicts; see `export`.
+
+    Args:
+        pair_id: The pair, which may be one that `pairs` does not have.
+        pairs: Known pairs, this one among them if it is known.
+        annotations: The newest state of each annotation of its tasks.
+        verdicts: The same of the projects that adjudicate.
+        is_gold: True if its better answer was known.
+    """
+    removals: list[Removal] = []
+    cast = one_each(annotations, read_result, pairs, removals).get(pair_id, {})
+    ruling = latest(one_each(verdicts, read_result, pairs, removals), removals).get(pair_id)
+    is_judged = bool(cast or ruling)
+    preference = None
+    if is_judged and is_gold:
+        reason = "its better answer was known before; it tells of the annotators"
+        removals.append(Removal(record_id=pair_id, rule="gold", reason=reason))
+    elif is_judged:
+        decided = _decide(pairs[pair_id], list(cast.values()), ruling)
+        if isinstance(decided, Removal):
+            removals.append(decided)
+        else:
+            preference = decided
+    return Outcome(
+        preference=preference,
         removals=tuple(removals),
         annotations=len(annotations) + len(verdicts),
-        votes=sum(len(of_pair) for of_pair in votes.values()) + len(rulings),
-        judged_pairs=len(judged),
-        waiting_pairs=len(set(pushed) - set(judged)),
+        votes=len(cast) + (ruling is not None),
+        is_judged=is_judged,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from annotation.answer_sets import unshuffled
 from annotation.eventlog import Annotation, ShownSet
 from annotation.export import latest, one_each, parts_of, removal
-from annotation.page import FAULT_KEYS, PLACES, RANKS, SET_FLAG_KEYS
+from annotation.vocabulary import FAULT_KEYS, PLACES, RANKS, SET_FLAG_KEYS
 from finlm.records import Provenance, Ranking, Removal
 
 

@@ -7,8 +7,8 @@ from typing import ClassVar, TypeVar
 
 from annotation.eventlog import Annotation, Pair
 from annotation.export import Judgement, judge
-from annotation.page import LEVELS
 from annotation.ratings import Rating
+from annotation.vocabulary import LEVELS
 from finlm.records import PreferencePair, Removal, content_id
 
 J = TypeVar("J")

@@ -13,9 +13,10 @@ from rich.table import Table
 from annotation.api import LabelStudio, Project
 from annotation.connection import connect, labelling_link, require_project, verdicts_title
 from annotation.eventlog import Absorbed, EventLog
-from annotation.export import SOURCE, Export, export
+from annotation.export import SOURCE
 from annotation.export_ranks import RankExport, export_ranks
-from annotation.page import kind_of
+from annotation.outcomes import Lines, export_changed
+from annotation.vocabulary import kind_of
 from finlm import jsonl
 from finlm.config import default_runs
 from finlm.errors import UserError
@@ -55,15 +56,8 @@ def pull_and_export(settings: PullSettings, console: Console) -> None:
         with console.status(f"Pulling from {client.url}"):
             absorbed = pull(client, project, log)
             absorbed += pull_verdicts(client, project, log)
-        pushed, annotations = list(log.deliveries(project.key)), log.annotations(project.key)
-        verdicts = log.verdicts(project.key)
         link = labelling_link(client, project)
-        asks_ranks = kind_of(project.label_config) == "ranks"
-        exported = (
-            export_ranks(log.sets(), pushed, annotations, verdicts)
-            if asks_ranks
-            else export(log.pairs(), pushed, annotations, log.gold(), verdicts)
-        )
+        exported = export_project(log, project)
     if isinstance(exported, RankExport):
         output = Path(settings.rankings)
         jsonl.write(output, exported.rankings)
@@ -120,7 +114,15 @@ def pull_verdicts(client: LabelStudio, project: Project, log: EventLog) -> Absor
     return pull(client, verdicts, log) if verdicts is not None and verdicts.key in known else Absorbed()
 
 
-def report(absorbed: Absorbed, exported: Export | RankExport, output: Path, console: Console) -> None:
+def export_project(log: EventLog, project: Project) -> Lines | RankExport:
+    """Return what the log comes to, by what the project's page asks."""
+    if kind_of(project.label_config) == "ranks":
+        annotations, verdicts = log.annotations(project.key), log.verdicts(project.key)
+        return export_ranks(log.sets(), list(log.deliveries(project.key)), annotations, verdicts)
+    return export_changed(log, project.key)
+
+
+def report(absorbed: Absorbed, exported: Lines | RankExport, output: Path, console: Console) -> None:
     """Print the counts."""
     table = Table(title="Pulled", title_justify="left", show_header=False, box=None, padding=(0, 2))
     rows = {
@@ -140,16 +142,15 @@ def report(absorbed: Absorbed, exported: Export | RankExport, output: Path, cons
     console.print(f"{output}", soft_wrap=True, highlight=False)
 
 
-def summary_of(exported: Export | RankExport, link: str) -> dict[str, Any]:
+def summary_of(exported: Lines | RankExport, link: str) -> dict[str, Any]:
     """Return the counts as they stand in `summary.json`, with the labelling link."""
     told = {"annotations": exported.annotations, **counts(exported), "removed": exported.removed, "link": link}
-    if isinstance(exported, Export):
-        strengths = [pair.strength for pair in exported.preferences]
-        told["strengths"] = {str(level): strengths.count(level) for level in range(4)}
+    if isinstance(exported, Lines):
+        told["strengths"] = {str(level): exported.strengths.get(level, 0) for level in range(4)}
     return told
 
 
-def counts(exported: Export | RankExport) -> dict[str, int]:
+def counts(exported: Lines | RankExport) -> dict[str, int]:
     """Return what came of the annotations."""
     if isinstance(exported, RankExport):
         return {"rankings": len(exported.rankings), "waiting_sets": exported.waiting_sets}

@@ -21,9 +21,9 @@ from annotation.choosing import AnswerKey, ScoredCandidates, Scores, Strategy, s
 from annotation.connection import connect, labelling_link, require_project
 from annotation.delivery import deliver
 from annotation.eventlog import EventLog
-from annotation.page import PageKind, kind_of
 from annotation.pairing import Comparison, from_candidates, from_preference
 from annotation.selection import select, with_gold
+from annotation.vocabulary import PageKind, kind_of
 from finlm import jsonl
 from finlm.config import default_runs, run
 from finlm.errors import UserError

@@ -9,9 +9,9 @@ from annotation import reliability
 from annotation.conduct import FEWEST, Finding, findings
 from annotation.dawid_skene import Consensus, consensus
 from annotation.judged import Compared, Work
-from annotation.page import LEVELS
 from annotation.ratings import Rating, by_annotator, by_pair, levels_of, sides_of, votes_of
 from annotation.reliability import Reliability
+from annotation.vocabulary import LEVELS
 from finlm import report
 
 DISCUSSED = 12

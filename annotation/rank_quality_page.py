@@ -6,11 +6,11 @@ from statistics import fmean
 from annotation import reliability
 from annotation.conduct import Finding, findings
 from annotation.dawid_skene import consensus
-from annotation.page import PLACES, RANKS
 from annotation.quality_page import DISCUSSED, couples, interval, left_out, people, progress, rounded, short
 from annotation.ranked import Ranked, RankWork, disputed, ranks_by_answer, sides_by_comparison
 from annotation.ratings import by_annotator, by_pair, votes_of
 from annotation.reliability import Reliability
+from annotation.vocabulary import PLACES, RANKS
 from finlm import report
 
 

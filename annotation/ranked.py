@@ -15,8 +15,8 @@ from annotation.eventlog import Annotation, ShownSet
 from annotation.export import judge_by
 from annotation.export_ranks import read_order
 from annotation.judged import days_of, longer, newest_of
-from annotation.page import LEVELS
 from annotation.ratings import Rating
+from annotation.vocabulary import LEVELS
 
 PAIRINGS = (((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2)))
 """The ways to pair up four answers."""

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from annotation.page import LEVELS
+from annotation.vocabulary import LEVELS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from rich.console import Console
 from annotation.api import Task
 from annotation.eventlog import EventLog
 from annotation.export import export
-from annotation.server import copies_of
+from annotation.server_folder import copies_of
 from finlm import jsonl
 from finlm.config import default_runs, run
 from finlm.errors import MissingInput, UserError

@@ -23,7 +23,9 @@ from annotation import environment, server
 from annotation.api import CutOff, LabelStudio, Project
 from annotation.connection import connect, labelling_link
 from annotation.database import read_database
-from annotation.page import Language, PageKind, labelling_page, read_guidelines, shipped_guidelines
+from annotation.page import labelling_page, read_guidelines, shipped_guidelines
+from annotation.server_folder import SERVE, copies_of, open_secrets
+from annotation.vocabulary import Language, PageKind
 from finlm.config import default_runs, run
 from finlm.errors import UserError
 
@@ -96,7 +98,7 @@ def main(settings: ServeSettings) -> None:
             show(client, make_project(client, settings, page, console), settings, console)
         return
     if not settings.start:
-        raise UserError(f"No server of {folder} is running; start it with: {server.SERVE} --detach true")
+        raise UserError(f"No server of {folder} is running; start it with: {SERVE} --detach true")
     server.require_free_port(settings.port)
     command = environment.ensure(Path(settings.environment), console)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's SIGTERM ends us like Ctrl-C
@@ -107,7 +109,7 @@ def main(settings: ServeSettings) -> None:
         with connect("", settings.server) as client:
             show(client, make_project(client, settings, page, console), settings, console)
         if settings.detach:
-            console.print(f"It goes on in the background; end it with: {server.SERVE} --stop true")
+            console.print(f"It goes on in the background; end it with: {SERVE} --stop true")
             return
         console.print("Ctrl-C ends the server.")
         stay(child, folder)
@@ -145,7 +147,7 @@ def make_project(client: LabelStudio, settings: ServeSettings, page: str, consol
 
 def keep_copies(client: LabelStudio, project: Project, folder: Path, console: Console) -> None:
     """Have our own server write each annotation to a file as well, beside its database."""
-    copies = server.copies_of(folder) / str(project.id)
+    copies = copies_of(folder) / str(project.id)
     copies.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         client.keep_copies(project.id, str(copies))
@@ -161,7 +163,7 @@ def show(client: LabelStudio, project: Project, settings: ServeSettings, console
     lines = {"Labelling": labelling_link(client, project), "Invitation": client.invite_link()}
     if not settings.url:
         path = Path(settings.server) / "secrets.json"
-        known = server.open_secrets(Path(settings.server))
+        known = open_secrets(Path(settings.server))
         lines["Login"] = known.email
         # a password belongs on a person's screen, not into the log of whatever else reads this
         lines["Password"] = known.password if console.is_terminal else f"in {path}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from annotation.page import FLAG_KEYS, LEVELS
+from annotation.vocabulary import FLAG_KEYS, LEVELS
 
 PASSWORD = "Long-enough-42"
 SKIPPED, EDITED, DELETED = 0.06, 0.10, 0.04

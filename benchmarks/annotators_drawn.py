@@ -14,9 +14,9 @@ from annotation.conduct import findings
 from annotation.dawid_skene import consensus
 from annotation.eventlog import Annotation, Pair
 from annotation.judged import Work, from_log
-from annotation.page import LEVELS
 from annotation.pairing import is_swapped
 from annotation.ratings import by_pair, votes_of
+from annotation.vocabulary import LEVELS
 from benchmarks.annotators_real import CLEAR, Pool, RealPair
 
 VOTES = 3

@@ -18,9 +18,9 @@ import numpy as np
 
 from annotation import reliability
 from annotation.judged import from_preferences
-from annotation.page import LEVELS
 from annotation.pairing import Comparison
 from annotation.ratings import by_pair, levels_of, sides_of
+from annotation.vocabulary import LEVELS
 from finlm import jsonl
 from finlm.records import PreferencePair, Response, content_id
 

@@ -48,8 +48,8 @@ def markdown(description: dict[str, Any], figures: dict[str, Any], *, picture: s
         f"({data['undecided']:,} of them ties, left out). Each pair is scored by a model that learned from the other "
         f"{len(figures['macro_by_fold']) - 1} folds of all sets together; no prompt, question, document, conversation "
         f"tree or debate lies in two folds. Epochs: {figures['epochs']['folds']}; scores are the last step's: no "
-        f"checkpoint was chosen. {corrections(data)}{together(figures['alone'])}95 % intervals draw these units with "
-        "all of their pairs.",
+        f"checkpoint was chosen. {first_phase(data)}{corrections(data)}{together(figures['alone'])}95 % intervals draw "
+        "these units with all of their pairs.",
         "",
         *accuracies(figures),
         *lengths(figures),
@@ -66,6 +66,19 @@ def markdown(description: dict[str, Any], figures: dict[str, Any], *, picture: s
 def learned(data: Mapping[str, Any]) -> str:
     """Return what learned."""
     return "all weights" if "--tune=full" in data["settings"].split() else "LoRA"
+
+
+def first_phase(data: Mapping[str, Any]) -> str:
+    """Return what the models learned from before, without people."""
+    its = data.get("first_phase")
+    if not its:
+        return ""
+    right = ", ".join(f"{accuracy:.3f}" for accuracy in its["accuracy"].values())
+    return (
+        f"Each model went on from a first phase without people: {its['pairs']:,} pairs on {its['prompts']:,} passages "
+        f"of other texts (`{', '.join(its['makers'])}`), learning rate {its['learning_rate']:g}; right on {right} of "
+        "its own held-out pairs, by seed. "
+    )
 
 
 def corrections(data: Mapping[str, Any]) -> str:
@@ -177,7 +190,7 @@ def arms(figures: dict[str, Any]) -> list[str]:
     return [
         "## Losses and margins",
         "",
-        f"Learning rate {figures['learning_rate']:g}.{tried}",
+        f"{measured_with(figures)}{tried}",
         "",
         f"The same steps (epochs: {figures['epochs']['arms']}) on the same folds, held out on the first. `token` "
         "compares every token from the first difference on, `pairwise` the last ones; `margin` asks for a lead of 0, "
@@ -190,6 +203,13 @@ def arms(figures: dict[str, Any]) -> list[str]:
         "",
         *absent,
     ]
+
+
+def measured_with(figures: dict[str, Any]) -> str:
+    """Return at which learning rate the arms were compared, and where if not in this run."""
+    compared = figures["arms_of"]
+    where = f", compared in {compared['file']}" if compared["file"] else ""
+    return f"Learning rate {compared['learning_rate']:g}{where}; that of the folds is {figures['learning_rate']:g}."
 
 
 def cut(data: dict[str, Any]) -> list[str]:

@@ -4,8 +4,9 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,6 +37,15 @@ SETTINGS = {
     "trainer": {"report_to": "none", "gradient_checkpointing": False},
 }
 """Of every run; `--set NAME=VALUE` changes one."""
+FIRST_PHASE = {
+    "loss": "pairwise",
+    "margin": "none",
+    "epochs": 1,
+    "test_share": 0.05,
+    "test_pairs": 512,
+    "micro_batch_tokens": 65536,
+}
+"""Of a first phase besides: one pass, whatever the second does; it has a GPU to itself, hence larger passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +81,8 @@ class Plan:
     settings: tuple[str, ...]
     """Flags that all runs have in common."""
     environments: tuple[dict[str, str], ...]
+    starts: Mapping[int, Path] = field(default_factory=dict)
+    """Folder of the first phase that the runs of a seed go on from; empty: none."""
 
     @property
     def files(self) -> Path:
@@ -91,14 +103,33 @@ class Plan:
             f"--loss={wanted.loss}", f"--margin={wanted.margin}", f"--seed={wanted.seed}",
             f"--learning_rate={wanted.rate}", f"--epochs={wanted.epochs}",
         ]  # fmt: skip
-        command = (sys.executable, "-m", "finlm", "reward", *flags, *self.settings)
-        return Job(wanted.name, command, self.root / "logs" / f"{wanted.name}.log")
+        if wanted.seed in self.starts:
+            flags.append(f"--start={self.starts[wanted.seed]}")
+        return self._stage(wanted.name, [*flags, *self.settings])
+
+    def first_phase(self, preferences: Path, seed: int, rate: float) -> Job:
+        """Return the process of a first phase, which all runs of the seed go on from."""
+        name = first_phase_name(seed)
+        flags = [
+            f"--runs={self.root}", f"--output={self.root / 'runs' / name}", f"--model={self.base}",
+            f"--candidates={self.root}/none.jsonl", f"--preferences={preferences}",
+            f"--seed={seed}", f"--learning_rate={rate}",
+        ]  # fmt: skip
+        return self._stage(name, [*flags, *self.settings, *flags_of(FIRST_PHASE)])
+
+    def _stage(self, name: str, flags: Sequence[str]) -> Job:
+        command = (sys.executable, "-m", "finlm", "reward", *flags)
+        return Job(name, command, self.root / "logs" / f"{name}.log")
 
 
 def settings_of(changes: Sequence[str]) -> tuple[str, ...]:
     """Return the flags of all runs."""
-    ours = [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in SETTINGS.items()]
-    return (*ours, *(f"--{change}" for change in changes))
+    return (*flags_of(SETTINGS), *(f"--{change}" for change in changes))
+
+
+def flags_of(settings: Mapping[str, Any]) -> list[str]:
+    """Return settings as flags."""
+    return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in settings.items()]
 
 
 def refuse_others(path: Path, flags: Sequence[str]) -> None:
@@ -172,9 +203,33 @@ def run_arms(plan: Plan, seeds: Sequence[int], rate: float, epochs: int) -> list
     return arms
 
 
+def first_phase_name(seed: int) -> str:
+    """Return the name of a seed's first phase."""
+    return f"first-phase-seed-{seed}"
+
+
+def run_first_phases(plan: Plan, preferences: Path, seeds: Sequence[int], rate: float) -> dict[int, Path]:
+    """Run a first phase for every seed, one at a time on each GPU, and return their folders.
+
+    Raises:
+        SystemExit: One failed.
+    """
+    folders = {seed: plan.root / "runs" / first_phase_name(seed) for seed in seeds}
+    jobs = [plan.first_phase(preferences, seed, rate) for seed in seeds if not is_finished(folders[seed])]
+    alone = replace(plan, environments=plan.environments[: max(1, torch.cuda.device_count())])
+    failed = run_jobs(alone, jobs)
+    if failed:
+        raise SystemExit(f"{', '.join(failed)} failed, see {plan.root / 'logs'}; the same command goes on.")
+    return folders
+
+
 def run_missing(plan: Plan, wanted: Sequence[Wanted]) -> list[str]:
     """Run what is not finished, a line each; return the names of those that failed."""
-    jobs = [plan.job(one) for one in wanted if not is_finished(plan.folder(one))]
+    return run_jobs(plan, [plan.job(one) for one in wanted if not is_finished(plan.folder(one))])
+
+
+def run_jobs(plan: Plan, jobs: Sequence[Job]) -> list[str]:
+    """Run reward models, a line each; return the names of those that failed."""
     count = 0
 
     def tell(ended: Ended) -> None:

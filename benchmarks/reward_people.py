@@ -8,6 +8,8 @@ a process a run, several side by side on each GPU:
 
 - rates: with several learning rates after --rates, the one of the most accurate run on fold 0 (sentence-level loss, no
   margin, first seed) is everybody's;
+- first phase, with --first: every seed's model learns first from preferences without people, of other texts, all of its
+  runs go on from it;
 - arms: token-level and sentence-level loss, with margin and without, three seeds each, all held out on fold 0;
 - folds: the arm that the recipe's rule chooses on fold 0, trained on all sets together, for every fold once under each
   of `--fold-seeds`; the models of a fold score its pairs together, as an ensemble does.
@@ -26,7 +28,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,21 +65,26 @@ def main() -> None:
     folds = Folds.of(pairs, given.folds)
     base = Path(given.model) if given.model else embedded.import_embedded(root / "base")
     plan = Plan(root, base, people_runs.settings_of(given.set), people_runs.environments_of(given.parallel))
-    flags = [*plan.settings, f"folds {given.folds}", f"model {base}", f"corrections {given.corrections}"]
+    flags = [
+        *plan.settings, f"folds {given.folds}", f"model {base}", f"corrections {given.corrections}",
+        f"first {given.first} {given.first_rate if given.first else ''}",
+    ]  # fmt: skip
     people_runs.refuse_others(root / "flags.json", flags)
     people_folds.write(plan.files, pairs, folds, FIXED_FOLD, corrections)
+    if given.first:
+        plan = replace(plan, starts=run_first(plan, given))
     told(f"prepared in {time.perf_counter() - began:.0f} s: {len(pairs):,} pairs, {given.folds} folds")
 
     with ThreadPoolExecutor(1) as beside:
         simpler = beside.submit(prepare_rest, plan, pairs, corrections, folds)
         rates = people_runs.run_rates(plan, given.rates, given.seeds[0], given.epochs)
         rate = people_runs.best_rate(rates)
-        arms = people_runs.run_arms(plan, given.seeds, rate, given.epochs)
-        chosen, reason = people_figures.choose(arms, ChoiceRule())
-        told(f"chosen: {chosen.name}. {reason}")
+        compared = compared_before(given.arms_of) if given.arms_of else compare_arms(plan, given, rate)
+        told(f"chosen: {compared.name}. {compared.figures['reason']}")
         prepared = simpler.result()
+    loss, margin = compared.loss, compared.margin
     every = {
-        seed: [Wanted(chosen.loss, chosen.margin, seed, fold, rate, given.fold_epochs) for fold in range(folds.count)]
+        seed: [Wanted(loss, margin, seed, fold, rate, given.fold_epochs) for fold in range(folds.count)]
         for seed in given.fold_seeds
     }
     failed = people_runs.run_missing(plan, [wanted for its in every.values() for wanted in its])
@@ -92,14 +99,12 @@ def main() -> None:
             str(seed): people_figures.alone(people_figures.decided_in_order([one for its in found for one in its]))
             for seed, found in alone.items()
         },
-        "chosen": chosen.name,
-        "reason": reason,
+        **compared.figures,
         "learning_rate": rate,
-        "epochs": {"arms": given.epochs, "folds": given.fold_epochs},
+        "epochs": {"arms": compared.figures["arms_of"]["epochs"], "folds": given.fold_epochs},
         "rates": rates,
-        "arms": [arm.figures() for arm in arms],
-        "missing_arms": people_runs.missing(arms),
-        "data": data_of(pairs, folds, prepared.tokens, plan) | {"corrections": len(corrections)},
+        "data": data_of(pairs, folds, prepared.tokens, plan)
+        | {"corrections": len(corrections), "first_phase": first_phase_told(plan, given)},
         "seconds": people_runs.seconds_of(root) | {"all": round(time.perf_counter() - began, 1)},
     }
     print(json.dumps({name: its for name, its in figures.items() if name not in people_page.LONG}, indent=1))
@@ -128,9 +133,95 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--corrections", action="store_true", help="learn from judges' rewritten answers too; none is tested on"
     )
+    parser.add_argument(
+        "--first", type=Path, help="preferences of a first phase, from which all runs go on (finlm annotate by-passage)"
+    )
+    parser.add_argument("--first-rate", type=float, default=2e-4, help="its learning rate (default: %(default)s)")
+    parser.add_argument(
+        "--arms-of", type=Path, help="earlier result whose comparison of arms is taken; default: compare them now"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting of all runs")
     parser.add_argument("--out", type=Path, help="JSON file to write; .md and .svg go beside it")
     return parser.parse_args()
+
+
+# -------------------------------------------------------------------------------------------- first phase and arms
+
+
+def run_first(plan: Plan, given: argparse.Namespace) -> dict[int, Path]:
+    """Run the first phase of every seed that goes on from one."""
+    seeds = sorted({*given.fold_seeds, *([] if given.arms_of else given.seeds)})
+    return people_runs.run_first_phases(plan, given.first, seeds, given.first_rate)
+
+
+def first_phase_told(plan: Plan, given: argparse.Namespace) -> dict[str, Any]:
+    """Return what the first phases learned from, and how well, by seed; empty without any."""
+    if not plan.starts:
+        return {}
+    learned = list(jsonl.read(given.first, PreferencePair))
+    return {
+        "pairs": len(learned),
+        "prompts": len({pair.prompt.id for pair in learned}),
+        "makers": sorted({pair.source for pair in learned}),
+        "learning_rate": given.first_rate,
+        "accuracy": {
+            str(seed): round(float(json.loads((folder / "report.json").read_text())["test_accuracy"]), 4)
+            for seed, folder in plan.starts.items()
+        },
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The arm that the folds take, and how the arms compared.
+
+    Example:
+        Compared(loss="pairwise", margin="small", figures={"arms": […], "chosen": "pairwise-margin", …})
+    """
+
+    loss: str
+    margin: str
+    figures: dict[str, Any]
+    """`arms`, `missing_arms`, `chosen`, `reason` and `arms_of`, what they were measured with."""
+
+    @property
+    def name(self) -> str:
+        """The arm's name."""
+        return people_figures.name_of(self.loss, self.margin)
+
+
+def compare_arms(plan: Plan, given: argparse.Namespace, rate: float) -> Compared:
+    """Run every arm under every seed on one fold and choose by the recipe's rule."""
+    arms = people_runs.run_arms(plan, given.seeds, rate, given.epochs)
+    chosen, reason = people_figures.choose(arms, ChoiceRule())
+    figures = {
+        "arms": [arm.figures() for arm in arms],
+        "missing_arms": people_runs.missing(arms),
+        "chosen": chosen.name,
+        "reason": reason,
+        "arms_of": {"file": "", "learning_rate": rate, "epochs": given.epochs},
+    }
+    return Compared(chosen.loss, chosen.margin, figures)
+
+
+def compared_before(path: Path) -> Compared:
+    """Return the comparison that an earlier result of this benchmark holds.
+
+    Raises:
+        SystemExit: The file has none, or none of its arms is the chosen one.
+    """
+    found = json.loads(path.read_text(encoding="utf-8"))
+    before = found["figures"]
+    chosen = [arm for arm in before.get("arms", []) if arm["arm"] == before["chosen"]]
+    if not chosen:
+        raise SystemExit(f"{path} has no comparison of arms; leave --arms-of out to make one.")
+    told_of = before.get("arms_of") or {"learning_rate": before["learning_rate"], "epochs": before["epochs"]["arms"]}
+    figures = {name: before[name] for name in ("arms", "missing_arms", "chosen", "reason")}
+    return Compared(
+        chosen[0]["loss"],
+        chosen[0]["margin"],
+        figures | {"arms_of": told_of | {"file": told_of.get("file") or f"{path.name}, commit {found['commit']}"}},
+    )
 
 
 # -------------------------------------------------------------------------------------------------------- baselines

@@ -26,6 +26,7 @@ COMMANDS = {
     "annotate listen": ("annotation.listen", "pull whenever Label Studio says that something changed"),
     "annotate import": ("annotation.importing", "published data sets of people's preferences -> preferences"),
     "annotate by-figures": ("annotation.by_figures", "preferences by rule, without people (demo)"),
+    "annotate by-passage": ("annotation.by_passage", "preferences without people: what a passage says above what not"),
     "reward": ("reward.train", "preferences -> reward model"),
     "reward score": ("reward.score", "a file of answers or pairs -> the same with scores"),
     "reward serve": ("reward.serve", "a reward model over HTTP, for other trainers"),

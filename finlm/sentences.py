@@ -1,4 +1,4 @@
-"""Where a document that is longer than a row may be cut: behind a sentence if it can be, else behind a clause.
+"""The sentences of a text, and where a document that is longer than a row may be cut: behind a sentence if it can be.
 
 Places are token indices: a cut at k parts the tokens before k from those from k on.
 """
@@ -7,6 +7,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 _CLOSING = r"[\"'”’」』）)】\]》]*+"
@@ -38,6 +39,18 @@ class Cut:
     """Index of the first token behind the cut."""
     behind: Literal["sentence", "clause", "token"]
     """What ends there: a sentence or line; a clause or word; nothing but a token."""
+
+
+def spans(text: str) -> list[tuple[int, int]]:
+    """Return where each sentence or unended line begins and ends, in order, without the white space around it."""
+    places = [0, *(match.end() for match in _SENTENCE.finditer(text) if _is_end(text, match)), len(text)]
+    found = []
+    for begin, end in pairwise(places):
+        piece = text[begin:end]
+        if not piece.isspace() and piece:
+            first = begin + len(piece) - len(piece.lstrip())
+            found.append((first, first + len(piece.strip())))
+    return found
 
 
 def cut_points(text: str, starts: Sequence[int], room: int) -> list[int]:

@@ -65,7 +65,9 @@ def test_every_command_whose_settings_depend_on_the_size_has_both() -> None:
     # demo takes every stage's own; of these only the server's address and a page's place are ever set
     pages = {"annotate check", "annotate evaluate", "annotate report", "rollouts", "sft-report", "trace"}
     server = {"annotate adjudicate", "annotate backup", "annotate invite", "annotate listen", "annotate recover"}
-    without = pages | server | {"annotate import", "chat", "demo", "reward score", "reward serve"}
+    without = (
+        pages | server | {"annotate by-passage", "annotate import", "chat", "demo", "reward score", "reward serve"}
+    )
     modules = {module for name, (module, _) in COMMANDS.items() if name not in without}
     assert set(MODULES.values()) == modules
     assert {stage.name for stage in STAGES} <= set(MODULES)

@@ -12,6 +12,8 @@ import pytest
 from tiny import Tiny
 from warm import ENVIRONMENT
 
+from annotation import by_passage
+from annotation.by_passage import ByPassageSettings
 from benchmarks import people_figures, people_folds, people_runs, side_by_side
 from benchmarks.people_figures import DIRECTED, MODEL, Arm
 from benchmarks.people_folds import Folds
@@ -259,9 +261,9 @@ def test_the_whole_benchmark_on_a_tiny_model(tiny: Tiny, tmp_path: Path) -> None
     for change in ("max_length=160", "steps=2", "batch_size=4", "micro_batch=4", "dtype=float32", f"lora={lora}"):
         command += ["--set", change]
 
-    def run() -> subprocess.CompletedProcess[str]:
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | ENVIRONMENT
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run([*command, *more], env=environment, capture_output=True, text=True, check=False)
 
     done = run()
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
@@ -288,3 +290,31 @@ def test_the_whole_benchmark_on_a_tiny_model(tiny: Tiny, tmp_path: Path) -> None
     assert "of 2 seeds" in page
     assert " of 4: " in done.stdout
     assert ", accuracy " not in again.stdout  # nothing is repeated
+
+    # a first phase of other texts, and the arms as they were compared before
+    first = tmp_path / "first.jsonl"
+    texts = tmp_path / "texts.jsonl"
+    mills = "".join(
+        json.dumps({"id": n, "text": " ".join(f"Mill {n} of {k} made {n * k + k} barrels of flour." for k in range(9))})
+        + "\n"
+        for n in range(30)
+    )
+    texts.write_text(mills, encoding="utf-8")
+    by_passage.main(ByPassageSettings(texts=[str(texts)], output=str(first), shortest=150, longest=200))
+    later = tmp_path / "results" / "later.json"
+    root = tmp_path / "later"
+    done = run("--first", str(first), "--arms-of", str(out), "--runs", str(root), "--out", str(later))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    new = json.loads(later.read_text(encoding="utf-8"))["figures"]
+    assert new["arms"] == figures["arms"]
+    assert new["chosen"] == figures["chosen"]
+    assert new["arms_of"]["file"] == f"reward.json, commit {written['commit']}"
+    assert new["data"]["first_phase"]["accuracy"].keys() == {"0", "1"}
+    assert sorted(path.name for path in (root / "runs").iterdir() if path.name.startswith("first")) == [
+        "first-phase-seed-0", "first-phase-seed-1"
+    ]  # fmt: skip
+    for seed in (0, 1):
+        run_of = next(path for path in (root / "runs").iterdir() if f"-seed-{seed}-fold-1-" in path.name)
+        started = json.loads((run_of / "run.json").read_text(encoding="utf-8"))["inputs"]["start"]
+        assert started.endswith(f"first-phase-seed-{seed}")
+    assert "went on from a first phase" in later.with_suffix(".md").read_text(encoding="utf-8")

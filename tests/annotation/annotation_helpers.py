@@ -1,6 +1,10 @@
 """People, a served Label Studio and small records, for the tests of annotation."""
 
+import fcntl
+import hashlib
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +17,10 @@ from typing import Any
 
 import httpx
 import pytest
+from rich.console import Console
 
+from annotation import environment as environment_of_server
+from annotation import server
 from annotation.api import LabelStudio, Project, Task
 from finlm.records import Message, Prompt, Response
 
@@ -125,6 +132,43 @@ class Served:
             token = session.get("/api/current-user/token").raise_for_status().json()["token"]
         assert me["email"] == email
         return Person(id=me["id"], email=email, token=token, url=self.url)
+
+
+def started_before(environment: Path, folder: Path) -> None:
+    """Give a server's folder what its first start makes: database, key, secrets; then it is up in seconds.
+
+    The first start is made once, by the same code, and kept in Label Studio's environment: five hundred steps of its
+    database take a minute of a core, for each process that runs tests.
+    """
+    begun = environment_of_server.ensure(environment, Console(quiet=True))
+    made_by = hashlib.sha256(b"".join((ROOT / "annotation" / name).read_bytes() for name in FIRST_START)).hexdigest()
+    kept = environment / f"first-start-{made_by[:8]}"
+    with (environment / ".first-start.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.is_dir():
+            aside = environment / ".first-start"
+            shutil.rmtree(aside, ignore_errors=True)
+            child = server.start(begun, aside, free_port())
+            try:
+                server.wait_until_healthy(child, aside, 600.0, Console(quiet=True))
+            finally:
+                server.stop_child(child)
+            (aside / "server.json").unlink()
+            aside.rename(kept)
+    shutil.copytree(kept, folder)
+
+
+FIRST_START = (
+    "label_studio_constraints.txt", "label_studio_settings/finlm_label_studio.py", "server.py", "server_folder.py"
+)  # fmt: skip
+"""What a first start is made by."""
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]

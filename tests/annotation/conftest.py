@@ -2,14 +2,14 @@
 
 import os
 import shutil
-import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from annotation_helpers import ROOT, Person, Served, command, visiting
+from annotation_helpers import ROOT, Person, Served, command, free_port, started_before, visiting
 
-from annotation.server import open_secrets, read_address
+from annotation.server_folder import open_secrets, read_address
 
 
 @pytest.fixture(scope="session")
@@ -17,14 +17,13 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Install Label Studio where FINLM_LABEL_STUDIO_ENV says (beside .venv by default), start it, end it."""
     folder = tmp_path_factory.mktemp("annotation")
     environment = os.environ.get("FINLM_LABEL_STUDIO_ENV") or str(ROOT / ".venv-label-studio")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    server = folder / "runs" / "annotation" / "server"
+    started_before(Path(environment), server)
     flags = (
         "--environment",
         environment,
         "--port",
-        str(port),
+        str(free_port()),
         "--detach",
         "true",
         "--hints",
@@ -34,7 +33,6 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     )
     done = command("serve", *flags, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    server = folder / "runs" / "annotation" / "server"
     yield Served(folder=folder, url=read_address(server).url, token=open_secrets(server).token, output=done.stdout)
     ended = command("serve", "--stop", "true", cwd=folder)
     assert "The server has ended" in ended.stdout, ended.stdout + ended.stderr

@@ -13,9 +13,10 @@ from rich.console import Console
 from annotation.delivery import deliver
 from annotation.eventlog import EventLog
 from annotation.export import export
-from annotation.page import labelling_page, page_hash, read_guidelines, shipped_guidelines
+from annotation.page import labelling_page, read_guidelines, shipped_guidelines
 from annotation.pairing import Comparison
 from annotation.pulling import pull
+from annotation.vocabulary import page_hash
 from finlm.errors import UserError
 
 MOOD = {"from_name": "mood", "to_name": "prompt", "type": "choices", "value": {"choices": ["x"]}}

@@ -12,7 +12,7 @@ import pytest
 from annotation_helpers import ROOT, Served, command, prompt, response
 
 from annotation.database import read_database
-from annotation.server import open_secrets, read_address
+from annotation.server_folder import open_secrets, read_address
 from finlm import jsonl
 from finlm.errors import UserError
 from finlm.records import Candidates, PreferencePair

@@ -8,8 +8,8 @@ from annotation_helpers import prompt, response, result
 
 from annotation.eventlog import Annotation, Pair
 from annotation.export import export, read_result
-from annotation.page import LEVELS
 from annotation.pairing import Comparison
+from annotation.vocabulary import LEVELS
 from finlm.records import PreferencePair, Removal
 
 COMPARISON = Comparison(

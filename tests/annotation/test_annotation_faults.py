@@ -27,7 +27,8 @@ from annotation.delivery import deliver
 from annotation.eventlog import EventLog
 from annotation.pairing import Comparison
 from annotation.pulling import pull
-from annotation.server import open_secrets, read_address, running
+from annotation.server import running
+from annotation.server_folder import open_secrets, read_address
 from finlm.errors import UserError
 
 KEY = "1@2026-01-01T00:00:00Z"
@@ -270,6 +271,27 @@ def test_only_what_changed_is_read_again(
         anna.edit(made[1], "B3")
         assert pull(client, project, log).edited == 1
     assert read == [None, [], [tasks[made[1]]]]
+
+
+def test_a_server_with_smaller_pages_hides_nothing(
+    label_studio: Served, judged: tuple[Project, Path, list[int]]
+) -> None:
+    """A Label Studio elsewhere may be set to give fewer tasks a page than it is asked for."""
+    project, path, made = judged
+
+    class Capped(Relay):
+        target = label_studio.url
+
+        def do_GET(self) -> None:
+            self.path = re.sub(r"page_size=\d+", "page_size=1", self.path)
+            answer = self.passed_on(b"")
+            self.reply(answer.status_code, answer.content)
+
+    with listening(Capped) as url, LabelStudio(url, label_studio.token) as client, EventLog(path) as log:
+        assert len(client.task_ids(project.id)) == len(client.pair_ids(project.id)) == 3
+        assert pull(client, project, log).new == 2
+        assert len(client.changes(project.id, log.updated_after(project.key))) == 3
+        assert [one.id for one in log.annotations(project.key)] == made
 
 
 def resigned(token: str, secret: str, **changed: int) -> str:

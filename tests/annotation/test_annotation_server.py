@@ -8,7 +8,7 @@ import pytest
 from annotation_helpers import command, prompt, response
 from rich.console import Console
 
-from annotation import server
+from annotation import server, server_folder
 from annotation.api import LabelStudio
 from annotation.environment import VERSION, ensure
 from finlm import jsonl
@@ -18,9 +18,9 @@ from finlm.records import Candidates, PreferencePair, Provenance
 
 def test_secrets_are_drawn_once_and_private(tmp_path: Path) -> None:
     folder = tmp_path / "server"
-    drawn = server.open_secrets(folder)
-    assert server.open_secrets(folder) == drawn
-    assert server.open_secrets(tmp_path / "other") != drawn
+    drawn = server_folder.open_secrets(folder)
+    assert server_folder.open_secrets(folder) == drawn
+    assert server_folder.open_secrets(tmp_path / "other") != drawn
     assert (folder / "secrets.json").stat().st_mode & 0o777 == 0o600
     assert folder.stat().st_mode & 0o777 == 0o700
     assert len(drawn.token) == 40
@@ -28,7 +28,7 @@ def test_secrets_are_drawn_once_and_private(tmp_path: Path) -> None:
     assert drawn.password not in repr(drawn)
     (folder / "secrets.json").chmod(0o644)
     with pytest.raises(UserError, match="others can read it"):
-        server.open_secrets(folder)
+        server_folder.open_secrets(folder)
 
 
 def test_a_taken_port_names_the_way_out() -> None:
@@ -45,7 +45,7 @@ def test_a_taken_port_names_the_way_out() -> None:
 
 def test_another_process_with_the_same_number_is_not_ours(tmp_path: Path) -> None:
     assert server.running(tmp_path) is None
-    server.note_address(tmp_path, server.Address(url="http://127.0.0.1:1", pid=os.getpid(), started=1.0))
+    server_folder.note_address(tmp_path, server_folder.Address(url="http://127.0.0.1:1", pid=os.getpid(), started=1.0))
     assert server.running(tmp_path) is None
 
 
@@ -74,7 +74,7 @@ def test_a_server_gets_no_keys_of_others(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_no_server_is_a_missing_input(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match="finlm annotate serve"):
-        server.read_address(tmp_path)
+        server_folder.read_address(tmp_path)
 
 
 def test_an_unreachable_server_is_named() -> None:

@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 import pytest
 from annotation_helpers import prompt
 
-from annotation.page import FLAG_KEYS, LEVELS, Language, pair_page, read_guidelines, shipped_guidelines, task_data
+from annotation.page import pair_page, read_guidelines, shipped_guidelines, task_data
 from annotation.rendering import ALLOWED_TAGS, prompt_html, text_html
+from annotation.vocabulary import FLAG_KEYS, LEVELS, Language
 from finlm.errors import UserError
 from finlm.records import Message
 

@@ -6,18 +6,8 @@ from typing import Any, get_args
 import pytest
 from annotation_helpers import Served, open_stream, prompt
 
-from annotation.page import (
-    FAULT_KEYS,
-    PLACES,
-    RANK_KEYS,
-    SET_FLAG_KEYS,
-    Language,
-    PageKind,
-    labelling_page,
-    read_guidelines,
-    shipped_guidelines,
-    task_data,
-)
+from annotation.page import labelling_page, read_guidelines, shipped_guidelines, task_data
+from annotation.vocabulary import FAULT_KEYS, PLACES, RANK_KEYS, SET_FLAG_KEYS, Language, PageKind
 from finlm.records import Message, Prompt
 
 pytestmark = pytest.mark.browser

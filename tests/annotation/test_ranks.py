@@ -9,7 +9,8 @@ from annotation_helpers import prompt, response
 from annotation.answer_sets import AnswerSet, set_from_candidates, shown_order, unshuffled
 from annotation.eventlog import Annotation, ShownSet
 from annotation.export_ranks import export_ranks
-from annotation.page import guidelines_version, kind_of, labelling_page, read_guidelines, shipped_guidelines
+from annotation.page import labelling_page, read_guidelines, shipped_guidelines
+from annotation.vocabulary import guidelines_version, kind_of
 from finlm.records import Candidates, Removal
 
 TEXTS = ("first", "second", "third", "fourth")
