@@ -303,7 +303,8 @@ def test_the_whole_benchmark_on_a_tiny_model(tiny: Tiny, tmp_path: Path) -> None
     by_passage.main(ByPassageSettings(texts=[str(texts)], output=str(first), shortest=150, longest=200))
     later = tmp_path / "results" / "later.json"
     root = tmp_path / "later"
-    done = run("--first", str(first), "--arms-of", str(out), "--runs", str(root), "--out", str(later))
+    changes = ("--runs", str(root), "--out", str(later), "--set", "max_length=400")
+    done = run("--first", str(first), "--arms-of", str(out), *changes)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     new = json.loads(later.read_text(encoding="utf-8"))["figures"]
     assert new["arms"] == figures["arms"]
