@@ -297,7 +297,7 @@ def test_the_whole_benchmark_on_a_tiny_model(tiny: Tiny, tmp_path: Path) -> None
     mills = "".join(
         json.dumps({"id": n, "text": " ".join(f"Mill {n} of {k} made {n * k + k} barrels of flour." for k in range(9))})
         + "\n"
-        for n in range(30)
+        for n in range(120)
     )
     texts.write_text(mills, encoding="utf-8")
     by_passage.main(ByPassageSettings(texts=[str(texts)], output=str(first), shortest=150, longest=200))
