@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 
 from finlm.records import Derivation, Provenance
 from selfqa.entities import Filing
@@ -82,6 +83,7 @@ def possessive(name: str) -> str:
     return f"{name}'" if name.endswith("s") else f"{name}'s"
 
 
+@lru_cache(maxsize=8192)
 def head_of(metric: str) -> str:
     """Return the noun that a metric is: `expenses` of "selling, general and administrative expenses"."""
     metric = re.sub(r", (?:net|gross)$", "", metric)
@@ -96,6 +98,7 @@ def head_of(metric: str) -> str:
     return head.split(" ")[-1].lower() if head else ""
 
 
+@lru_cache(maxsize=8192)
 def verb(metric: str) -> str:
     """`was` or `were`, by the head of the metric."""
     last = head_of(metric)

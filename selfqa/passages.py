@@ -4,7 +4,8 @@ Two styles: statements (each row told as a sentence, step 1 of Self-QA) and the 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 from finlm.figures import amounts_in
 from selfqa.entities import Filing
@@ -13,6 +14,8 @@ from selfqa.pairs import chinese_statement, english_statement, pick, short_perio
 
 Rows = dict[int, list[Fact]]
 """Row number -> its facts, in the order of the columns."""
+Shown = Callable[[int], list[Fact]]
+"""Row number -> the facts of it that a passage tells."""
 
 
 def table_passage(asked: Sequence[Fact], rows: Rows, filing: Filing, limit: int) -> str:
@@ -26,7 +29,9 @@ def table_passage(asked: Sequence[Fact], rows: Rows, filing: Filing, limit: int)
     row = asked[0].row
     order = sorted(rows, key=lambda other: (abs(other - row), other))
     style = pick(("statements", "statements", "lines"), filing.short, asked[0].metric, "style")
-    build = _lines if style == "lines" else _statements
+    shown = cache(lambda number: _shown(rows[number], asked))
+    statements = partial(_statements, shown=shown, filing=filing)
+    build = partial(_lines, row=row, shown=shown, filing=filing) if style == "lines" else statements
     chosen = [row]
     for candidate in order[1:]:
         if len(chosen) == 4:
@@ -34,11 +39,11 @@ def table_passage(asked: Sequence[Fact], rows: Rows, filing: Filing, limit: int)
         if rows[candidate][0].metric == asked[0].metric:
             continue
         attempt = sorted([*chosen, candidate])
-        if len(build(attempt, rows, asked, filing)) <= limit:
+        if len(build(attempt)) <= limit:
             chosen = attempt
     if len(chosen) == 1:
-        build = _statements
-    passage = build(chosen, rows, asked, filing)
+        build = statements
+    passage = build(chosen)
     amounts = {figure.value for figure in amounts_in(passage)}
     return passage if len(amounts) > len(asked) or len(chosen) > 1 else ""  # nothing to choose from is no reading
 
@@ -56,20 +61,20 @@ def _shown(facts: Sequence[Fact], asked: Sequence[Fact]) -> list[Fact]:
     return [fact for fact in facts if fact in keep]
 
 
-def _statements(chosen: Sequence[int], rows: Rows, asked: Sequence[Fact], filing: Filing) -> str:
+def _statements(chosen: Sequence[int], shown: Shown, filing: Filing) -> str:
     tell = chinese_statement if filing.language == "zh" else english_statement
-    told = [tell(_shown(rows[number], asked), filing, named=position == 0) for position, number in enumerate(chosen)]
+    told = [tell(shown(number), filing, named=position == 0) for position, number in enumerate(chosen)]
     return ("" if filing.language == "zh" else " ").join(told)
 
 
-def _lines(chosen: Sequence[int], rows: Rows, asked: Sequence[Fact], filing: Filing) -> str:
-    periods = [fact.period for fact in _shown(rows[asked[0].row], asked)]
+def _lines(chosen: Sequence[int], row: int, shown: Shown, filing: Filing) -> str:
+    periods = [fact.period for fact in shown(row)]
     head = " | ".join(
         ["项目" if filing.language == "zh" else "Item"] + [short_period(p, filing.language) for p in periods]
     )
     lines = [filing.short, head]
     for number in chosen:
-        told = _shown(rows[number], asked)
+        told = shown(number)
         by_period = {fact.period: fact.amount for fact in told}
         metric = told[0].metric
         if any(period in by_period for period in periods):

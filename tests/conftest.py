@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from chain import STAGES, Chain
+from once import once
 from warm import Warm
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +64,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory):
     from tiny import make
 
     torch.set_num_threads(1)
-    return make(tmp_path_factory.mktemp("tiny"))
+    return once(tmp_path_factory, "tiny", make)
 
 
 @pytest.fixture(scope="session")
@@ -76,10 +77,14 @@ def warm() -> Iterator[Warm]:
 @pytest.fixture(scope="session")
 def chain(tiny, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """Run every stage of the tiny loop."""
-    folder = tmp_path_factory.mktemp("chain") / "loop"
-    folder.mkdir()
-    done = {}
-    for stage, module in STAGES.items():
-        done[stage] = warm.run(module, "--config", tiny.settings(stage), cwd=folder)
-        assert done[stage].returncode == 0, f"{stage}: {done[stage].said}"
-    return Chain(folder, done)
+
+    def make(place: Path) -> Chain:
+        folder = place / "loop"
+        folder.mkdir()
+        done = {}
+        for stage, module in STAGES.items():
+            done[stage] = warm.run(module, "--config", tiny.settings(stage), cwd=folder)
+            assert done[stage].returncode == 0, f"{stage}: {done[stage].said}"
+        return Chain(folder, done)
+
+    return once(tmp_path_factory, "chain", make)

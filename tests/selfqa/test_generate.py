@@ -222,7 +222,7 @@ def test_examples_give_each_company_enough_to_train_on(examples: Any) -> None:
 def test_two_runs_are_byte_equal(root: Path, generate: Any, tmp_path: Path) -> None:
     corpus = tmp_path / "filings"
     corpus.mkdir()
-    for path in sorted((root / "examples" / "filings").iterdir())[::5]:
+    for path in sorted((root / "examples" / "filings").iterdir())[::9]:
         (corpus / path.name).write_bytes(path.read_bytes())
     for name, seed in (("one", "1"), ("two", "7")):
         done = generate("--corpus", str(corpus), "--output", str(tmp_path / name), PYTHONHASHSEED=seed)

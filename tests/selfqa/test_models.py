@@ -4,7 +4,6 @@ import asyncio
 import json
 import shutil
 import subprocess
-import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import Warm
 
 from benchmarks import selfqa_server
 from finlm.errors import UserError
@@ -277,10 +277,13 @@ def test_a_body_that_is_no_completion_is_none(body: bytes) -> None:
 
 def test_results_come_in_order_and_the_first_fault_ends_the_others() -> None:
     ended: list[int] = []
+    has_ended = [asyncio.Event() for _ in range(6)]
 
     async def work(number: int) -> int:
-        await asyncio.sleep(0.002 * (5 - number))
+        if number < 4:
+            await has_ended[number + 1].wait()  # the last begun is the first to end
         ended.append(number)
+        has_ended[number].set()
         return number
 
     taken: list[tuple[int, int]] = []
@@ -488,19 +491,19 @@ def test_settings_that_do_not_go_together(flags: list[str], said: str, tmp_path:
     assert "Traceback" not in done.stderr
 
 
-def test_the_tiny_model_asks_itself(tiny: Any, tmp_path: Path, root: Path) -> None:
+def test_the_tiny_model_asks_itself(tiny: Any, warm: Warm, tmp_path: Path, root: Path) -> None:
     selfqa_server.write_corpus(tmp_path / "corpus", 1)
     base = tmp_path / "base"
     shutil.copytree(tiny.base, base)
-    command = [sys.executable, "-W", "ignore", str(root / "selfqa" / "generate.py"), "--backend", "transformers"]
+    command = [str(root / "selfqa" / "generate.py"), "--backend", "transformers"]
     command += ["--model", str(base), "--corpus", str(tmp_path / "corpus"), "--output", str(tmp_path / "out")]
     command += ["--runs", str(tmp_path / "runs"), "--max_tokens", "8", "--temperature", "0", "--questions", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = warm.run(*command, cwd=tmp_path)
     assert done.returncode == 2
     assert "lower --background_characters" in done.stderr
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     (base / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}), encoding="utf-8")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = warm.run(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rules = {json.loads(line)["rule"] for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()}
     assert rules == {"malformed"}  # drawn weights write no question
