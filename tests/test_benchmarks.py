@@ -2,28 +2,25 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import Warm
 
 from benchmarks import reward_gpu, reward_sides, sft_gpu, sft_sides, six_billion
 
 ROOT = Path(__file__).parent.parent
 
 
-def run(script: str, out: Path, *flags: str, shape: tuple[str, ...] = ("--shape", "tiny")) -> Any:
-    command = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks" / script), *shape, "--out", str(out)]
-    done = subprocess.run([*command, *flags], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+def run(warm: Warm, script: str, out: Path, *flags: str, shape: tuple[str, ...] = ("--shape", "tiny")) -> Any:
+    done = warm.run(ROOT / "benchmarks" / script, *shape, "--out", out, *flags, cwd=out.parent)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(out.read_text(encoding="utf-8"))["figures"]
 
 
-def of_side(name: str, out: Path, *flags: str) -> dict[str, Any]:
-    run("sft_gpu.py", out, "--side", name, *flags)
+def of_side(warm: Warm, name: str, out: Path, *flags: str) -> dict[str, Any]:
+    run(warm, "sft_gpu.py", out, "--side", name, *flags)
     found = json.loads(out.read_text(encoding="utf-8"))
     (side,) = found["sides"] if "sides" in found else found["figures"]["sides"]
     assert set(side["phases"]) == {"forward", "backward", "optimizer", "rest"}
@@ -32,17 +29,17 @@ def of_side(name: str, out: Path, *flags: str) -> dict[str, Any]:
     return dict(side)
 
 
-def test_a_ppo_step_is_timed_phase_by_phase(tmp_path: Path) -> None:
+def test_a_ppo_step_is_timed_phase_by_phase(warm: Warm, tmp_path: Path) -> None:
     flags = ("--workload", "8x8x8", "--micro-batch", "4", "--steps", "1")
-    ((workload),) = run("ppo_gpu.py", tmp_path / "ppo.json", *flags)["workloads"]
+    ((workload),) = run(warm, "ppo_gpu.py", tmp_path / "ppo.json", *flags)["workloads"]
     roles = {f"score {role}" for role in ("policy", "reference", "critic", "reward")}
     assert workload["phases"].keys() == roles | {"decode", "policy update", "critic update", "rest"}
     assert all(seconds > 0 for seconds in workload["phases"].values())
     assert sum(workload["phases"].values()) == pytest.approx(workload["seconds"])
 
 
-def test_sampling_counts_the_tokens_it_wrote(tmp_path: Path) -> None:
-    (workload,) = run("generation_gpu.py", tmp_path / "gen.json", "--workload", "4x8x6")["workloads"]
+def test_sampling_counts_the_tokens_it_wrote(warm: Warm, tmp_path: Path) -> None:
+    (workload,) = run(warm, "generation_gpu.py", tmp_path / "gen.json", "--workload", "4x8x6")["workloads"]
     assert workload["tokens_per_second"] * workload["seconds"] == pytest.approx(4 * 6)
 
 
@@ -52,10 +49,10 @@ def drawn(count: int) -> list[int]:
 
 
 @pytest.mark.parametrize("tune", ["lora", "full"])
-def test_our_fine_tuning_step_counts_every_token_of_its_rows_once(tmp_path: Path, tune: str) -> None:
+def test_our_fine_tuning_step_counts_every_token_of_its_rows_once(warm: Warm, tmp_path: Path, tune: str) -> None:
     flags = ("--documents", "12", "--steps", "1", "--tune", tune, "--micro-batch", "1", "--accumulate", "2")
     flags += ("--optimizer", "adamw")  # that of eight bits may not be installed
-    side = of_side("ours", tmp_path / "sft.json", *flags)
+    side = of_side(warm, "ours", tmp_path / "sft.json", *flags)
     assert sum(step["tokens"] for step in side["steps"]) == round(side["rows_filled"] * 2 * 2 * 2048)
     assert 0 < side["rows_filled"] <= 1
     assert side["token_share"] == 1
@@ -64,18 +61,18 @@ def test_our_fine_tuning_step_counts_every_token_of_its_rows_once(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_rows_of_one(tmp_path: Path) -> None:
+def test_two_processes_share_the_rows_of_one(warm: Warm, tmp_path: Path) -> None:
     flags = ("--documents", "24", "--steps", "1")
-    one = of_side("ours", tmp_path / "one.json", *flags, "--micro-batch", "2")
-    two = of_side("ours", tmp_path / "two.json", *flags, "--micro-batch", "1", "--processes", "2")
+    one = of_side(warm, "ours", tmp_path / "one.json", *flags, "--micro-batch", "2")
+    two = of_side(warm, "ours", tmp_path / "two.json", *flags, "--micro-batch", "1", "--processes", "2")
     assert (one["processes"], two["processes"]) == (1, 2)
     assert [step["tokens"] for step in two["steps"]] == [step["tokens"] for step in one["steps"]]
     losses = [[step["loss"] for step in side["steps"]] for side in (one, two)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)  # bfloat16 weights, sums in another order
 
 
-def test_trl_pads_its_documents_and_the_padding_is_not_counted(tmp_path: Path) -> None:
-    side = of_side("trl-default", tmp_path / "sft.json", "--documents", "5", "--steps", "0")
+def test_trl_pads_its_documents_and_the_padding_is_not_counted(warm: Warm, tmp_path: Path) -> None:
+    side = of_side(warm, "trl-default", tmp_path / "sft.json", "--documents", "5", "--steps", "0")
     assert side["tokens"] == sum(drawn(5))
     assert side["token_share"] == pytest.approx(sum(drawn(5)) / (5 * max(drawn(5))))
     assert side["gradient_checkpointing"] is True
@@ -84,9 +81,9 @@ def test_trl_pads_its_documents_and_the_padding_is_not_counted(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_sides_run_apart_and_are_gathered(tmp_path: Path) -> None:
+def test_sides_run_apart_and_are_gathered(warm: Warm, tmp_path: Path) -> None:
     out = tmp_path / "sft.json"
-    figures = run("sft_gpu.py", out, "--documents", "6", "--steps", "1")
+    figures = run(warm, "sft_gpu.py", out, "--documents", "6", "--steps", "1")
     found = json.loads(out.read_text(encoding="utf-8"))
     sides = {side["side"]: side for side in found["sides"]}
     assert sides.keys() == {"ours", "trl-best", "trl-default"}
@@ -99,9 +96,9 @@ def test_sides_run_apart_and_are_gathered(tmp_path: Path) -> None:
     assert [one["command"].split("--side ")[1].split()[0] for one in found["runs"]] == list(sides)
 
 
-def test_filled_rows_cut_documents_which_then_see_each_other(tmp_path: Path) -> None:
+def test_filled_rows_cut_documents_which_then_see_each_other(warm: Warm, tmp_path: Path) -> None:
     flags = ("--set", "packing_strategy=wrapped", "--documents", "6", "--steps", "0", "--micro-batch", "1")
-    side = of_side("trl-best", tmp_path / "sft.json", *flags)
+    side = of_side(warm, "trl-best", tmp_path / "sft.json", *flags)
     assert side["documents_apart"] is False
 
 
@@ -152,16 +149,16 @@ def test_drawn_pairs_have_a_prompt_in_common_and_differ() -> None:
         assert [[*group.prompt, *answer] for answer in group.answers] == [better, worse]
 
 
-def reward_side(name: str, out: Path) -> dict[str, Any]:
+def reward_side(warm: Warm, name: str, out: Path) -> dict[str, Any]:
     """One step over eight pairs of equal rows, and one over eight of ragged ones."""
-    (side,) = run("reward_gpu.py", out, "--side", name, "--pairs", "8", "--steps", "0")["sides"]
+    (side,) = run(warm, "reward_gpu.py", out, "--side", name, "--pairs", "8", "--steps", "0")["sides"]
     return dict(side)
 
 
 @pytest.mark.slow
-def test_our_reward_step_and_trls_have_the_same_loss(tmp_path: Path) -> None:
+def test_our_reward_step_and_trls_have_the_same_loss(warm: Warm, tmp_path: Path) -> None:
     """The same weights, head and pairs; adapters begin as nothing. bfloat16 leaves a few thousandths of 0.7 nats."""
-    ours, theirs = (reward_side(name, tmp_path / "reward.json") for name in ("ours", "trl-default"))
+    ours, theirs = (reward_side(warm, name, tmp_path / "reward.json") for name in ("ours", "trl-default"))
     for name in ("trained_weights", "optimizer", "max_grad_norm"):
         assert ours[name] == theirs[name], name
     for place, rows in enumerate(
@@ -178,9 +175,9 @@ def test_our_reward_step_and_trls_have_the_same_loss(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sides_of_the_reward_model_run_apart_and_are_gathered(tmp_path: Path) -> None:
+def test_sides_of_the_reward_model_run_apart_and_are_gathered(warm: Warm, tmp_path: Path) -> None:
     out = tmp_path / "reward.json"
-    figures = run("reward_gpu.py", out, "--pairs", "8", "--steps", "1")
+    figures = run(warm, "reward_gpu.py", out, "--pairs", "8", "--steps", "1")
     sides = {side["side"]: side for side in json.loads(out.read_text(encoding="utf-8"))["sides"]}
     assert figures["pairs_per_second"] == sides["ours"]["pairs_per_second"]
     assert figures["trl_pairs_per_second"] == sides["trl-best"]["pairs_per_second"]
@@ -223,10 +220,10 @@ def test_a_reward_models_ceiling_leaves_the_head_over_the_vocabulary_out() -> No
     assert work.tuning_flop([1024, 1024], head=False) / 2048 == pytest.approx(wanted)
 
 
-def test_the_data_alone_is_encoded_once_and_laid_out_step_by_step(tmp_path: Path, tiny: Any) -> None:
+def test_the_data_alone_is_encoded_once_and_laid_out_step_by_step(warm: Warm, tmp_path: Path, tiny: Any) -> None:
     talks = ("--instructions-finance", str(tiny.instructions))
     flags = ("--text-general", str(tiny.text), "--steps", "2", "--rows", "2", "--micro-batch", "1")
-    found = run("sft_data.py", tmp_path / "data.json", "--tokenizer", str(tiny.base), *talks, *flags, shape=())
+    found = run(warm, "sft_data.py", tmp_path / "data.json", "--tokenizer", str(tiny.base), *talks, *flags, shape=())
     assert found["tokens"] == round(found["rows_filled"] * 2 * 2 * 2048)
     assert 0 < found["rows_filled"] <= 1
     assert found["stored_tokens"] > 0

@@ -115,8 +115,9 @@ def test_who_comes_to_the_same_trouble_again_goes_back_further(
 
 
 POINTS = [
-    ("replace ppo/.guards.jsonl.tmp", 2), ("rename checkpoints/checkpoint-4", 1),
-    ("rename checkpoints/checkpoint-3", 1), ("rename policies/update-00003", 1), ("replace ppo/.metrics.jsonl.tmp", 1),
+    ("replace ppo/.guards.jsonl.tmp", 2), ("rename checkpoints/checkpoint-3", 1), ("replace ppo/.metrics.jsonl.tmp", 1),
+    pytest.param("rename checkpoints/checkpoint-4", 1, marks=pytest.mark.slow),
+    pytest.param("rename policies/update-00003", 1, marks=pytest.mark.slow),
 ]  # fmt: skip
 """Before the roll-back is written down, and while what it made void is cleared away."""
 
