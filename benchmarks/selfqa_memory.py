@@ -1,6 +1,6 @@
 """What a whole run of Self-QA without a model takes of memory, from files to report, at a thousand filings.
 
-    python benchmarks/selfqa_memory.py --out benchmarks/results/selfqa_memory_2026-11-29.json
+    python benchmarks/selfqa_memory.py --out benchmarks/results/selfqa_memory_2026-11-30.json
 
 writes copies of the real filings that repeat nothing (`benchmarks/selfqa_corpus.py`), runs `selfqa/generate.py` over
 them with its defaults and looks at its resident memory every few seconds.

@@ -317,5 +317,5 @@ def test_the_whole_benchmark_on_a_tiny_model(tiny: Tiny, tmp_path: Path) -> None
     for seed in (0, 1):
         run_of = next(path for path in (root / "runs").iterdir() if f"-seed-{seed}-fold-1-" in path.name)
         started = json.loads((run_of / "run.json").read_text(encoding="utf-8"))["inputs"]["start"]
-        assert started.endswith(f"first-phase-seed-{seed}")
+        assert Path(started).parts[-2:] == (f"first-phase-seed-{seed}", "model")
     assert "went on from a first phase" in later.with_suffix(".md").read_text(encoding="utf-8")
