@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from annotation.api import CutOff, LabelStudio, Project
-from annotation.eventlog import EventLog, Pair, ShownSet
+from annotation.eventlog import EventLog
+from annotation.logged import Pair, ShownSet
 from annotation.page import task_data
 
 BATCH = 100

@@ -25,9 +25,9 @@ from rich.table import Table
 
 from annotation import reliability
 from annotation.evaluation_page import ALL, HEAD, page_of, rows_of
-from annotation.eventlog import Pair
 from annotation.judged import Work
 from annotation.log_reading import read_log
+from annotation.logged import Pair
 from annotation.ratings import Rating, by_pair
 from finlm import report, runs
 from finlm.config import default_runs, run

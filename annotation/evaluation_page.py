@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from annotation.eventlog import Pair
+from annotation.logged import Pair
 from finlm import report
 from finlm.verdicts import Tally, Verdict
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Container, Iterable, Mapping, 
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from annotation.eventlog import Annotation, Pair
+from annotation.logged import Annotation, Pair
 from annotation.vocabulary import FLAG_KEYS, LEVELS
 from finlm.records import PreferencePair, Provenance, Removal, Vote
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from annotation.answer_sets import unshuffled
-from annotation.eventlog import Annotation, ShownSet
 from annotation.export import latest, one_each, parts_of, removal
+from annotation.logged import Annotation, ShownSet
 from annotation.vocabulary import FAULT_KEYS, PLACES, RANKS, SET_FLAG_KEYS
 from finlm.records import Provenance, Ranking, Removal
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-from annotation.eventlog import Annotation, Pair
 from annotation.export import Judgement, judge
+from annotation.logged import Annotation, Pair
 from annotation.ratings import Rating
 from annotation.vocabulary import LEVELS
 from finlm.records import PreferencePair, Removal, content_id

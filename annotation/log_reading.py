@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from annotation.eventlog import EventLog, Pair
+from annotation.eventlog import EventLog
 from annotation.judged import Work, from_log, from_preferences
+from annotation.logged import Pair
 from annotation.ranked import RankWork, rankings_from_log
 from finlm import jsonl
 from finlm.errors import MissingInput, UserError

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import msgspec
 
-from annotation import eventlog, export, pairing, vocabulary
+from annotation import eventlog, export, logged, pairing, vocabulary
 from annotation.eventlog import EventLog
 from finlm import jsonl, records
 
-DECIDES = (export.__file__, eventlog.__file__, pairing.__file__, records.__file__, jsonl.__file__, vocabulary.__file__)
+DECIDES = tuple(one.__file__ for one in (eventlog, export, jsonl, logged, pairing, records, vocabulary))
 """The code that an outcome is made by; another version of it makes all of them anew."""
 
 

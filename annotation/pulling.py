@@ -12,9 +12,10 @@ from rich.table import Table
 
 from annotation.api import LabelStudio, Project
 from annotation.connection import connect, labelling_link, require_project, verdicts_title
-from annotation.eventlog import Absorbed, EventLog
+from annotation.eventlog import EventLog
 from annotation.export import SOURCE
 from annotation.export_ranks import RankExport, export_ranks
+from annotation.logged import Absorbed
 from annotation.outcomes import Lines, export_changed
 from annotation.vocabulary import kind_of
 from finlm import jsonl

@@ -11,10 +11,10 @@ from itertools import combinations
 from typing import ClassVar
 
 from annotation.answer_sets import unshuffled
-from annotation.eventlog import Annotation, ShownSet
 from annotation.export import judge_by
 from annotation.export_ranks import read_order
 from annotation.judged import days_of, longer, newest_of
+from annotation.logged import Annotation, ShownSet
 from annotation.ratings import Rating
 from annotation.vocabulary import LEVELS
 

@@ -12,8 +12,8 @@ from math import exp, log
 
 from annotation.conduct import findings
 from annotation.dawid_skene import consensus
-from annotation.eventlog import Annotation, Pair
 from annotation.judged import Work, from_log
+from annotation.logged import Annotation, Pair
 from annotation.pairing import is_swapped
 from annotation.ratings import by_pair, votes_of
 from annotation.vocabulary import LEVELS

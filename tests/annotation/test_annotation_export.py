@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from annotation_helpers import prompt, response, result
 
-from annotation.eventlog import Annotation, Pair
 from annotation.export import export, read_result
+from annotation.logged import Annotation, Pair
 from annotation.pairing import Comparison
 from annotation.vocabulary import LEVELS
 from finlm.records import PreferencePair, Removal

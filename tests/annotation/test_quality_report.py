@@ -7,8 +7,9 @@ import pytest
 from annotation_helpers import command, prompt, response, result
 
 from annotation.api import Task
-from annotation.eventlog import Annotation, EventLog, Pair
+from annotation.eventlog import EventLog
 from annotation.judged import from_log, from_preferences
+from annotation.logged import Annotation, Pair
 from annotation.pairing import Comparison
 from finlm import jsonl
 from finlm.records import PreferencePair, Provenance, Vote

@@ -14,7 +14,8 @@ from annotation import reliability
 from annotation.answer_sets import AnswerSet
 from annotation.api import Task
 from annotation.conduct import findings
-from annotation.eventlog import Annotation, EventLog, ShownSet
+from annotation.eventlog import EventLog
+from annotation.logged import Annotation, ShownSet
 from annotation.ranked import (
     PAIRINGS,
     Ranked,

@@ -8,8 +8,8 @@ from annotation_helpers import Person, Served, command, prompt, response
 
 from annotation.answer_sets import AnswerSet
 from annotation.api import Project, Task
-from annotation.eventlog import Annotation, ShownSet
 from annotation.export_ranks import RankExport, export_ranks
+from annotation.logged import Annotation, ShownSet
 from annotation.ranked import disputed, rankings_from_log
 from finlm import jsonl
 from finlm.records import Candidates, Ranking

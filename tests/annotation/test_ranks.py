@@ -7,8 +7,8 @@ import pytest
 from annotation_helpers import prompt, response
 
 from annotation.answer_sets import AnswerSet, set_from_candidates, shown_order, unshuffled
-from annotation.eventlog import Annotation, ShownSet
 from annotation.export_ranks import export_ranks
+from annotation.logged import Annotation, ShownSet
 from annotation.page import labelling_page, read_guidelines, shipped_guidelines
 from annotation.vocabulary import guidelines_version, kind_of
 from finlm.records import Candidates, Removal

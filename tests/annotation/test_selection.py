@@ -8,9 +8,10 @@ import pytest
 from annotation_helpers import prompt, response
 
 from annotation.choosing import ScoredCandidates, ScoredResponse, choose, scores_of, uncertainty, worth_of
-from annotation.eventlog import Annotation, EventLog
+from annotation.eventlog import EventLog
 from annotation.export import export
 from annotation.judged import from_log
+from annotation.logged import Annotation
 from annotation.pairing import Comparison
 from annotation.push import PushSettings, read_gold, read_scores
 from annotation.selection import Asked, select, with_gold

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from annotation.eventlog import Pair
+from annotation.logged import Pair
 from annotation.ratings import by_annotator, by_pair
 from benchmarks.annotators_drawn import RIGHT, Outcome, Person, accuracies, draw, judge, vote
 from benchmarks.annotators_page import figures_of, power
