@@ -57,6 +57,12 @@ class ByFiguresSettings:
     """File of Candidates records; empty: none."""
     instructions: list[str] = field(default_factory=list)
     """Files of Conversation records whose open-book answers are paired with altered copies besides."""
+    instruction_limit: int = 0
+    """Questions of `instructions` at most, spread over companies; 0: all."""
+    instruction_languages: list[str] = field(default_factory=lambda: ["en", "zh"])
+    """Their languages."""
+    instruction_kinds: list[str] = field(default_factory=list)
+    """Their kinds; empty: all."""
     output: str = "{runs}/preferences.jsonl"
     """File of PreferencePair records; what gave no pair goes to rejected.jsonl in the folder of the same name."""
     sampled_pairs: int = 2
@@ -71,6 +77,8 @@ class ByFiguresSettings:
     def __post_init__(self) -> None:
         if not self.candidates and not self.instructions:
             raise ValueError("candidates and instructions are empty; one of them must say what is judged.")
+        if self.instruction_limit < 0:
+            raise ValueError(f"instruction_limit is {self.instruction_limit}; it must be 0 (all) or more.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,7 @@ def main(settings: ByFiguresSettings) -> None:
         return
 
     items = list(jsonl.read(settings.candidates, Candidates)) if settings.candidates else []
-    items += answered(settings.instructions)
+    items += answered(settings)
     entities = sorted({item.prompt.group for item in items if item.prompt.group})
     found: dict[str, PreferencePair] = {}
     removals = []
@@ -117,11 +125,17 @@ def main(settings: ByFiguresSettings) -> None:
     print(f"{len(found)} pairs by rule ({', '.join(f'{name} {count}' for name, count in faults.most_common())}): {out}")
 
 
-def answered(instructions: list[str]) -> Iterator[Candidates]:
-    """Yield the open-book questions of Self-QA, each with its own answer as the only candidate."""
-    for prompt in data.questions(instructions, forms=["open-book"], languages=["en", "zh"], kinds=[]):
-        if prompt.reference:
-            yield Candidates(prompt=prompt, responses=(Response(text=prompt.reference, model=SELF_QA, ended=True),))
+def answered(settings: ByFiguresSettings) -> Iterator[Candidates]:
+    """Yield the open-book questions of Self-QA that are asked for, each with its own answer as the only candidate."""
+    found = data.questions(
+        settings.instructions,
+        forms=["open-book"],
+        languages=settings.instruction_languages,
+        kinds=settings.instruction_kinds,
+    )
+    known = [prompt for prompt in found if prompt.reference]
+    for prompt in data.spread(known, settings.instruction_limit, seed=settings.seed):
+        yield Candidates(prompt=prompt, responses=(Response(text=prompt.reference, model=SELF_QA, ended=True),))
 
 
 def pairs_of(item: Candidates, entities: list[str], settings: ByFiguresSettings) -> Iterator[PreferencePair]:

@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -206,6 +207,32 @@ def test_answers_of_self_qa_are_set_above_altered_copies_without_a_model(tmp_pat
     assert all(judged(pair) == (True, False) and pair.prompt.passage == PASSAGE for pair in found)
     with pytest.raises(ValueError, match="one of them must say what is judged"):
         ByFiguresSettings(candidates="")
+
+
+def test_questions_of_self_qa_are_taken_by_language_and_kind_and_spread_over_companies(tmp_path: Path) -> None:
+    def asked(number: int, company: str, **its: str) -> Conversation:
+        passage = PASSAGE.replace("Acme Inc.", company)
+        question = f"What was {company}'s revenue in fiscal 2024, asked for the {number}. time?"
+        turns = (Message(role="user", content=f"{passage}\n\n{question}"), Message(role="assistant", content=REFERENCE))
+        told = {"language": "en", "kind": "figure"} | its
+        maker = Provenance(maker="rule:table-row")
+        return Conversation(messages=turns, form="open-book", group=company, provenance=maker, **told)
+
+    file = tmp_path / "instructions.jsonl"
+    many = [asked(number, "Acme Inc.") for number in range(9)] + [asked(0, "Birch Co.")]
+    jsonl.write(file, [*many, asked(20, "Cedar Ltd.", language="zh"), asked(21, "Cedar Ltd.", kind="list")])
+
+    def companies(**changes: Any) -> list[str]:
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
+        by_figures.main(ByFiguresSettings(candidates="", instructions=[str(file)], output=str(out), **changes))
+        prompts = {pair.prompt.id: pair.prompt.group for pair in jsonl.read(out, PreferencePair)}
+        return sorted(prompts.values())
+
+    assert companies() == 9 * ["Acme Inc."] + ["Birch Co."] + 2 * ["Cedar Ltd."]
+    assert companies(instruction_languages=["en"], instruction_kinds=["figure"]) == 9 * ["Acme Inc."] + ["Birch Co."]
+    assert companies(instruction_limit=3) == ["Acme Inc.", "Birch Co.", "Cedar Ltd."]
+    with pytest.raises(ValueError, match="instruction_limit is -1"):
+        ByFiguresSettings(instruction_limit=-1)
 
 
 def test_candidates_without_any_reference_are_an_error(tmp_path: Path) -> None:
