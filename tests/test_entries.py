@@ -47,7 +47,7 @@ def real(*command: str | Path, cwd: Path, **environment: str) -> subprocess.Comp
 
 def test_commands_are_the_entries() -> None:
     assert {module for module, _ in COMMANDS.values()} == {module_of(path) for path in ENTRIES}
-    assert len(ENTRIES) == 28
+    assert len(ENTRIES) == 29
 
 
 @pytest.mark.parametrize("path", ENTRIES, ids=name_of)
