@@ -228,15 +228,16 @@ def spoil(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Put so many faults into sentences, fewer where they offer fewer; return them with the faults' names."""
     spoilt, names = list(said), []
+    kinds = {
+        "elsewhere": (unfaithful.elsewhere, passage.outside),
+        "exchanged": (unfaithful.exchanged, passage.plain),
+        "spliced": (unfaithful.spliced, passage.plain),
+    }
     for _ in range(faults):
         at = rng.randrange(len(spoilt))
-        others = {
-            "exchanged": lambda sentence: unfaithful.exchanged(sentence, passage.plain, rng),
-            "spliced": lambda sentence: unfaithful.spliced(sentence, passage.plain, rng),
-            "elsewhere": lambda sentence: unfaithful.elsewhere(sentence, passage.outside, rng),
-        }
-        for name in rng.sample(sorted(others), len(others)):
-            wrong = others[name](spoilt[at])
+        for name in rng.sample(list(kinds), len(kinds)):
+            make, others = kinds[name]
+            wrong = make(spoilt[at], others, rng)
             if wrong is not None and wrong not in passage.said:
                 spoilt[at] = wrong
                 names.append(name)

@@ -96,8 +96,6 @@ class Plan:
     def job(self, wanted: Wanted) -> Job:
         """Return the process of a run."""
         flags = [
-            f"--runs={self.root}", f"--output={self.folder(wanted)}", f"--model={self.base}",
-            f"--candidates={self.root}/none.jsonl",
             f"--preferences={people_folds.train_file(self.files, wanted.fold)}",
             f"--test_preferences={people_folds.test_file(self.files, wanted.fold)}",
             f"--loss={wanted.loss}", f"--margin={wanted.margin}", f"--seed={wanted.seed}",
@@ -111,14 +109,16 @@ class Plan:
         """Return the process of a first phase, which all runs of the seed go on from."""
         name = first_phase_name(seed)
         flags = [
-            f"--runs={self.root}", f"--output={self.root / 'runs' / name}", f"--model={self.base}",
-            f"--candidates={self.root}/none.jsonl", f"--preferences={preferences}",
-            f"--seed={seed}", f"--learning_rate={rate}",
+            f"--preferences={preferences}", f"--seed={seed}", f"--learning_rate={rate}", *self.settings
         ]  # fmt: skip
-        return self._stage(name, [*flags, *self.settings, *flags_of(FIRST_PHASE)])
+        return self._stage(name, [*flags, *flags_of(FIRST_PHASE)])
 
     def _stage(self, name: str, flags: Sequence[str]) -> Job:
-        command = (sys.executable, "-m", "finlm", "reward", *flags)
+        where = (
+            f"--runs={self.root}", f"--output={self.root / 'runs' / name}", f"--model={self.base}",
+            f"--candidates={self.root}/none.jsonl",
+        )  # fmt: skip
+        command = (sys.executable, "-m", "finlm", "reward", *where, *flags)
         return Job(name, command, self.root / "logs" / f"{name}.log")
 
 

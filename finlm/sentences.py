@@ -47,9 +47,9 @@ def spans(text: str) -> list[tuple[int, int]]:
     found = []
     for begin, end in pairwise(places):
         piece = text[begin:end]
-        if not piece.isspace() and piece:
-            first = begin + len(piece) - len(piece.lstrip())
-            found.append((first, first + len(piece.strip())))
+        if said := piece.strip():
+            first = begin + piece.index(said)
+            found.append((first, first + len(said)))
     return found
 
 

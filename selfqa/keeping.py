@@ -26,9 +26,10 @@ class Keeping:
     maker_of: Callable[[Pair], str]
     """Who made a pair: `rule:table-row`, `model:…`."""
 
-    def allows(self, pair: Pair) -> bool:
-        """Is its figure copied, or computed as the settings have it?"""
-        return pair.derivation is None or pair.derivation.operation in self.computations
+    def left_out(self, pair: Pair) -> Operation | None:
+        """Return what a pair's figure is computed by, if the settings leave that out."""
+        operation = pair.derivation.operation if pair.derivation else None
+        return None if operation in self.computations else operation
 
 
 def keep(asked: Asked, keeping: Keeping, made: Made) -> None:
@@ -59,11 +60,13 @@ def _keep_document(
     zones, outline = zones_of(source), outline_of(source)
     pairs = [asked[place][1] for place in places]
     others = {id(pair): folded.get(place, ()) for place, pair in zip(places, pairs, strict=True)}
+    planned = []
     for pair in pairs:
-        if not keeping.allows(pair):
-            assert pair.derivation is not None
-            made.remove("not-planned", f"computations names no {pair.derivation.operation}", _text(pair))
-    chosen = choose(list(filter(keeping.allows, pairs)), keeping.limit, keeping.plan, lambda pair: zones.at(pair.start))
+        if operation := keeping.left_out(pair):
+            made.remove("not-planned", f"computations names no {operation}", _text(pair))
+        else:
+            planned.append(pair)
+    chosen = choose(planned, keeping.limit, keeping.plan, lambda pair: zones.at(pair.start))
     for pair in chosen.left:
         if pair.kind in keeping.plan.types:
             made.remove("over-quota", "the document's plan has no room for it", _text(pair))
